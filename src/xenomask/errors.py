@@ -1,0 +1,20 @@
+"""The one error that a user is meant to read, and the words that help with a misspelt name."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class XenomaskError(Exception):
+    """Something the user can mend: what is wrong, where, what to do; the CLI prints it and exits with 2."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> XenomaskError:
+    """The error for a name that is not in `known`, with the nearest known one.
+
+    >>> str(unknown("score", "rbaa", ["rba", "msp"]))
+    "unknown score 'rbaa'; did you mean 'rba'? known: msp, rba"
+    """
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ";"
+    return XenomaskError(f"unknown {what} '{name}'{hint} known: {', '.join(names)}")

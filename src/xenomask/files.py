@@ -1,0 +1,64 @@
+"""Files that exist whole or not at all, and their hashes."""
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xenomask.errors import XenomaskError
+
+
+def make_dir(path: Path) -> Path:
+    """Creates the folder (and its parents) and checks that files can be written there.
+
+    Raises XenomaskError where that is not allowed, before any work was done for nothing.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-{uuid.uuid4().hex}"
+        probe.touch()
+        probe.unlink()
+    except OSError as e:
+        raise XenomaskError(f"cannot write into folder {path}: {e.strerror}; choose another one") from e
+    return path
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path` that takes its name only once the block has ended well.
+
+    The temporary keeps the ending of the name (writers choose the format by it) and may become a file or
+    a folder. A replaced folder is first moved aside, so that the final name never holds a half of either.
+    """
+    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
+    try:
+        yield temporary
+        if temporary.is_file():  # the rename must not reach the disk before the bytes do
+            with temporary.open("rb") as f:
+                os.fsync(f.fileno())
+        if path.is_dir():
+            old = path.with_name(f".{uuid.uuid4().hex[:8]}.old.{path.name}")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, path)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise XenomaskError(f"cannot write {path}: {e.strerror}") from e
+        raise
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,0 +1,67 @@
+"""MaskOutput -> probabilities and soft masks at the image's size: the one place where masks are resized."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from xenomask.types import MaskOutput
+
+# Rows of the output computed at a time: 100 queries x 64 rows x 2048 pixels of float32 are 52 MB.
+BLOCK_PIXELS = 64 * 2048
+
+
+def class_probabilities(output: MaskOutput) -> Float[Tensor, "q n"]:
+    """P_q(c), the softmax over all N = K + 1 entries, "no object" included (Cheng et al. 2022, eq. 1)."""
+    return output.class_logits.float().softmax(-1)
+
+
+def _source(size: int, cells: int, padded: int, used: int, device: torch.device):
+    """Where each of `size` output pixels reads on an axis of `cells` mask pixels: indices and fraction.
+
+    Pixel centres are aligned (align_corners=False); of the axis only `used / padded` shows the image, and
+    cells that lie wholly in the padding are never read.
+    """
+    scale = used / padded * cells / size
+    x = (torch.arange(size, device=device, dtype=torch.float64) + 0.5) * scale - 0.5
+    last = -(-used * cells // padded) - 1
+    x = x.clamp(0, last)
+    low = x.floor().long()
+    return low, (low + 1).clamp(max=last), (x - low).float()
+
+
+def resized_logits(output: MaskOutput, rows: slice | None = None) -> Float[Tensor, "q r W"]:
+    """Mask logits of the given image rows: padding cut off, then bilinear, to the image's size.
+
+    Equals torch's `interpolate(..., align_corners=False)` of the cut mask wherever the cut falls between
+    two mask pixels, and its limit where it falls inside one.
+    """
+    (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
+    logits = output.mask_logits.float()
+    _, h, w = logits.shape
+    y0, y1, fy = (t[rows or slice(None)] for t in _source(H, h, ph, uh, logits.device))
+    x0, x1, fx = _source(W, w, pw, uw, logits.device)
+    # Columns first: only the few mask rows that this block touches.
+    top, bottom = int(y0.min()), int(y1.max()) + 1
+    band = logits[:, top:bottom]
+    band = torch.lerp(band[:, :, x0], band[:, :, x1], fx)
+    return torch.lerp(band[:, y0 - top], band[:, y1 - top], fy[:, None])
+
+
+def soft_masks(output: MaskOutput, rows: slice | None = None) -> Float[Tensor, "q r W"]:
+    """m_q(x) in [0, 1] at the image's size: logits bilinearly, *then* the sigmoid."""
+    return resized_logits(output, rows).sigmoid_()
+
+
+def row_blocks(output: MaskOutput) -> Iterator[slice]:
+    """Slices of image rows whose soft masks fit comfortably into memory."""
+    H, W = output.image_size
+    step = max(1, BLOCK_PIXELS // W)
+    for start in range(0, H, step):
+        yield slice(start, min(start + step, H))
+
+
+def semantic(p: Float[Tensor, "q n"], m: Float[Tensor, "q r W"]) -> Float[Tensor, "k r W"]:
+    """L_k(x) = sum_q P_q(k) m_q(x), k < K: Mask2Former's semantic "logits" (in [0, Q], not logits at all)."""
+    return torch.einsum("qk,qrw->krw", p[:, :-1], m)

@@ -1,0 +1,7 @@
+"""models: image -> MaskOutput."""
+
+from xenomask.models.network import Network as Network
+from xenomask.models.network import build as build
+from xenomask.models.network import load as load
+from xenomask.models.preprocess import Preprocess as Preprocess
+from xenomask.models.presets import PRESETS as PRESETS

@@ -1,0 +1,117 @@
+"""Network: image -> MaskOutput, and its folder on disk.
+
+A checkpoint is a folder that transformers can load too: `config.json` and `model.safetensors` as Hugging Face
+writes them, and `xenomask.json` with the preprocessing, the preset and the training's facts.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+from xenomask.errors import XenomaskError
+from xenomask.files import atomic, make_dir, sha256
+from xenomask.models.preprocess import Preprocess, network_input
+from xenomask.models.presets import preset
+from xenomask.types import MaskOutput
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "xenomask.json"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A mask transformer ready to look at photos; `facts` go into its xenomask.json as they are."""
+
+    module: nn.Module
+    config: Mask2FormerConfig
+    preprocess: Preprocess
+    sha256: str = ""  # of the weights file; "" for a network that was never saved
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @torch.inference_mode()
+    def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> MaskOutput:
+        """Looks at one RGB photo of any size."""
+        x, input_size = network_input(self.preprocess, image)
+        device = next(self.module.parameters()).device
+        out = self.module(pixel_values=x.to(device, memory_format=torch.channels_last))
+        return MaskOutput(
+            class_logits=out.class_queries_logits[0].float(),
+            mask_logits=out.masks_queries_logits[0].float(),
+            padded_size=(x.shape[2], x.shape[3]),
+            input_size=input_size,
+            image_size=(image.shape[0], image.shape[1]),
+        )
+
+    def save(self, folder: Path, *, half: bool = False) -> Path:
+        """Writes the checkpoint folder, whole or not at all; `half` stores the weights as float16."""
+        make_dir(folder.parent)
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
+        if half:
+            tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        card = {"preprocess": asdict(self.preprocess), **self.facts}
+        with atomic(folder) as part:
+            part.mkdir()
+            save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+            (part / CONFIG).write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
+            (part / CARD).write_text(json.dumps(card, indent=1) + "\n")
+        return folder
+
+
+def _module(config: Mask2FormerConfig) -> nn.Module:
+    return Mask2FormerForUniversalSegmentation(config).to(memory_format=torch.channels_last)  # pyright: ignore
+
+
+def build(name: str) -> Network:
+    """A network of that preset with random weights (from torch's global generator)."""
+    p = preset(name)
+    return Network(_module(p.config).eval(), p.config, p.preprocess, facts={"preset": name})
+
+
+def load(folder: Path, device: str = "cpu") -> Network:
+    """Reads a checkpoint folder that `Network.save` or `xenomask train` wrote.
+
+    Raises XenomaskError for a missing or damaged file and for weights of another architecture.
+    """
+    for name in (CONFIG, WEIGHTS, CARD):
+        if not (folder / name).is_file():
+            raise XenomaskError(f"{folder} is no checkpoint folder: it has no {name}")
+    try:
+        config = Mask2FormerConfig.from_dict(json.loads((folder / CONFIG).read_text()))
+        card = json.loads((folder / CARD).read_text())
+        p = Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in card.pop("preprocess").items()})
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG} or {CARD}: {e}") from e
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as e:
+        raise XenomaskError(f"{folder / WEIGHTS} is damaged or no safetensors file: {e}") from e
+    module = _module(config)
+    load_weights(module, tensors, str(folder / WEIGHTS))
+    return Network(module.to(device).eval(), config, p, sha256(folder / WEIGHTS), card)
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Copies every tensor into the module, as float32; names and shapes must agree exactly.
+
+    Raises XenomaskError that names the first few disagreements.
+    """
+    own = module.state_dict()
+    missing, extra = own.keys() - tensors.keys(), tensors.keys() - own.keys()
+    shapes = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
+    if missing or extra or shapes:
+        parts = []
+        for what, keys in (("lacks", missing), ("does not know", extra), ("has other shapes for", shapes)):
+            if keys:
+                some = ", ".join(sorted(keys)[:3])
+                parts.append(f"{what} {len(keys)} tensors ({some}{', ...' if len(keys) > 3 else ''})")
+        raise XenomaskError(f"{where} is of another architecture than its {CONFIG}: it {'; '.join(parts)}")
+    module.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})

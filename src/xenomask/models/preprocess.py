@@ -1,0 +1,65 @@
+"""Image -> network input: resize by a stated policy, normalise, pad right and bottom."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from xenomask.types import Size
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image enters a network; stored with the checkpoint, never guessed."""
+
+    # "shortest": shortest edge to `size`, but the longest at most `longest`; "longest": longest edge to
+    # `size`; "fit": as large as fits into `size` x `longest` (MMSegmentation's keep_ratio); "none"
+    policy: Literal["shortest", "longest", "fit", "none"] = "shortest"
+    size: int = 1024
+    longest: int = 2048
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB, 0..255
+    std: tuple[float, float, float] = IMAGENET_STD
+    divisor: int = 32  # padded right and bottom, after normalisation, with zeros
+    antialias: bool = False  # average over the source pixels when shrinking (cv2 INTER_AREA)
+
+
+def target_size(p: Preprocess, size: Size) -> Size:
+    """The (height, width) that an image of `size` is resized to, before padding.
+
+    >>> target_size(Preprocess("shortest", 1024, 2048), (720, 1280))
+    (1024, 1820)
+    >>> target_size(Preprocess("fit", 1024, 2048), (1080, 1920))
+    (1024, 1820)
+    """
+    H, W = size
+    short, long = min(H, W), max(H, W)
+    if p.policy == "none":
+        return size
+    if p.policy == "shortest":
+        scale = min(p.size / short, p.longest / long)
+    elif p.policy == "longest":
+        scale = p.size / long
+    else:
+        scale = min(p.size / short, p.longest / long)
+    return max(1, int(H * scale + 0.5)), max(1, int(W * scale + 0.5))
+
+
+def network_input(
+    p: Preprocess, image: UInt8[np.ndarray, "H W 3"]
+) -> tuple[Float32[Tensor, "1 3 ph pw"], Size]:
+    """The normalised, padded tensor and the size of its part that shows the image."""
+    h, w = target_size(p, (image.shape[0], image.shape[1]))
+    if (h, w) != image.shape[:2]:
+        shrinks = h < image.shape[0]
+        how = cv2.INTER_AREA if p.antialias and shrinks else cv2.INTER_LINEAR
+        image = cv2.resize(image, (w, h), interpolation=how)
+    x = (image.astype(np.float32) - np.float32(p.mean)) / np.float32(p.std)
+    x = np.pad(x, ((0, -h % p.divisor), (0, -w % p.divisor), (0, 0)))
+    return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))[None], (h, w)

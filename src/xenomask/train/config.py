@@ -1,0 +1,93 @@
+"""The recipe: a TOML file -> TrainConfig, every key known and checked."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from xenomask.errors import XenomaskError, unknown
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Table):
+    """[data]: what is trained and validated on."""
+
+    dataset: Literal["cityscapes", "folder"] = "cityscapes"
+    train: Path  # root of the training frames (cityscapes: the data set's root)
+    val: Path | None = None  # root of the validation frames (cityscapes: the same root)
+    resize: tuple[int, int] | None = None  # (height, width) on loading, e.g. to undo a squeezed copy
+    val_frames: int = Field(100, ge=1)  # validate on the first so many frames (sorted by id)
+
+
+class Augment(_Table):
+    """[augment]: torchvision v2 transforms, in this order."""
+
+    short_edge: tuple[int, int] = (192, 449)  # random shortest edge, lower bound included, upper not
+    crop: tuple[int, int] = (192, 384)  # (height, width); smaller images are padded with void
+    flip: float = Field(0.5, ge=0, le=1)
+    photometric: float = Field(0.5, ge=0, le=1)  # probability of each jitter of RandomPhotometricDistort
+
+
+class Optim(_Table):
+    """[optim]: AdamW, linear warm-up, then poly."""
+
+    iterations: int = Field(ge=1)
+    batch: int = Field(4, ge=1)
+    lr: float = Field(4e-4, gt=0)
+    backbone_lr: float = Field(0.25, ge=0)  # times lr
+    weight_decay: float = Field(0.05, ge=0)  # none on norms, embeddings, biases
+    clip: float = Field(1.0, gt=0)  # norm of the whole model's gradient
+    power: float = Field(0.9, gt=0)
+    warmup: int = Field(100, ge=0)
+
+
+class TrainConfig(_Table):
+    """One training run."""
+
+    preset: str
+    work_dir: Path
+    seed: int = 0
+    # weights to start from: a checkpoint folder, or an ImageNet EfficientNet-Lite .pth for the nanos
+    init: Path | None = None
+    save_every: int = Field(100, ge=1)
+    val_every: int = Field(1000, ge=1)
+    keep: int = Field(2, ge=1)  # newest checkpoints kept
+    workers: int = Field(0, ge=0)  # processes that prepare batches
+    threads: int | None = Field(None, ge=1)  # torch's threads; None: torch decides
+    data: Data
+    augment: Augment = Augment()
+    optim: Optim
+
+
+def _explain(error: ValidationError, path: Path) -> XenomaskError:
+    """The first complaint of pydantic in the words of the file."""
+    first = error.errors()[0]
+    *tables, key = (str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        model: type[BaseModel] = TrainConfig
+        for table in tables:
+            model = {"data": Data, "augment": Augment, "optim": Optim}[table]
+        where = f" in [{'.'.join(tables)}]" if tables else ""
+        return XenomaskError(f"{path}: {unknown(f'key{where}', key, model.model_fields)}")
+    return XenomaskError(f"{path}: {'.'.join([*tables, key])}: {first['msg']}")
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Reads a recipe; paths in it are relative to the current folder.
+
+    Raises XenomaskError for a missing file, bad TOML, an unknown or missing key and a value out of range.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise XenomaskError(f"no such recipe: {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise XenomaskError(f"{path} is not valid TOML: {e}") from e
+    try:
+        return TrainConfig.model_validate(table)
+    except ValidationError as e:
+        raise _explain(e, path) from e

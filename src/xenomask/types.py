@@ -1,0 +1,79 @@
+"""The named types that flow through xenomask; frozen, validated once, importing nothing of ours.
+
+Letters, the same everywhere: B batch, Q queries, K classes, N = K + 1 logits, h w mask pixels,
+H W image pixels. Sizes are (height, width).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
+
+Size = tuple[int, int]
+
+CITYSCAPES_CLASSES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
+    "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+VOID = 255
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photo with what is known of it: image RGB, label or None (its coding is its data set's)."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    label: UInt8[np.ndarray, "H W"] | None
+    id: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class MaskOutput:
+    """What a mask transformer says of one image; class index N - 1 is "no object".
+
+    `mask_logits` cover `padded_size`, the network's whole input, of which only the top left `input_size`
+    shows the image: xenomask.masks cuts the rest off before it resizes anything.
+    """
+
+    class_logits: Float[Tensor, "q n"]
+    mask_logits: Float[Tensor, "q h w"]
+    padded_size: Size
+    input_size: Size
+    image_size: Size
+
+
+@dataclass(frozen=True)
+class QuerySet:
+    """Which queries of one checkpoint are specialised on a class, which fire on anomalies, and whence we know.
+
+    `inlier` maps a specialised query to its class, `outlier` an outlier query to its mean IoU with the
+    anomalies, `ground` holds the queries of Maskomaly's ground fix; `origin` holds, per analysis, the data,
+    the split and the thresholds.
+    """
+
+    checkpoint_sha256: str = ""
+    inlier: Mapping[int, int] = field(default_factory=dict)
+    outlier: Mapping[int, float] = field(default_factory=dict)
+    ground: tuple[int, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoreMap:
+    """A raw anomaly map of an image, higher = stranger; nobody may guess its range from its values."""
+
+    value: Float32[np.ndarray, "H W"]
+    score: str
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Numbers by convention ("exact": {"aupr_sum": ...}), the frames they cover, and each frame's own."""
+
+    numbers: Mapping[str, Mapping[str, float]]
+    frames: tuple[str, ...]
+    per_frame: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
