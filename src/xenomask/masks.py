@@ -38,7 +38,8 @@ def resized_logits(output: MaskOutput, rows: slice | None = None) -> Float[Tenso
     two mask pixels, and its limit where it falls inside one.
     """
     (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
-    logits = output.mask_logits.float()
+    # Infinite logits mean certainty; between two of them, interpolation would give NaN.
+    logits = output.mask_logits.float().clamp(-1e30, 1e30)
     _, h, w = logits.shape
     y0, y1, fy = (t[rows or slice(None)] for t in _source(H, h, ph, uh, logits.device))
     x0, x1, fx = _source(W, w, pw, uw, logits.device)

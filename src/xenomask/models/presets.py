@@ -1,7 +1,8 @@
-"""Architectures by name: each is a plain function's answer, a Mask2FormerConfig and a Preprocess."""
+"""Architectures by name: each is a plain function's answer, a Config and a Preprocess."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import Mask2FormerConfig, SwinConfig, TimmBackboneConfig
 
@@ -9,16 +10,24 @@ from xenomask.errors import unknown
 from xenomask.models.preprocess import Preprocess
 from xenomask.types import CITYSCAPES_CLASSES
 
-STAGES = ["stage1", "stage2", "stage3", "stage4"]
+# **kwargs, as the type stubs of transformers do not know them
+STAGES: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+LEVELS: dict[str, Any] = {"out_indices": [1, 2, 3, 4]}
 # The EfficientNet-Lite weights were trained on (x - 127) / 128.
-LITE = {"mean": (127.0, 127.0, 127.0), "std": (128.0, 128.0, 128.0)}
+LITE_MEAN, LITE_STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
+
+
+class Config(Mask2FormerConfig):
+    """transformers' own, with timm's backbones named as supported: it warns of each otherwise, and runs them well."""
+
+    backbones_supported = ["swin", "timm_backbone"]
 
 
 @dataclass(frozen=True)
 class Preset:
     """One architecture with the way its images are prepared."""
 
-    config: Mask2FormerConfig
+    config: Config
     preprocess: Preprocess
 
 
@@ -33,9 +42,9 @@ def _swin(embed: int, heads: list[int], window: int, image: int) -> Preset:
     """The paper's setting: Mask2Former's defaults over a Swin (notes: 100 queries also for Swin-L)."""
     backbone = SwinConfig(
         image_size=image, embed_dim=embed, depths=[2, 2, 18, 2], num_heads=heads, window_size=window,
-        drop_path_rate=0.3, out_features=STAGES,
+        drop_path_rate=0.3, **STAGES,
     )  # fmt: skip
-    config = Mask2FormerConfig(backbone_config=backbone, num_queries=100, **_labels())
+    config = Config(backbone_config=backbone, num_queries=100, **_labels())
     return Preset(config, Preprocess("fit", 1024, 2048))
 
 
@@ -50,16 +59,16 @@ def swin_l() -> Preset:
 
 
 def _nano(backbone: str, hidden: int, queries: int, encoder: int, decoder: int, heads: int) -> Preset:
-    config = Mask2FormerConfig(
+    config = Config(
         # BatchNorm frozen: batches of 4 would spoil its statistics
         backbone_config=TimmBackboneConfig(
-            backbone=backbone, features_only=True, freeze_batch_norm_2d=True, out_indices=[1, 2, 3, 4]
+            backbone=backbone, features_only=True, freeze_batch_norm_2d=True, **LEVELS
         ),
         feature_size=hidden, mask_feature_size=hidden, hidden_dim=hidden, encoder_feedforward_dim=4 * hidden,
         dim_feedforward=8 * hidden, encoder_layers=encoder, decoder_layers=decoder,
         num_attention_heads=heads, num_queries=queries, train_num_points=3072, **_labels(),
     )  # fmt: skip
-    return Preset(config, Preprocess("shortest", 384, 1024, antialias=True, **LITE))
+    return Preset(config, Preprocess("shortest", 384, 1024, LITE_MEAN, LITE_STD, antialias=True))
 
 
 def nano_s() -> Preset:
@@ -76,9 +85,9 @@ def tiny() -> Preset:
     """A network of 0.1 M parameters that segments nothing: for tests and for trying a pipeline out."""
     backbone = SwinConfig(
         image_size=32, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, mlp_ratio=2.0,
-        out_features=STAGES,
+        **STAGES,
     )  # fmt: skip
-    config = Mask2FormerConfig(
+    config = Config(
         backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32,
         encoder_feedforward_dim=32, dim_feedforward=32, encoder_layers=1, decoder_layers=2,
         num_attention_heads=2, num_queries=8, train_num_points=256, **_labels(),

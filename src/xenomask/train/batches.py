@@ -59,10 +59,7 @@ class Batches(torch.utils.data.Dataset):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(step_seed(self.seed, step, 0))
             transform = augmentation(self.augment)
-            pairs = [
-                self._example(i, transform)
-                for i in indices(self.seed, step, self.batch, len(self.data.frames))
-            ]
+            pairs = [self._example(i, transform) for i in indices(self.seed, step, self.batch, len(self.data.frames))]
         images = torch.stack([image for image, _ in pairs])
         classes = [label.unique()[label.unique() != VOID] for _, label in pairs]
         return {

@@ -20,7 +20,7 @@ class Data(_Table):
     train: Path  # root of the training frames (cityscapes: the data set's root)
     val: Path | None = None  # root of the validation frames (cityscapes: the same root)
     resize: tuple[int, int] | None = None  # (height, width) on loading, e.g. to undo a squeezed copy
-    val_frames: int = Field(100, ge=1)  # validate on the first so many frames (sorted by id)
+    val_frames: int = Field(default=100, ge=1)  # validate on the first so many frames (sorted by id)
 
 
 class Augment(_Table):
@@ -28,21 +28,21 @@ class Augment(_Table):
 
     short_edge: tuple[int, int] = (192, 449)  # random shortest edge, lower bound included, upper not
     crop: tuple[int, int] = (192, 384)  # (height, width); smaller images are padded with void
-    flip: float = Field(0.5, ge=0, le=1)
-    photometric: float = Field(0.5, ge=0, le=1)  # probability of each jitter of RandomPhotometricDistort
+    flip: float = Field(default=0.5, ge=0, le=1)
+    photometric: float = Field(default=0.5, ge=0, le=1)  # probability of each jitter of RandomPhotometricDistort
 
 
 class Optim(_Table):
     """[optim]: AdamW, linear warm-up, then poly."""
 
     iterations: int = Field(ge=1)
-    batch: int = Field(4, ge=1)
-    lr: float = Field(4e-4, gt=0)
-    backbone_lr: float = Field(0.25, ge=0)  # times lr
-    weight_decay: float = Field(0.05, ge=0)  # none on norms, embeddings, biases
-    clip: float = Field(1.0, gt=0)  # norm of the whole model's gradient
-    power: float = Field(0.9, gt=0)
-    warmup: int = Field(100, ge=0)
+    batch: int = Field(default=4, ge=1)
+    lr: float = Field(default=4e-4, gt=0)
+    backbone_lr: float = Field(default=0.25, ge=0)  # times lr
+    weight_decay: float = Field(default=0.05, ge=0)  # none on norms, embeddings, biases
+    clip: float = Field(default=1.0, gt=0)  # norm of the whole model's gradient
+    power: float = Field(default=0.9, gt=0)
+    warmup: int = Field(default=100, ge=0)
 
 
 class TrainConfig(_Table):
@@ -53,13 +53,13 @@ class TrainConfig(_Table):
     seed: int = 0
     # weights to start from: a checkpoint folder, or an ImageNet EfficientNet-Lite .pth for the nanos
     init: Path | None = None
-    save_every: int = Field(100, ge=1)
-    val_every: int = Field(1000, ge=1)
-    keep: int = Field(2, ge=1)  # newest checkpoints kept
-    workers: int = Field(0, ge=0)  # processes that prepare batches
-    threads: int | None = Field(None, ge=1)  # torch's threads; None: torch decides
+    save_every: int = Field(default=100, ge=1)
+    val_every: int = Field(default=1000, ge=1)
+    keep: int = Field(default=2, ge=1)  # newest checkpoints kept
+    workers: int = Field(default=0, ge=0)  # processes that prepare batches
+    threads: int | None = Field(default=None, ge=1)  # torch's threads; None: torch decides
     data: Data
-    augment: Augment = Augment()
+    augment: Augment = Field(default_factory=Augment)
     optim: Optim
 
 

@@ -1,0 +1,7 @@
+"""metrics: ScoreMap + label -> EvalResult."""
+
+from xenomask.metrics.counters import Counters as Counters
+from xenomask.metrics.counters import count as count
+from xenomask.metrics.curves import numbers as numbers
+from xenomask.metrics.evaluate import check_frames as check_frames
+from xenomask.metrics.evaluate import evaluate as evaluate

@@ -1,0 +1,115 @@
+"""Photo + map (+ label) -> picture, on one fixed scale for all images."""
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from xenomask.types import VOID
+
+# Perceptually uniform and readable without colour vision; white marks the decision, green the truth.
+COLOURS = "inferno"
+THRESHOLD, TRUTH = "white", "#19d3a2"
+
+
+def coloured(value: Float[np.ndarray, "H W"], scale: tuple[float, float]) -> UInt8[np.ndarray, "H W 3"]:
+    """The map in colours on the given range; values outside take the colour of its end."""
+    rgba = colormaps[COLOURS](Normalize(*scale, clip=True)(value.astype(np.float32)), bytes=True)
+    return np.ascontiguousarray(rgba[..., :3])
+
+
+def overlay(
+    image: UInt8[np.ndarray, "H W 3"],
+    value: Float[np.ndarray, "H W"],
+    scale: tuple[float, float],
+    threshold: float | None = None,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The map laid over the photo, the stranger the more opaque; the threshold's contour in white."""
+    opacity = Normalize(*scale, clip=True)(value.astype(np.float32)).filled()[..., None] * 0.8
+    out = (image * (1 - opacity) + coloured(value, scale) * opacity + 0.5).astype(np.uint8)
+    if threshold is not None:
+        mask = (value >= threshold).astype(np.uint8)
+        contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(out, contours, -1, (255, 255, 255), max(1, image.shape[1] // 500))
+    return out
+
+
+def figure(
+    image: UInt8[np.ndarray, "H W 3"],
+    value: Float[np.ndarray, "H W"],
+    scale: tuple[float, float],
+    *,
+    title: str,
+    label: UInt8[np.ndarray, "H W"] | None = None,
+    threshold: float | None = None,
+) -> Figure:
+    """Photo with the true anomaly's contour beside the map with colour bar, threshold contour and void hatched."""
+    h, w = value.shape
+    fig = Figure(figsize=(14, 14 * h / w / 2 + 1.1), dpi=100, layout="constrained")
+    left, right = fig.subplots(1, 2)
+    left.imshow(image)
+    shown = right.imshow(value.astype(np.float32), cmap=COLOURS, vmin=scale[0], vmax=scale[1])
+    fig.colorbar(shown, ax=right, fraction=0.03, pad=0.01, label="anomaly score")
+    keys = []
+    if threshold is not None and value.min() < threshold <= value.max():
+        right.contour(value.astype(np.float32), [threshold], colors=THRESHOLD, linewidths=0.9)
+        keys.append(Patch(edgecolor=THRESHOLD, facecolor="black", label=f"score = {threshold:.3g}"))
+    if label is not None:
+        keys += _draw_label(left, right, label)
+    for ax in (left, right):
+        ax.set_xlim(0, w - 1)
+        ax.set_ylim(h - 1, 0)
+        ax.set_axis_off()
+    if keys:
+        fig.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
+    fig.suptitle(title)
+    return fig
+
+
+def _draw_label(left, right, label: UInt8[np.ndarray, "H W"]) -> list[Patch]:
+    keys = []
+    if (label == 1).any():
+        for ax in (left, right):
+            ax.contour(label == 1, [0.5], colors=TRUTH, linewidths=1.1)
+        keys.append(Patch(edgecolor=TRUTH, facecolor="none", label="true anomaly"))
+    void = label == VOID
+    if void.any():
+        # level 0.5 of an all-void label has no contour line, but its area is still filled
+        hatched = right.contourf(void, [0.5, 1.5], hatches=["////"], colors="none")
+        hatched.set_edgecolor("#8a8a8a")
+        hatched.set_linewidth(0)
+        keys.append(Patch(edgecolor="#8a8a8a", facecolor="none", hatch="////", label="void (not counted)"))
+    return keys
+
+
+def frame_title(name: str, numbers: Mapping[str, float] | None) -> str:
+    """The frame's name with its own numbers, or why it has none."""
+    if numbers is None:
+        return f"{name}: no pixel numbers (no label, or only one of anomaly and inlier)"
+    return (
+        f"{name}   AUPR {numbers['aupr_sum']:.3f}   FPR95 {numbers['fpr95']:.3f}   best F1 {numbers['best_f1']:.3f}"
+        f"   anomaly {100 * numbers['prevalence']:.1f} %"
+    )
+
+
+def contact_sheet(
+    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int = 3, width: int = 480
+) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Pictures of any sizes side by side, each `width` wide, on white."""
+    tiles = []
+    for p in pictures:
+        height = max(1, round(p.shape[0] * width / p.shape[1]))
+        tiles.append(cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA))
+    rows = []
+    for i in range(0, len(tiles), columns):
+        row = tiles[i : i + columns]
+        tall = max(t.shape[0] for t in row)
+        row = [np.pad(t, ((0, tall - t.shape[0] + 6), (0, 6), (0, 0)), constant_values=255) for t in row]
+        row += [np.full_like(row[0], 255)] * (columns - len(row))
+        rows.append(np.concatenate(row, axis=1))
+    return np.concatenate(rows)

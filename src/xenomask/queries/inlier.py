@@ -1,0 +1,47 @@
+"""Which queries are specialised on a class: counts over the class predictions of many ordinary images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class InlierCounts:
+    """Per query and class (index K: no object): how often predicted, and how often with high confidence."""
+
+    times_predicted: Int64[np.ndarray, "q n"]
+    high_conf: Int64[np.ndarray, "q n"]
+
+
+def count_predictions(p: Float[Tensor, "q n"], confidence: float) -> InlierCounts:
+    """One image's counts: each query predicts its most probable class of all N."""
+    top, argmax = (t.cpu().numpy() for t in p.max(1))
+    one_hot = np.zeros(tuple(p.shape), np.int64)
+    one_hot[np.arange(len(argmax)), argmax] = 1
+    return InlierCounts(one_hot, one_hot * (top >= confidence)[:, None])
+
+
+def merge(a: InlierCounts, b: InlierCounts) -> InlierCounts:
+    """The counts of both sets of images."""
+    return InlierCounts(a.times_predicted + b.times_predicted, a.high_conf + b.high_conf)
+
+
+def specialised(counts: InlierCounts, ratio: float, min_predictions: int = 1) -> dict[int, int]:
+    """Query -> class, where confident predictions of that class are at least `ratio` of the query's predictions.
+
+    A query predicts in an image where its most probable class is not "no object"; queries that did so less than
+    `min_predictions` times are left out.
+
+    >>> n = np.array([[9, 1, 5], [0, 0, 15]])
+    >>> specialised(InlierCounts(n, n), ratio=0.9)
+    {0: 0}
+    """
+    predictions = counts.times_predicted[:, :-1].sum(1)
+    found = {}
+    for q in np.flatnonzero(predictions >= max(1, min_predictions)):
+        c = int(counts.high_conf[q, :-1].argmax())
+        if counts.high_conf[q, c] >= ratio * predictions[q]:
+            found[int(q)] = c
+    return found

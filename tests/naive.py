@@ -1,0 +1,138 @@
+"""The loop-written truth that the package's fast code is held against: slow, plain, and sharing nothing with it."""
+
+import math
+
+import numpy as np
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def bilinear(grid, y: float, x: float) -> float:
+    """A grid's value at fractional cell coordinates (cell centres at whole numbers), clamped at its edges."""
+    h, w = len(grid), len(grid[0])
+    y, x = min(max(y, 0), h - 1), min(max(x, 0), w - 1)
+    y0, x0 = int(y), int(x)
+    y1, x1 = min(y0 + 1, h - 1), min(x0 + 1, w - 1)
+    fy, fx = y - y0, x - x0
+    top = grid[y0][x0] * (1 - fx) + grid[y0][x1] * fx
+    bottom = grid[y1][x0] * (1 - fx) + grid[y1][x1] * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def resized(logits, padded, used, image):
+    """Mask logits (Q, h, w) at the image's size: cells wholly in the padding dropped, then bilinear, pixel by pixel."""
+    q, h, w = logits.shape
+    keep_h, keep_w = math.ceil(used[0] * h / padded[0]), math.ceil(used[1] * w / padded[1])
+    out = np.zeros((q, *image))
+    for i in range(q):
+        grid = logits[i, :keep_h, :keep_w].tolist()
+        for y in range(image[0]):
+            for x in range(image[1]):
+                # image pixel centre -> network input -> mask cell
+                v = (y + 0.5) * used[0] / image[0] * h / padded[0] - 0.5
+                u = (x + 0.5) * used[1] / image[1] * w / padded[1] - 0.5
+                out[i, y, x] = bilinear(grid, v, u)
+    return out
+
+
+def softmax(row):
+    top = max(row)
+    e = [math.exp(v - top) for v in row]
+    return [v / sum(e) for v in e]
+
+
+def semantic(p, m):
+    """L_k(x) by loops; p (Q, N), m (Q, H, W)."""
+    q, n = p.shape
+    out = np.zeros((n - 1, *m.shape[1:]))
+    for k in range(n - 1):
+        for i in range(q):
+            out[k] += p[i, k] * m[i]
+    return out
+
+
+def scores(p, m):
+    """Every baseline score from its formula, pixel by pixel in float64."""
+    L = semantic(p, m)
+    K, H, W = L.shape
+    names = ("msp", "max_logit", "max_share", "entropy", "entropy_softmax", "energy", "not_covered", "rba")
+    out = {name: np.zeros((H, W)) for name in (*names, "void_mass", "eam")}
+    for y in range(H):
+        for x in range(W):
+            pixel = L[:, y, x].tolist()
+            soft = softmax(pixel)
+            share = [v / sum(pixel) for v in pixel]
+            out["msp"][y, x] = 1 - max(soft)
+            out["max_logit"][y, x] = -max(pixel)
+            out["max_share"][y, x] = 1 - max(share)
+            out["entropy"][y, x] = -sum(s * math.log(s) for s in share if s > 0) / math.log(K)
+            out["entropy_softmax"][y, x] = -sum(s * math.log(s) for s in soft) / math.log(K)
+            out["energy"][y, x] = -math.log(sum(math.exp(v) for v in pixel))
+            out["not_covered"][y, x] = 1 - min(max(sum(pixel), 0), 1)
+            out["rba"][y, x] = -sum(math.tanh(v) for v in pixel)
+            out["void_mass"][y, x] = sum(p[i, -1] * m[i, y, x] for i in range(len(p)))
+            out["eam"][y, x] = 1 - sum(m[i, y, x] * max(p[i, :-1]) for i in range(len(p)))
+    return out
+
+
+def maskomaly(p, m, outlier=(), ground=(), specialised=None, mix=0.6, confidence=0.7, border=0.1):
+    """Maskomaly step by step with the pair loop, pixel by pixel."""
+    q, n = p.shape
+    H, W = m.shape[1:]
+    top = [max(row) for row in p.tolist()]
+    argmax = [row.index(max(row)) for row in p.tolist()]
+    out = np.zeros((H, W))
+    for y in range(H):
+        for x in range(W):
+            o, r = 0.0, 1.0
+            for i in outlier:
+                o = max(o, m[i, y, x] * top[i])
+            for i in range(q):
+                chosen = i in specialised if specialised is not None else argmax[i] != n - 1 and top[i] > confidence
+                if chosen:
+                    r = min(r, 1 - m[i, y, x] * top[i])
+            known = [i for i in range(q) if argmax[i] != n - 1]
+            if border is not None:
+                for a in known:
+                    for b in known:
+                        if a < b and m[a, y, x] > border and m[b, y, x] > border:
+                            r = 0.0
+            for i in ground:
+                r = min(r, 1 - m[i, y, x] * top[i])
+            out[y, x] = mix * r + (1 - mix) * o
+    return out
+
+
+def iou_without_void(mask, label) -> float:
+    """IoU of a boolean mask with label == 1, pixels of label 255 left out of both."""
+    both = either = 0
+    for m, v in zip(mask.ravel().tolist(), label.ravel().tolist(), strict=True):
+        if v == 255:
+            continue
+        both += m and v == 1
+        either += m or v == 1
+    return both / either if either else 0.0
+
+
+def pixel_numbers(scores_, labels):
+    """AUPR-sum, AUPR-trapz, FPR95, best F1 and AUROC by walking down the distinct thresholds."""
+    pairs = [(s, v) for s, v in zip(scores_, labels, strict=True) if v != 255]
+    P = sum(v == 1 for _, v in pairs)
+    N = len(pairs) - P
+    step = trapezoid = auroc = best = 0.0
+    fpr95 = None
+    recall0, precision0, fpr0, tpr0 = 0.0, 1.0, 0.0, 0.0
+    for t in sorted({s for s, _ in pairs}, reverse=True):
+        tp = sum(s >= t and v == 1 for s, v in pairs)
+        fp = sum(s >= t and v == 0 for s, v in pairs)
+        recall, precision, fpr = tp / P, tp / (tp + fp), fp / N
+        step += (recall - recall0) * precision
+        trapezoid += (recall - recall0) * (precision + precision0) / 2
+        auroc += (fpr - fpr0) * (recall + tpr0) / 2
+        best = max(best, 2 * tp / (2 * tp + fp + P - tp))
+        if fpr95 is None and recall >= 0.95:
+            fpr95 = fpr
+        recall0, precision0, fpr0, tpr0 = recall, precision, fpr, recall
+    return {"aupr_sum": step, "aupr_trapz": trapezoid, "fpr95": fpr95, "best_f1": best, "auroc": auroc}

@@ -1,0 +1,133 @@
+import json
+from pathlib import Path
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from xenomask.errors import XenomaskError
+from xenomask.metrics import count, numbers
+from xenomask.metrics.counters import empty, keys, values
+from xenomask.metrics.evaluate import check_frames, evaluate
+
+GOLDEN = Path(__file__).parent / "golden" / "evaluation"
+
+
+@pytest.mark.parametrize("kind", ["clean", "noisy", "ties"])
+def test_numbers__golden_frames(kind):
+    frames = np.load(GOLDEN / f"{kind}.npz")
+    expected = json.loads((GOLDEN / f"{kind}_expected_exact.json").read_text())
+    pooled = empty()
+    for score, label in zip(frames["score"], frames["label"], strict=True):
+        pooled = pooled.merge(count(score, label))
+    found = numbers(pooled)
+    pairs = {
+        "aupr_sum": "ap_sklearn", "aupr_trapz": "aupr_trapz_sklearn", "auroc": "auroc", "best_f1": "best_f1",
+        "best_f1_threshold": "best_f1_threshold", "fpr95": "fpr95_first_ge_all_points",
+        "pixels": "pixels", "positives": "positives",
+    }  # fmt: skip
+    for ours, theirs in pairs.items():
+        assert found[ours] == pytest.approx(expected[theirs], abs=1e-12), ours
+    assert found["prevalence"] == pytest.approx(expected["positives"] / expected["pixels"], abs=1e-15)
+
+
+def frames(max_side=6):
+    scores = hnp.arrays(
+        np.float16,
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=max_side),
+        elements=st.one_of(
+            st.sampled_from([0.0, -0.0, 1.0, 0.5, 6e-8, -6e-8, 65504.0, -65504.0]), st.floats(-2, 2, width=16)
+        ),
+    )
+    return scores.flatmap(
+        lambda s: st.tuples(st.just(s), hnp.arrays(np.uint8, s.shape, elements=st.sampled_from([0, 1, 255])))
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(frames())
+def test_numbers__equal_scikit_learn(frame):
+    score, label = frame
+    valid = label != 255
+    s, y = score[valid].astype(np.float64), label[valid]
+    if not (y == 1).any() or not (y == 0).any():
+        with pytest.raises(XenomaskError, match="no pixel is labelled"):
+            numbers(count(score, label))
+        return
+    found = numbers(count(score, label))
+    precision, recall, _ = precision_recall_curve(y, s)
+    fpr, tpr, _ = roc_curve(y, s, drop_intermediate=False)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    assert found["aupr_sum"] == pytest.approx(average_precision_score(y, s), abs=1e-12)
+    assert found["aupr_trapz"] == pytest.approx(auc(recall, precision), abs=1e-12)
+    assert found["auroc"] == pytest.approx(roc_auc_score(y, s), abs=1e-12)
+    assert found["fpr95"] == pytest.approx(fpr[tpr >= 0.95][0], abs=1e-12)
+    assert found["best_f1"] == pytest.approx(f1.max(), abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames(4))
+def test_numbers__equal_the_loops(frame):
+    score, label = frame
+    if not (label == 1).any() or not (label == 0).any():
+        return
+    found = numbers(count(score, label))
+    for name, value in naive.pixel_numbers(score.ravel().tolist(), label.ravel().tolist()).items():
+        assert found[name] == pytest.approx(value, abs=1e-12), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames(), frames())
+def test_counters__streamed_equal_pooled_and_lose_nothing(a, b):
+    one, two = count(*a), count(*b)
+    pooled = count(
+        np.concatenate([a[0].ravel(), b[0].ravel()])[None], np.concatenate([a[1].ravel(), b[1].ravel()])[None]
+    )
+    for merged in (one.merge(two), two.merge(one)):
+        assert np.array_equal(merged.positive, pooled.positive)
+        assert np.array_equal(merged.negative, pooled.negative)
+    assert pooled.positive.sum() == (a[1] == 1).sum() + (b[1] == 1).sum()
+    assert pooled.negative.sum() == (a[1] == 0).sum() + (b[1] == 0).sum()
+
+
+def test_keys__are_ordered_and_invertible_over_all_floats():
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = np.sort(every[np.isfinite(every)].astype(np.float64))
+    k = keys(finite.astype(np.float16)).astype(int)
+    assert (np.diff(k)[np.diff(finite) > 0] > 0).all()
+    assert np.array_equal(values(keys(finite.astype(np.float16))).astype(np.float64), finite)
+
+
+def test_count__refuses_bad_frames():
+    half = np.zeros((2, 2), np.float16)
+    with pytest.raises(XenomaskError, match="map is 2x2, its label 3x2"):
+        count(half, np.zeros((2, 3), np.uint8))
+    with pytest.raises(XenomaskError, match="other than 0 inlier"):
+        count(half, np.full((2, 2), 2, np.uint8))
+    with pytest.raises(XenomaskError, match="NaN"):
+        count(np.full((2, 2), np.nan, np.float16), np.zeros((2, 2), np.uint8))
+
+
+def test_numbers__constant_map():
+    label = np.array([[1, 0, 0, 0, 255]], np.uint8)
+    found = numbers(count(np.ones((1, 5), np.float16), label))
+    assert (found["aupr_sum"], found["aupr_trapz"], found["fpr95"], found["auroc"]) == (0.25, 0.625, 1.0, 0.5)
+
+
+def test_evaluate__frames_without_anomaly_count_as_inliers_and_have_no_own_numbers():
+    maps = {"a": np.array([[0.9, 0.1]], np.float16), "b": np.array([[0.95, 0.2]], np.float16)}
+    labels = {"a": np.array([[1, 0]], np.uint8), "b": np.array([[0, 255]], np.uint8)}
+    result = evaluate(["a", "b"], maps.__getitem__, labels.__getitem__)
+    assert result.numbers["exact"]["aupr_sum"] == 0.5
+    assert list(result.per_frame) == ["a"]
+
+
+def test_check_frames__names_the_missing_and_the_extra():
+    with pytest.raises(XenomaskError, match="1 of 2 labelled frames have no map .* the first is b"):
+        check_frames({"a", "b"}, {"a", "b"}, {"a"}, Path("maps"))
+    with pytest.raises(XenomaskError, match="1 maps that belong to no frame .* the first is c"):
+        check_frames({"a"}, {"a", "b"}, {"a", "b", "c"}, Path("maps"))
