@@ -43,7 +43,7 @@ def softmax(row):
     return [v / sum(e) for v in e]
 
 
-def semantic(p, m):
+def semantic(p, m) -> np.ndarray:
     """L_k(x) by loops; p (Q, N), m (Q, H, W)."""
     q, n = p.shape
     out = np.zeros((n - 1, *m.shape[1:]))
@@ -56,7 +56,7 @@ def semantic(p, m):
 def scores(p, m):
     """Every baseline score from its formula, pixel by pixel in float64."""
     L = semantic(p, m)
-    K, H, W = L.shape
+    K, (H, W) = len(L), L[0].shape
     names = ("msp", "max_logit", "max_share", "entropy", "entropy_softmax", "energy", "not_covered", "rba")
     out = {name: np.zeros((H, W)) for name in (*names, "void_mass", "eam")}
     for y in range(H):

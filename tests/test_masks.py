@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from conftest import make_output
 from naive import resized
-
 from xenomask.masks import class_probabilities, resized_logits, row_blocks, semantic, soft_masks
 
 

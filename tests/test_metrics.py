@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+import naive
 from xenomask.errors import XenomaskError
 from xenomask.metrics import count, numbers
 from xenomask.metrics.counters import empty, keys, values

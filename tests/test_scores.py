@@ -1,12 +1,12 @@
 import cv2
-import naive
 import numpy as np
 import pytest
 import torch
-from conftest import from_probabilities, make_output
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import naive
+from conftest import from_probabilities, make_output
 from xenomask.errors import XenomaskError
 from xenomask.masks import class_probabilities, soft_masks
 from xenomask.scores import SCORES, as_released, get_score, score_all

@@ -18,7 +18,7 @@ from xenomask.ensemble import check_weights, ensemble
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
 from xenomask.models import Network, load
-from xenomask.queries import read_queries, without_frame
+from xenomask.queries import read_queries, without_frame, write_queries
 from xenomask.queries.analysis import FOLDER
 from xenomask.scores import Score, get_score, score_all
 from xenomask.types import QuerySet, ScoreMap
@@ -180,8 +180,6 @@ def assemble(
 
 
 def _copy_member(checkpoint: Path, target: Path, half: bool) -> None:
-    from xenomask.queries import write_queries
-
     network = load(checkpoint)
     queries = read_queries(checkpoint, network.sha256)
     network.save(target, half=half)

@@ -18,7 +18,7 @@ from xenomask.files import atomic, make_dir
 from xenomask.metrics import check_frames, count, evaluate, numbers
 from xenomask.metrics.counters import Counters, empty
 from xenomask.plots import contact_sheet, figure, frame_title, overlay
-from xenomask.scores import Score
+from xenomask.scores import Score, score_all
 from xenomask.store import ENDING, map_ids, read_map, write_map
 from xenomask.types import EvalResult, ScoreMap
 
@@ -192,8 +192,6 @@ def benchmark(detector: Detector, data: Dataset, scores: Sequence[Score], *, tic
 
 def _frame_maps(detector: Detector, data: Dataset, frame: Frame, scores: Sequence[Score]):
     """{(score, member, queries): float16 map} of one frame."""
-    from xenomask.scores import score_all
-
     image = data.sample(frame).image
     leaks = _chosen_on(detector, data)
     reads = {s.name: s.name.startswith("maskomaly") for s in scores}

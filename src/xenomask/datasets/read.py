@@ -20,10 +20,13 @@ CODINGS = {
 def _open(path: Path, what: str) -> Image.Image:
     """Opens and decodes a file completely: by its content, whatever its name ends with."""
     try:
-        image = Image.open(path)
-        image.load()
+        with path.open("rb") as f:
+            image = Image.open(f)
+            image.load()
     except FileNotFoundError:
         raise XenomaskError(f"no such {what}: {path}") from None
+    except (IsADirectoryError, PermissionError) as e:
+        raise XenomaskError(f"cannot read {what} {path}: {e.strerror}") from None
     except UnidentifiedImageError:
         raise XenomaskError(f"{path} is not an image (or of a kind that Pillow cannot read)") from None
     except Image.DecompressionBombError as e:

@@ -5,7 +5,6 @@ writes them, and `xenomask.json` with the preprocessing, the preset and the trai
 """
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,12 +16,12 @@ from jaxtyping import UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Mask2FormerForUniversalSegmentation
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, sha256
 from xenomask.models.preprocess import Preprocess, network_input
-from xenomask.models.presets import Config, preset
+from xenomask.models.presets import preset, without_warnings
 from xenomask.types import MaskOutput
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "xenomask.json"
@@ -33,7 +32,7 @@ class Network:
     """A mask transformer ready to look at photos; `facts` go into its xenomask.json as they are."""
 
     module: nn.Module
-    config: Config
+    config: Mask2FormerConfig
     preprocess: Preprocess
     sha256: str = ""  # of the weights file; "" for a network that was never saved
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -67,10 +66,8 @@ class Network:
         return folder
 
 
-def _module(config: Config) -> nn.Module:
-    with warnings.catch_warnings():
-        # nano-l's heads are 20 wide; only the authors' CUDA operator, which is not used, would mind
-        warnings.filterwarnings("ignore", message=".*dimension of each attention head a power of 2")
+def _module(config: Mask2FormerConfig) -> nn.Module:
+    with without_warnings():
         module = Mask2FormerForUniversalSegmentation(config)
     return module.to(memory_format=torch.channels_last)  # pyright: ignore
 
@@ -90,7 +87,8 @@ def load(folder: Path, device: str = "cpu") -> Network:
         if not (folder / name).is_file():
             raise XenomaskError(f"{folder} is no checkpoint folder: it has no {name}")
     try:
-        config = Config.from_dict(json.loads((folder / CONFIG).read_text()))
+        with without_warnings():
+            config = Mask2FormerConfig.from_dict(json.loads((folder / CONFIG).read_text()))
         card = json.loads((folder / CARD).read_text())
         stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.pop("preprocess").items()}
         p = Preprocess(**stored)

@@ -1,6 +1,9 @@
-"""Architectures by name: each is a plain function's answer, a Config and a Preprocess."""
+"""Architectures by name: each is a plain function's answer, a Mask2FormerConfig and a Preprocess."""
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +20,29 @@ LEVELS: dict[str, Any] = {"out_indices": [1, 2, 3, 4]}
 LITE_MEAN, LITE_STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 
 
-class Config(Mask2FormerConfig):
-    """transformers' own, with timm's backbones named as supported: it warns of each otherwise, and runs them well."""
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Mutes, while it is open, two remarks of transformers about networks that it runs well.
 
-    backbones_supported = ["swin", "timm_backbone"]
+    That timm's backbones are "not supported", and that heads of nano-l's width (20) would be slow in the authors' CUDA
+    operator, which is not used.
+    """
+    log = logging.getLogger("transformers.models.mask2former.configuration_mask2former")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*dimension of each attention head a power of 2")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @dataclass(frozen=True)
 class Preset:
     """One architecture with the way its images are prepared."""
 
-    config: Config
+    config: Mask2FormerConfig
     preprocess: Preprocess
 
 
@@ -44,7 +59,7 @@ def _swin(embed: int, heads: list[int], window: int, image: int) -> Preset:
         image_size=image, embed_dim=embed, depths=[2, 2, 18, 2], num_heads=heads, window_size=window,
         drop_path_rate=0.3, **STAGES,
     )  # fmt: skip
-    config = Config(backbone_config=backbone, num_queries=100, **_labels())
+    config = Mask2FormerConfig(backbone_config=backbone, num_queries=100, **_labels())
     return Preset(config, Preprocess("fit", 1024, 2048))
 
 
@@ -59,7 +74,7 @@ def swin_l() -> Preset:
 
 
 def _nano(backbone: str, hidden: int, queries: int, encoder: int, decoder: int, heads: int) -> Preset:
-    config = Config(
+    config = Mask2FormerConfig(
         # BatchNorm frozen: batches of 4 would spoil its statistics
         backbone_config=TimmBackboneConfig(
             backbone=backbone, features_only=True, freeze_batch_norm_2d=True, **LEVELS
@@ -87,7 +102,7 @@ def tiny() -> Preset:
         image_size=32, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, mlp_ratio=2.0,
         **STAGES,
     )  # fmt: skip
-    config = Config(
+    config = Mask2FormerConfig(
         backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32,
         encoder_feedforward_dim=32, dim_feedforward=32, encoder_layers=1, decoder_layers=2,
         num_attention_heads=2, num_queries=8, train_num_points=256, **_labels(),
@@ -113,4 +128,5 @@ def preset(name: str) -> Preset:
     """
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
-    return PRESETS[name]()
+    with without_warnings():
+        return PRESETS[name]()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -15,7 +16,15 @@ from xenomask.models import Preprocess
 from xenomask.train.config import Augment
 from xenomask.types import VOID
 
-Batch = dict[str, Tensor | list[Tensor]]
+
+class Batch(TypedDict):
+    """What transformers' Mask2Former is trained on; a mask and a class for every class in a crop."""
+
+    pixel_values: Tensor  # (B, 3, h, w), normalised
+    mask_labels: list[Tensor]  # B of (n, h, w), 0 or 1
+    class_labels: list[Tensor]  # B of (n,)
+
+
 TRIES = 10  # crops drawn before one without any labelled pixel is accepted
 
 

@@ -37,6 +37,6 @@ def initialise(network: Network, source: Path) -> None:
     if source.is_dir():
         load_weights(network.module, load(source).module.state_dict(), str(source))
     elif network.facts.get("preset", "").startswith("nano"):
-        load_imagenet_lite(network.module.model.pixel_level_module.encoder._backbone, source)  # pyright: ignore
+        load_imagenet_lite(network.module.get_submodule("model.pixel_level_module.encoder._backbone"), source)
     else:
         raise XenomaskError(f"init = {source}: a checkpoint folder is needed for preset {network.facts['preset']}")

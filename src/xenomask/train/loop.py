@@ -22,7 +22,7 @@ from xenomask.files import make_dir
 from xenomask.masks import class_probabilities, semantic, soft_masks
 from xenomask.metrics.segmentation import confusion, miou
 from xenomask.models import Network, build
-from xenomask.train.batches import Batches, batches_from, step_seed
+from xenomask.train.batches import Batch, Batches, batches_from, step_seed
 from xenomask.train.config import Optim, TrainConfig
 from xenomask.train.init import initialise
 from xenomask.train.state import last_step, restore_state, save_state
@@ -68,7 +68,7 @@ def validate(network: Network, data: Dataset) -> float:
     return miou(sum(matrices[1:], matrices[0]))
 
 
-def train_step(network: Network, optimizer: torch.optim.Optimizer, batch: dict, config: TrainConfig, step: int):
+def train_step(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, config: TrainConfig, step: int):
     """One AdamW step on transformers' set-prediction loss; returns the loss and the gradient's norm."""
     network.module.train()
     torch.manual_seed(step_seed(config.seed, step, 1))  # dropout and the loss's random points

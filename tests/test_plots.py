@@ -1,0 +1,46 @@
+import numpy as np
+
+from xenomask.plots import coloured, contact_sheet, figure, frame_title, overlay
+
+IMAGE = np.full((30, 50, 3), 100, np.uint8)
+VALUE = np.linspace(0, 1, 1500, dtype=np.float32).reshape(30, 50)
+
+
+def test_coloured__one_value_one_colour_whatever_else_is_in_the_map():
+    one = coloured(np.array([[0.5, 0.0]], np.float32), (0.0, 1.0))
+    other = coloured(np.array([[0.5, 0.9]], np.float32), (0.0, 1.0))
+    assert one[0, 0].tolist() == other[0, 0].tolist()
+    beyond = coloured(np.array([[7.0, 1.0, -3.0, 0.0]], np.float32), (0.0, 1.0))[0].tolist()
+    assert beyond[0] == beyond[1] and beyond[2] == beyond[3]
+
+
+def test_overlay__leaves_the_ordinary_and_outlines_the_threshold():
+    drawn = overlay(IMAGE, VALUE, (0.0, 1.0), threshold=0.5)
+    assert np.abs(drawn[0, 0].astype(int) - 100).max() <= 1
+    assert (drawn == 255).all(-1).any()
+    assert not (overlay(IMAGE, VALUE, (0.0, 1.0)) == 255).all(-1).any()
+
+
+def test_figure__draws_all_kinds_of_labels(tmp_path):
+    labels = {
+        "none": None,
+        "ordinary": np.zeros((30, 50), np.uint8),
+        "all_void": np.full((30, 50), 255, np.uint8),
+        "mixed": np.repeat(np.array([0, 1, 255], np.uint8), 500).reshape(30, 50),
+    }
+    for name, label in labels.items():
+        picture = figure(IMAGE, VALUE, (0, 1), title=name, label=label, threshold=0.5)
+        picture.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    figure(IMAGE, np.zeros_like(VALUE), (0, 1), title="constant", threshold=0.5).savefig(tmp_path / "constant.png")
+
+
+def test_contact_sheet__holds_pictures_of_any_size():
+    sheet = contact_sheet([IMAGE, IMAGE[:10], IMAGE, IMAGE[:, :20]], columns=3, width=60)
+    assert sheet.shape == (2 * 6 + 36 + 90, 3 * 66, 3)
+
+
+def test_frame_title__says_why_there_are_no_numbers():
+    assert "no pixel numbers" in frame_title("a", None)
+    numbers = {"aupr_sum": 0.5, "fpr95": 0.25, "best_f1": 0.1, "prevalence": 0.02}
+    assert frame_title("a", numbers) == "a   AUPR 0.500   FPR95 0.250   best F1 0.100   anomaly 2.0 %"

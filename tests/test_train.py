@@ -1,0 +1,226 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from xenomask.datasets import open_dataset
+from xenomask.datasets.synthetic import write_scenes
+from xenomask.errors import XenomaskError
+from xenomask.models import Preprocess, build, load
+from xenomask.train import TrainConfig, read_config, train
+from xenomask.train.batches import Batch, Batches, indices
+from xenomask.train.config import Augment, Data, Optim
+from xenomask.train.init import load_imagenet_lite
+from xenomask.train.loop import parameter_groups, train_step
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return write_scenes(tmp_path_factory.mktemp("scenes"), "train-ids", 3, size=(64, 96))
+
+
+def recipe(scenes, work_dir, **changes) -> TrainConfig:
+    return TrainConfig(
+        preset="tiny",
+        work_dir=work_dir,
+        seed=3,
+        save_every=2,
+        val_every=4,
+        threads=1,
+        data=Data(dataset="folder", train=scenes, val=scenes, val_frames=2),
+        augment=Augment(short_edge=(48, 80), crop=(32, 64)),
+        optim=Optim(iterations=6, batch=2, warmup=2),
+    ).model_copy(update=changes)
+
+
+TOML = """
+preset = "tiny"
+work_dir = "{work}"
+seed = 3
+save_every = 1
+val_every = 100
+threads = 1
+[data]
+dataset = "folder"
+train = "{scenes}"
+[augment]
+short_edge = [48, 80]
+crop = [32, 64]
+[optim]
+iterations = 12
+batch = 2
+"""
+
+
+def test_train__ends_with_a_checkpoint_log_and_scalars(scenes, tmp_path):
+    folder = train(recipe(scenes, tmp_path / "w"))
+    assert folder == tmp_path / "w" / "iter_6"
+    assert sorted(p.name for p in (tmp_path / "w").iterdir()) == [
+        "iter_4", "iter_6", "last_checkpoint", "scalars.jsonl",
+    ]  # fmt: skip
+    network = load(folder)
+    assert network.facts["preset"] == "tiny" and 0 <= network.facts["val_miou"] <= 1
+    assert network.facts["trained"]["optim"]["iterations"] == 6
+    records = [json.loads(line) for line in (tmp_path / "w/scalars.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if "miou" in r] == [4, 6]
+    assert train(recipe(scenes, tmp_path / "w")) == folder  # nothing left to do
+
+
+def test_train__killed_and_resumed_gives_the_unbroken_weights(scenes, tmp_path):
+    runs = {}
+    for name in ("unbroken", "killed"):
+        (tmp_path / f"{name}.toml").write_text(TOML.format(work=tmp_path / name, scenes=scenes))
+        runs[name] = [sys.executable, "-m", "xenomask.cli", "train", str(tmp_path / f"{name}.toml")]
+    subprocess.run(runs["unbroken"], check=True, capture_output=True)
+    # three times: started, killed with SIGKILL as soon as a further checkpoint is there
+    for _ in range(3):
+        before = set(tmp_path.glob("killed/iter_*"))
+        with subprocess.Popen(runs["killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and process.poll() is None:
+                if len(set(tmp_path.glob("killed/iter_*")) - before) >= 1:
+                    process.send_signal(signal.SIGKILL)
+                    break
+                time.sleep(0.005)
+    subprocess.run(runs["killed"], check=True, capture_output=True)
+    one, two = (load_file(tmp_path / name / "iter_12/model.safetensors") for name in runs)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed/scalars.jsonl").read_text().splitlines()]
+    assert len(steps) == len(set(steps))
+    assert os.listdir(tmp_path / "killed").count("last_checkpoint") == 1
+
+
+def test_batches__depend_on_seed_and_step_alone(scenes):
+    data = open_dataset("folder", scenes, coding="train_ids")
+    batches = Batches(data, Augment(short_edge=(48, 80), crop=(32, 64)), Preprocess(), 2, seed=1)
+    torch.manual_seed(123)
+    one = batches[5]
+    torch.rand(7)
+    two = batches[5]
+    assert torch.equal(one["pixel_values"], two["pixel_values"])
+    assert not torch.equal(one["pixel_values"], batches[6]["pixel_values"])
+    assert one["pixel_values"].shape == (2, 3, 32, 64)
+    for masks, classes in zip(one["mask_labels"], one["class_labels"], strict=True):
+        assert masks.shape == (len(classes), 32, 64)
+        assert (masks.sum(0) <= 1).all() and (masks.sum((1, 2)) > 0).all()
+        assert 255 not in classes
+
+
+def test_indices__each_epoch_holds_every_frame_once():
+    drawn = [i for step in range(7) for i in indices(0, step, batch=3, frames=7)]
+    assert [sorted(drawn[e * 7 : e * 7 + 7]) for e in range(3)] == [list(range(7))] * 3
+    assert drawn[:7] != drawn[7:14]
+
+
+@pytest.mark.parametrize("name", ["tiny", "nano-s"])
+def test_parameter_groups__hold_every_parameter_once(name):
+    network = build(name)
+    o = Optim(iterations=1, lr=1e-3, backbone_lr=0.1, weight_decay=0.05)
+    groups = parameter_groups(network.module, o)
+    ids = [id(p) for g in groups for p in g["params"]]
+    assert len(ids) == len(set(ids)) == len(list(network.module.parameters()))
+    where = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    for full, p in network.module.named_parameters():
+        backbone = full.startswith("model.pixel_level_module.encoder.")
+        bare = p.ndim == 1 or "embed" in full.rsplit(".", 2)[-2] or full.endswith(("bias", "level_embed", "_table"))
+        bare |= "queries_" in full
+        assert where[id(p)] == pytest.approx((1e-4 if backbone else 1e-3, 0.0 if bare else 0.05)), full
+
+
+def test_train_step__a_crop_without_any_label_still_trains(scenes, tmp_path):
+    config = recipe(scenes, tmp_path)
+    network = build("tiny")
+    optimizer = torch.optim.AdamW(parameter_groups(network.module, config.optim))
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    batch: Batch = {
+        "pixel_values": torch.zeros(2, 3, 32, 64),
+        "mask_labels": [torch.zeros(0, 32, 64), torch.ones(1, 32, 64)],
+        "class_labels": [torch.zeros(0, dtype=torch.long), torch.tensor([4])],
+    }
+    loss, norm = train_step(network, optimizer, batch, config, 0)
+    assert np.isfinite([loss, norm]).all()
+
+
+def test_train__loss_falls(scenes, tmp_path):
+    config = recipe(scenes, tmp_path, optim=Optim(iterations=40, batch=2, lr=3e-3, warmup=2), val_every=1000)
+    train(config.model_copy(update={"data": config.data.model_copy(update={"val": None}), "save_every": 1000}))
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "scalars.jsonl").read_text().splitlines()]
+    torch.manual_seed(0)
+    assert losses[-1] < 35 < 50  # transformers' loss of this network starts near 50
+
+
+def test_train__divergence_stops_and_keeps_the_last_checkpoint(scenes, tmp_path, monkeypatch):
+    calls = []
+
+    def poisoned(network, optimizer, batch, config, step):
+        calls.append(step)
+        if step == 3:
+            batch["pixel_values"] *= torch.nan
+        return train_step(network, optimizer, batch, config, step)
+
+    monkeypatch.setattr("xenomask.train.loop.train_step", poisoned)
+    with pytest.raises((XenomaskError, ValueError)):
+        train(recipe(scenes, tmp_path))
+    assert load(tmp_path / "iter_2").facts["preset"] == "tiny"
+    assert not (tmp_path / "iter_4").exists()
+
+
+def test_read_config__the_recipes_in_the_repository():
+    from pathlib import Path
+
+    for path in sorted((Path(__file__).parents[1] / "configs").glob("*.toml")):
+        assert read_config(path).preset in path.stem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seed = 3", "sed = 3", r"unknown key 'sed'; did you mean 'seed'\?"),
+        ("batch = 2", "batchsize = 2", r"unknown key in \[optim\] 'batchsize'; did you mean 'batch'\?"),
+        ("batch = 2", "batch = 0", "optim.batch: Input should be greater than or equal to 1"),
+        ("iterations = 12", "", "optim.iterations: Field required"),
+        ("seed = 3", "seed =", "not valid TOML"),
+    ],
+)
+def test_read_config__misspelt_and_impossible(tmp_path, old, new, message):
+    path = tmp_path / "c.toml"
+    path.write_text(TOML.replace(old, new))
+    with pytest.raises(XenomaskError, match=message):
+        read_config(path)
+    with pytest.raises(XenomaskError, match="no such recipe"):
+        read_config(tmp_path / "nowhere.toml")
+
+
+def test_train__labels_outside_the_classes_are_named(tmp_path):
+    root = write_scenes(tmp_path / "d", "train-ids", 1, size=(64, 96))
+    Image.fromarray(np.full((64, 96), 19, np.uint8)).save(root / "labels/0000.png")
+    with pytest.raises(XenomaskError, match=r"0000.png holds the values \[19\]"):
+        train(recipe(root, tmp_path / "w"))
+
+
+def test_load_imagenet_lite__matches_by_order_and_shape(tmp_path):
+    backbone: Any = build("nano-s").module.get_submodule("model.pixel_level_module.encoder._backbone")
+    own = {k: v for k, v in backbone.state_dict().items() if not k.endswith("num_batches_tracked")}
+    g = torch.Generator().manual_seed(0)
+    theirs = {f"_{i}.weight": torch.rand(v.shape, generator=g) for i, v in enumerate(own.values())}
+    theirs["_fc.weight"] = torch.rand(1000, 1280)
+    torch.save(theirs, tmp_path / "lite.pth")
+    load_imagenet_lite(backbone, tmp_path / "lite.pth")
+    assert all(torch.equal(a, b) for a, b in zip(own.values(), theirs.values(), strict=False))
+    torch.save(dict(reversed(theirs.items())), tmp_path / "other.pth")
+    with pytest.raises(XenomaskError, match="does not fit this backbone"):
+        load_imagenet_lite(backbone, tmp_path / "other.pth")
+    (tmp_path / "text.pth").write_text("x")
+    with pytest.raises(XenomaskError, match="holds no plain tensors"):
+        load_imagenet_lite(backbone, tmp_path / "text.pth")
