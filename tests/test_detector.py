@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,6 +108,8 @@ def test_score_dataset__leave_one_out_hides_the_frame_from_the_choice(tiny_detec
     assert sorted(detector.without_frame("validation0001").members[0].queries.outlier) == [0, 2]
     score_dataset(detector, scenes, tmp_path / "in")
     score_dataset(detector, scenes, tmp_path / "out", leave_one_out=True)
+    with pytest.raises(XenomaskError, match="were not chosen on folder"):
+        score_dataset(detector, replace(scenes, name="folder"), tmp_path / "x", leave_one_out=True)
     in_sample, held_out = (evaluate_maps(tmp_path / d, scenes).numbers["exact"] for d in ("in", "out"))
     assert in_sample != held_out
 

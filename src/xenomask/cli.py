@@ -371,6 +371,8 @@ def assemble(
     weight: Annotated[list[float] | None, typer.Option(help="once a member; default: equal")] = None,
     score: Annotated[str, typer.Option(help="how the members are read")] = "maskomaly",
     half: Annotated[bool, typer.Option(help="store weights as float16")] = False,
+    threshold: Annotated[float | None, typer.Option(help="contour that `detect` draws by default")] = None,
+    threshold_origin: Annotated[str, typer.Option(help="where that threshold comes from")] = "",
 ) -> None:
     """Join checkpoints and their query analyses into a detector folder.
 
@@ -382,7 +384,9 @@ def assemble(
     if bad := [m for m, (name, _, path) in zip(member, pairs, strict=True) if not name or not path]:
         raise XenomaskError(f"member {bad[0]!r} is not NAME=CHECKPOINT_FOLDER")
     weights = weight or [1 / len(pairs)] * len(pairs)
-    folder = run_assemble(out, out.name, [(n, Path(p)) for n, _, p in pairs], weights, score, half=half)
+    thresholds = {} if threshold is None else {"default": {"value": threshold, "origin": threshold_origin}}
+    members = [(n, Path(p)) for n, _, p in pairs]
+    folder = run_assemble(out, out.name, members, weights, score, thresholds=thresholds, half=half)
     out_console.print(f"detector in {folder}; next: xenomask detect PHOTO --detector {folder}")
 
 
@@ -427,8 +431,8 @@ def demo(
         result = run_demo(found, out, frames=frames, seed=seed, tick=tick)
     _print_numbers(f"{frames} drawn scenes, score {found.score_name}, exact", dict(result.numbers["exact"]))
     out_console.print(
-        "These scenes are drawings: the table shows that the whole way works, not how the detector does on photos."
-        "\n(The README has its numbers on real ones.)"
+        "These scenes are drawings, and only their road and what lies on it is counted: the shipped networks know a "
+        "drawn road,\nbut house fronts that are drawn look strange to them. The README has the numbers on real photos."
     )
     out_console.print(f"look at {out / 'heatmaps' / 'contact_sheet.jpg'}; maps in {out / 'maps'}")
 

@@ -154,6 +154,7 @@ def assemble(
     weights: Sequence[float],
     score: str,
     *,
+    thresholds: Mapping[str, Mapping[str, Any]] | None = None,
     half: bool = False,
 ) -> Path:
     """Writes a detector folder from named checkpoint folders and their query analyses.
@@ -174,6 +175,7 @@ def assemble(
                 {"name": member, "score": score, "weight": w}
                 for (member, _), w in zip(checkpoints, weights, strict=True)
             ],
+            "thresholds": dict(thresholds or {}),
         }
         (part / FILE).write_text(json.dumps(table, indent=1) + "\n")
     return folder

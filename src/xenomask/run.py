@@ -1,6 +1,7 @@
 """What the commands do, as plain functions: detector + data set -> maps, pictures, numbers on disk."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,10 @@ def score_dataset(
     `leave_one_out` looks at each frame with outlier queries chosen on the others. Raises XenomaskError where the
     folder already holds maps of another detector or data set.
     """
+    if leave_one_out and not _chosen_on(detector, data.name):
+        raise XenomaskError(
+            f"the outlier queries were not chosen on {data.name}: there is nothing to leave out; score without it"
+        )
     make_dir(out)
     made_by = {**detector.describe(), "dataset": data.name, "leave_one_out": leave_one_out}
     made_by = json.loads(json.dumps(made_by))
@@ -156,8 +161,8 @@ def draw_heatmaps(
 
 
 def _scale_of(maps: Path, ids: Sequence[str]) -> tuple[float, float]:
-    if (maps / MANIFEST).is_file():
-        low, high = _read_manifest(maps / MANIFEST)["scale"]
+    if (maps / MANIFEST).is_file() and (stored := _read_manifest(maps / MANIFEST).get("scale")):
+        low, high = stored
         return float(low), float(high)
     ranges = [(v.min(), v.max()) for v in (read_map(maps / f"{i}{ENDING}") for i in ids)]
     low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
@@ -170,7 +175,9 @@ class Row:
 
     score: str
     member: str
-    queries: str  # "in-sample", "leave-one-out" or "-" where no outlier query is read
+    # "in-sample" or "leave-one-out" where the outlier queries were chosen on this data set, "of <data set>" where on
+    # another, "-" where the score reads none
+    queries: str
     numbers: dict[str, float]
 
 
@@ -193,13 +200,14 @@ def benchmark(detector: Detector, data: Dataset, scores: Sequence[Score], *, tic
 def _frame_maps(detector: Detector, data: Dataset, frame: Frame, scores: Sequence[Score]):
     """{(score, member, queries): float16 map} of one frame."""
     image = data.sample(frame).image
-    leaks = _chosen_on(detector, data)
+    leaks = _chosen_on(detector, data.name)
+    chosen = "in-sample" if leaks else f"of {', '.join(sorted(_chosen_where(detector))) or 'none'}"
     reads = {s.name: s.name.startswith("maskomaly") for s in scores}
     maps: dict[tuple[str, str], dict[str, ScoreMap]] = {}
     for m in detector.members:
         output = m.network(image)
         for name, found in score_all(output, m.queries, scores).items():
-            maps.setdefault((name, "in-sample" if reads[name] and leaks else "-"), {})[m.name] = found
+            maps.setdefault((name, chosen if reads[name] else "-"), {})[m.name] = found
         if leaks:
             held_out = next(x for x in detector.without_frame(frame.id).members if x.name == m.name)
             for name, found in score_all(output, held_out.queries, [s for s in scores if reads[s.name]]).items():
@@ -214,15 +222,26 @@ def _frame_maps(detector: Detector, data: Dataset, frame: Frame, scores: Sequenc
     return values
 
 
-def _chosen_on(detector: Detector, data: Dataset) -> bool:
+def _chosen_where(detector: Detector) -> set[str]:
+    """The data sets on which the members' outlier queries were chosen."""
+    return {m.queries.origin["outlier"]["dataset"] for m in detector.members if "outlier" in m.queries.origin}
+
+
+def _chosen_on(detector: Detector, dataset: str) -> bool:
     """Whether any member's outlier queries were chosen on frames of this data set."""
-    return any(m.queries.origin.get("outlier", {}).get("dataset") == data.name for m in detector.members)
+    return dataset in _chosen_where(detector)
 
 
 def demo(detector: Detector, out: Path, *, frames: int = 6, seed: int = 7, tick: Tick = _nothing) -> EvalResult:
-    """Draws street scenes with strangers, looks at them, evaluates and draws; see the demo's own words on them."""
-    data = write_scenes(out / "scenes", "anomaly-track", frames, seed=seed, tick=tick)
-    drawn = open_dataset("anomaly-track", data)
+    """Draws street scenes with strangers, looks at them, evaluates and draws.
+
+    Counted is the drawn road with what lies on it, as in the obstacle track: a network taught on photos knows a drawn
+    road, sky or tree, but drawn house fronts are strange to it, and rightly so.
+    """
+    for old in ("scenes", "maps", "heatmaps"):  # of an earlier run, perhaps with other frames
+        shutil.rmtree(out / old, ignore_errors=True)
+    data = write_scenes(out / "scenes", "obstacle-track", frames, seed=seed, tick=tick)
+    drawn = open_dataset("obstacle-track", data)
     score_dataset(detector, drawn, out / "maps", tick=tick)
     result = evaluate_maps(out / "maps", drawn)
     draw_heatmaps(out / "maps", drawn, out / "heatmaps", tick=tick)

@@ -257,8 +257,15 @@ def draw_scene(seed: int, size: Size = (720, 1280), *, strangers: int = 1) -> Sc
 Layout = Literal["anomaly-track", "obstacle-track", "fishyscapes-static", "folder", "cityscapes", "train-ids"]
 
 
+def _label(scene: Scene, kind: str) -> UInt8[np.ndarray, "H W"]:
+    """The label of that kind; "road" is the obstacle track's: void wherever there is neither road nor stranger."""
+    if kind == "road":
+        return np.where((scene.anomaly == 1) | (scene.semantic == ID["road"]), scene.anomaly, VOID).astype(np.uint8)
+    return scene.semantic if kind == "semantic" else scene.anomaly
+
+
 def _paths(layout: str, root: Path, i: int) -> tuple[Path, Path, str]:
-    """Photo, label and which label, of frame i in that layout."""
+    """Photo, label and which kind of label, of frame i in that layout."""
     if layout == "anomaly-track":
         base = root / "dataset_AnomalyTrack"
         name = f"validation{i:04d}"
@@ -266,7 +273,7 @@ def _paths(layout: str, root: Path, i: int) -> tuple[Path, Path, str]:
     if layout == "obstacle-track":
         base = root / "dataset_ObstacleTrack"
         name = f"validation_{i + 1}"
-        return base / "images" / f"{name}.webp", base / "labels_masks" / f"{name}_labels_semantic.png", "anomaly"
+        return base / "images" / f"{name}.webp", base / "labels_masks" / f"{name}_labels_semantic.png", "road"
     if layout == "fishyscapes-static":
         base = root / "fs_static"
         return base / "images" / f"{i}.jpg", base / "labels_masks" / f"{i}.png", "anomaly"
@@ -302,8 +309,7 @@ def write_scenes(
     for i in range(frames):
         photo, label, kind = _paths(layout, root, i)
         scene = draw_scene(seed * 10_000 + i, size, strangers=0 if kind == "semantic" else 1 + i % 3)
-        values = scene.semantic if kind == "semantic" else scene.anomaly
-        for path, array in ((photo, scene.image), (label, values)):
+        for path, array in ((photo, scene.image), (label, _label(scene, kind))):
             make_dir(path.parent)
             with atomic(path) as part:
                 Image.fromarray(array).save(part, quality=92)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from xenomask.datasets import Dataset, open_dataset
 from xenomask.errors import XenomaskError
-from xenomask.files import make_dir
+from xenomask.files import atomic, make_dir
 from xenomask.masks import class_probabilities, semantic, soft_masks
 from xenomask.metrics.segmentation import confusion, miou
 from xenomask.models import Network, build
@@ -29,6 +29,7 @@ from xenomask.train.state import last_step, restore_state, save_state
 
 log = logging.getLogger(__name__)
 LOG_EVERY = 20
+DIVERGED = "training diverged (lower optim.lr and run again: it goes on from the last checkpoint, which is kept)"
 
 
 def parameter_groups(module: nn.Module, o: Optim) -> list[dict]:
@@ -73,20 +74,20 @@ def train_step(network: Network, optimizer: torch.optim.Optimizer, batch: Batch,
     network.module.train()
     torch.manual_seed(step_seed(config.seed, step, 1))  # dropout and the loss's random points
     device = next(network.module.parameters()).device
-    out = network.module(
-        pixel_values=batch["pixel_values"].to(device, memory_format=torch.channels_last),
-        mask_labels=[m.to(device) for m in batch["mask_labels"]],
-        class_labels=[c.to(device) for c in batch["class_labels"]],
-    )
+    try:
+        out = network.module(
+            pixel_values=batch["pixel_values"].to(device, memory_format=torch.channels_last),
+            mask_labels=[m.to(device) for m in batch["mask_labels"]],
+            class_labels=[c.to(device) for c in batch["class_labels"]],
+        )
+    except ValueError as e:  # of the matching, which meets NaN before the loss does
+        raise XenomaskError(f"step {step}: {DIVERGED}: {e}") from e
     loss: Tensor = out.loss.sum()
     optimizer.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.module.parameters(), config.optim.clip)
     if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
-        raise XenomaskError(
-            f"step {step}: loss {loss.item()}, gradient norm {norm.item()}: training diverged; lower optim.lr and "
-            "start again from the last checkpoint, which is kept"
-        )
+        raise XenomaskError(f"step {step}: {DIVERGED}: loss {loss.item()}, gradient norm {norm.item()}")
     factor = lr_factor(config.optim, step)
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
@@ -112,7 +113,8 @@ def _drop_records_after(work_dir: Path, step: int) -> None:
     path = work_dir / "scalars.jsonl"
     if path.is_file():
         kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))
+        with atomic(path) as part:
+            part.write_text("".join(line + "\n" for line in kept))
 
 
 def train(config: TrainConfig, *, device: str = "cpu", progress: Progress | None = None) -> Path:

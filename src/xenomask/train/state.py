@@ -25,12 +25,15 @@ def save_state(network: Network, optimizer: Optimizer, work_dir: Path, step: int
         part.write_text(folder.name + "\n")
     steps = sorted(int(p.name.removeprefix("iter_")) for p in work_dir.glob("iter_*"))
     for old in steps[:-keep]:
-        shutil.rmtree(work_dir / f"iter_{old}")
+        # out of sight first: a name iter_N must never stand for a half
+        shutil.rmtree((work_dir / f"iter_{old}").rename(work_dir / f".iter_{old}.old"))
     return folder
 
 
 def last_step(work_dir: Path) -> int | None:
-    """The step of the last whole checkpoint, None in a fresh folder."""
+    """The step of the last whole checkpoint, None in a fresh folder; sweeps up what a killed run left half-done."""
+    for leftover in [*work_dir.glob(".*.part.*"), *work_dir.glob(".*.old*")]:
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     try:
         name = (work_dir / LAST).read_text().strip()
     except FileNotFoundError:
