@@ -65,7 +65,7 @@ def test_train__ends_with_a_checkpoint_log_and_scalars(scenes, tmp_path):
     folder = train(recipe(scenes, tmp_path / "w"))
     assert folder == tmp_path / "w" / "iter_6"
     assert sorted(p.name for p in (tmp_path / "w").iterdir()) == [
-        "iter_4", "iter_6", "last_checkpoint", "scalars.jsonl",
+        "iter_4", "iter_6", "last_checkpoint", "recipe.json", "scalars.jsonl", "train.log",
     ]  # fmt: skip
     network = load(folder)
     assert network.facts["preset"] == "tiny" and 0 <= network.facts["val_miou"] <= 1

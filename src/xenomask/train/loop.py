@@ -9,6 +9,8 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,11 +119,35 @@ def _drop_records_after(work_dir: Path, step: int) -> None:
             part.write_text("".join(line + "\n" for line in kept))
 
 
-def train(config: TrainConfig, *, device: str = "cpu", progress: Progress | None = None) -> Path:
+@contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
+    """While it is open, what this module logs is also appended to the file."""
+    handler, level = logging.FileHandler(path), log.level
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
+
+
+def train(config: TrainConfig, *, device: str = "cpu") -> Path:
     """Trains to the last iteration, from the last checkpoint in `work_dir` where there is one.
 
+    Writes iter_N (checkpoint folders), last_checkpoint, recipe.json, train.log and scalars.jsonl into `work_dir`.
     Returns the folder of the final checkpoint. Raises XenomaskError for bad data and for a diverging loss.
     """
+    make_dir(config.work_dir)
+    with atomic(config.work_dir / "recipe.json") as part:
+        part.write_text(config.model_dump_json(indent=1) + "\n")
+    with _logged_to(config.work_dir / "train.log"):
+        return _train(config, device)
+
+
+def _train(config: TrainConfig, device: str) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     training = _open(config, config.data.train, "train")
@@ -129,7 +155,7 @@ def train(config: TrainConfig, *, device: str = "cpu", progress: Progress | None
     assert training is not None
     if validation is not None:
         validation = replace(validation, frames=validation.frames[: config.data.val_frames])
-    work_dir = make_dir(config.work_dir)
+    work_dir = config.work_dir
     torch.manual_seed(config.seed)
     network = build(config.preset)
     facts = {**network.facts, "trained": config.model_dump(mode="json")}
@@ -151,9 +177,8 @@ def train(config: TrainConfig, *, device: str = "cpu", progress: Progress | None
         return work_dir / f"iter_{start}"
     source = Batches(training, config.augment, network.preprocess, config.optim.batch, config.seed)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = progress or Progress(*columns, disable=not sys.stderr.isatty())
     folder, clock, since = work_dir, time.monotonic(), start
-    with bar:
+    with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("train", total=total, completed=start)
         for step, batch in enumerate(batches_from(source, start, total, config.workers), start):
             loss, norm = train_step(network, optimizer, batch, config, step)
