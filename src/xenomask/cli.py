@@ -446,6 +446,9 @@ def main() -> None:
     except XenomaskError as e:
         err_console.print(f"error: {e}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
+    except OSError as e:  # a disk that filled up or went away between two checks
+        err_console.print(f"error: {e}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -1,5 +1,6 @@
 """ScoreMap <-> disk, in the official benchmark's layout: one HDF5 a frame, dataset `value`, float16 (H, W)."""
 
+from io import BytesIO
 from pathlib import Path
 
 import h5py
@@ -21,11 +22,15 @@ def write_map(path: Path, score_map: ScoreMap) -> None:
     # NOTE: the official tool writes gzip level 9; level 1 with shuffle reads back the same, smaller and faster.
     if not np.isfinite(value).all() or np.abs(value).max(initial=0) > np.finfo(np.float16).max:
         raise XenomaskError(f"map for {path.name} holds NaN, infinity or values beyond float16 (+-65504)")
-    with atomic(path) as part, h5py.File(part, "w") as f:
+    # In memory first: HDF5 crashes the process where the disk is full.
+    buffer = BytesIO()
+    with h5py.File(buffer, "w") as f:
         data = f.create_dataset(
             "value", data=value.astype(np.float16), compression="gzip", compression_opts=1, shuffle=True
         )
         data.attrs["score"] = score_map.score
+    with atomic(path) as part:
+        part.write_bytes(buffer.getbuffer())
 
 
 def read_map(path: Path) -> np.ndarray:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
@@ -60,7 +61,8 @@ class Network:
         card = {"preprocess": asdict(self.preprocess), **self.facts}
         with atomic(folder) as part:
             part.mkdir()
-            save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+            # NOTE: not save_file, whose error on a full disk is no OSError
+            (part / WEIGHTS).write_bytes(serialised(tensors, metadata={"format": "pt"}))
             (part / CONFIG).write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
             (part / CARD).write_text(json.dumps(card, indent=1) + "\n")
         return folder

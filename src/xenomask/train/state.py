@@ -1,6 +1,7 @@
 """Training state <-> disk: iter_N folders, whole or not at all, and the name of the last."""
 
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -19,8 +20,10 @@ def save_state(network: Network, optimizer: Optimizer, work_dir: Path, step: int
     """Writes work_dir/iter_<step> (a checkpoint folder plus the optimizer) and drops all but the newest `keep`."""
     folder = network.save(work_dir / f"iter_{step}")
     # Weights first: a folder without the optimizer is a checkpoint to use, only not one to resume from.
+    buffer = BytesIO()  # torch.save's own error on a full disk is no OSError
+    torch.save(optimizer.state_dict(), buffer)
     with atomic(folder / OPTIMIZER) as part:
-        torch.save(optimizer.state_dict(), part)
+        part.write_bytes(buffer.getbuffer())
     with atomic(work_dir / LAST) as part:
         part.write_text(folder.name + "\n")
     steps = sorted(int(p.name.removeprefix("iter_")) for p in work_dir.glob("iter_*"))
