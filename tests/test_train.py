@@ -21,6 +21,8 @@ from xenomask.train.batches import Batch, Batches, indices
 from xenomask.train.config import Augment, Data, Optim
 from xenomask.train.init import load_imagenet_lite
 from xenomask.train.loop import parameter_groups, train_step
+from xenomask.train.paste import list_cutouts, paste
+from xenomask.types import Sample
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +226,24 @@ def test_load_imagenet_lite__matches_by_order_and_shape(tmp_path):
     (tmp_path / "text.pth").write_text("x")
     with pytest.raises(XenomaskError, match="holds no plain tensors"):
         load_imagenet_lite(backbone, tmp_path / "text.pth")
+
+
+def test_paste__labels_the_strangers_void_and_depends_on_its_seed_alone(tmp_path):
+    cutout = np.zeros((40, 30, 4), np.uint8)
+    cutout[..., 0] = 255
+    cutout[5:35, 5:25, 3] = 255
+    Image.fromarray(cutout).save(tmp_path / "thing_0.png")
+    sample = Sample(np.full((64, 128, 3), 90, np.uint8), np.full((64, 128), 3, np.uint8), "a", "drawn")
+    files = list_cutouts(tmp_path)
+    for seed in range(20):
+        one, two = paste(sample, files, seed), paste(sample, files, seed)
+        assert one.label is not None and sample.label is not None
+        assert np.array_equal(one.image, two.image)
+        assert set(np.unique(one.label)) <= {3, 255}
+        # red where void, untouched elsewhere but for the blended edge
+        red = (one.image == (255, 0, 0)).all(-1)
+        assert (one.label[red] == 255).all()
+        assert (one.image[one.label == 255][:, 0] > 150).all()
+        assert (sample.label == 3).all() and (sample.image == 90).all()
+    with pytest.raises(XenomaskError, match="no cut-out"):
+        list_cutouts(tmp_path / "nowhere")

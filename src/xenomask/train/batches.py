@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -14,6 +15,7 @@ from torchvision.transforms import v2
 from xenomask.datasets import Dataset
 from xenomask.models import Preprocess
 from xenomask.train.config import Augment
+from xenomask.train.paste import paste
 from xenomask.types import VOID
 
 
@@ -63,6 +65,7 @@ class Batches(torch.utils.data.Dataset):
     preprocess: Preprocess
     batch: int
     seed: int
+    cutouts: tuple[Path, ...] = ()
 
     def __getitem__(self, step: int) -> Batch:
         with torch.random.fork_rng(devices=[]):
@@ -81,6 +84,8 @@ class Batches(torch.utils.data.Dataset):
 
     def _example(self, index: int, transform: v2.Compose) -> tuple[Tensor, Tensor]:
         sample = self.data.sample(self.data.frames[index])
+        if self.cutouts and torch.rand(()) < self.augment.paste_share:
+            sample = paste(sample, self.cutouts, int(torch.randint(2**31, ())))
         image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))
         mask = tv_tensors.Mask(torch.from_numpy(sample.label))
         x, label = image, mask

@@ -29,6 +29,8 @@ class Augment(_Table):
     short_edge: tuple[int, int] = (192, 449)  # random shortest edge, lower bound included, upper not
     crop: tuple[int, int] = (192, 384)  # (height, width); smaller images are padded with void
     flip: float = Field(default=0.5, ge=0, le=1)
+    paste: Path | None = None  # folder of RGBA cut-outs pasted as outliers (labelled void), before the rest
+    paste_share: float = Field(default=0.6, ge=0, le=1)  # of the examples that get one to three of them
     photometric: float = Field(default=0.5, ge=0, le=1)  # probability of each jitter of RandomPhotometricDistort
 
 

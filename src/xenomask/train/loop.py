@@ -27,6 +27,7 @@ from xenomask.models import Network, build
 from xenomask.train.batches import Batch, Batches, batches_from, step_seed
 from xenomask.train.config import Optim, TrainConfig
 from xenomask.train.init import initialise
+from xenomask.train.paste import list_cutouts
 from xenomask.train.state import last_step, restore_state, save_state
 
 log = logging.getLogger(__name__)
@@ -175,7 +176,8 @@ def _train(config: TrainConfig, device: str) -> Path:
     total = config.optim.iterations
     if start >= total:
         return work_dir / f"iter_{start}"
-    source = Batches(training, config.augment, network.preprocess, config.optim.batch, config.seed)
+    cutouts = list_cutouts(config.augment.paste) if config.augment.paste else ()
+    source = Batches(training, config.augment, network.preprocess, config.optim.batch, config.seed, cutouts)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     folder, clock, since = work_dir, time.monotonic(), start
     with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
