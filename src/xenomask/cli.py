@@ -432,7 +432,8 @@ def demo(
     _print_numbers(f"{frames} drawn scenes, score {found.score_name}, exact", dict(result.numbers["exact"]))
     out_console.print(
         "These scenes are drawings, and only their road and what lies on it is counted: the shipped networks know a "
-        "drawn road,\nbut house fronts that are drawn look strange to them. The README has the numbers on real photos."
+        "drawn road,\nbut cars, trees and people that are drawn look strange to them. The README has real "
+        "photos' numbers."
     )
     out_console.print(f"look at {out / 'heatmaps' / 'contact_sheet.jpg'}; maps in {out / 'maps'}")
 

@@ -236,7 +236,7 @@ def demo(detector: Detector, out: Path, *, frames: int = 6, seed: int = 7, tick:
     """Draws street scenes with strangers, looks at them, evaluates and draws.
 
     Counted is the drawn road with what lies on it, as in the obstacle track: a network taught on photos knows a drawn
-    road, sky or tree, but drawn house fronts are strange to it, and rightly so.
+    road, but a drawn car, tree or person is strange to it, and rightly so.
     """
     for old in ("scenes", "maps", "heatmaps"):  # of an earlier run, perhaps with other frames
         shutil.rmtree(out / old, ignore_errors=True)

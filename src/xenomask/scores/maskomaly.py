@@ -49,7 +49,7 @@ def maskomaly(
     if border is not None:
         # NOTE: the released code loops over all pairs i < j of masks and clears R where both exceed .1 (its
         # comment says .001). "Both of some pair" is "at least two", so a count does it in O(Q).
-        crowded = (m[known] > border).sum(0) >= 2
+        crowded = (m[known] > border).sum(0, dtype=torch.int16) >= 2
         r = torch.where(crowded, torch.zeros_like(r), r)
     r = torch.minimum(r, 1 - _max(weighted, ground))
     return mix * r + (1 - mix) * o
