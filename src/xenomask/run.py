@@ -19,6 +19,7 @@ from xenomask.files import atomic, make_dir
 from xenomask.metrics import check_frames, count, evaluate, numbers
 from xenomask.metrics.counters import Counters, empty
 from xenomask.plots import contact_sheet, figure, frame_title, overlay
+from xenomask.queries import without_frame
 from xenomask.scores import Score, score_all
 from xenomask.store import ENDING, map_ids, read_map, write_map
 from xenomask.types import EvalResult, ScoreMap
@@ -190,8 +191,9 @@ def benchmark(detector: Detector, data: Dataset, scores: Sequence[Score], *, tic
     """
     counters: dict[tuple[str, str, str], Counters] = {}
     for frame in data.labelled().frames:
+        label = data.label(frame)
         for key, value in _frame_maps(detector, data, frame, scores).items():
-            own = count(value, data.label(frame))
+            own = count(value, label)
             counters[key] = counters.get(key, empty()).merge(own)
         tick()
     return [Row(*key, numbers(c)) for key, c in counters.items()]
@@ -209,8 +211,8 @@ def _frame_maps(detector: Detector, data: Dataset, frame: Frame, scores: Sequenc
         for name, found in score_all(output, m.queries, scores).items():
             maps.setdefault((name, chosen if reads[name] else "-"), {})[m.name] = found
         if leaks:
-            held_out = next(x for x in detector.without_frame(frame.id).members if x.name == m.name)
-            for name, found in score_all(output, held_out.queries, [s for s in scores if reads[s.name]]).items():
+            held_out = without_frame(m.queries, frame.id)
+            for name, found in score_all(output, held_out, [s for s in scores if reads[s.name]]).items():
                 maps.setdefault((name, "leave-one-out"), {})[m.name] = found
     weights = [m.weight for m in detector.members]
     values = {}

@@ -9,7 +9,7 @@ import numpy as np
 
 from xenomask.datasets.read import read_label, read_label_ids, read_photo
 from xenomask.errors import XenomaskError, unknown
-from xenomask.types import VOID, Sample, Size
+from xenomask.types import Sample, Size
 
 PHOTO_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # Longest first: a label's id is its stem without one of these.
@@ -147,8 +147,3 @@ def open_dataset(
     if not frames:
         raise XenomaskError(f"{name}: no frame in {root} (photos end in {', '.join(PHOTO_ENDINGS)})")
     return Dataset(name, root, coding or own, frames, resize)
-
-
-def has_anomaly(label: np.ndarray) -> bool:
-    """Whether any pixel is an anomaly (value 1; void is 255)."""
-    return bool(((label != 0) & (label != VOID)).any())
