@@ -1,0 +1,3 @@
+from xenomask.cli import main
+
+main()

@@ -1,0 +1,93 @@
+"""What every command shares: option types, progress, tables, opening what the user named."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from xenomask.errors import XenomaskError
+
+out_console, err_console = Console(), Console(stderr=True)
+
+DetectorOption = Annotated[str, typer.Option("--detector", help="detector folder, or a shipped one's name")]
+DatasetOption = Annotated[str, typer.Option("--dataset", help="anomaly-track, obstacle-track, fishyscapes-static, "
+                                            "cityscapes, synthetic or folder")]  # fmt: skip
+RootOption = Annotated[Path, typer.Option("--root", help="folder of the data set")]
+SplitOption = Annotated[str, typer.Option("--split", help="split, where the data set's layout has them")]
+ResizeOption = Annotated[str | None, typer.Option("--resize", help="WxH on loading, e.g. 512x256 for a squeezed copy")]
+DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default: cuda where there is one")]
+JsonOption = Annotated[Path | None, typer.Option("--json", help="also write the numbers to this file")]
+ScoreOption = Annotated[str | None, typer.Option("--score", help="read the networks by this score instead")]
+MemberOption = Annotated[str | None, typer.Option("--member", help="use this member alone")]
+CheckpointOption = Annotated[Path, typer.Option("--checkpoint", help="checkpoint folder")]
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Any]:
+    """A bar on stderr where that is a terminal; yields the function that moves it one on."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err_console, disable=not err_console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda: bar.advance(task)
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """'512x256' -> (256, 512)."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise XenomaskError(f"size {text!r} is not WIDTHxHEIGHT, such as 512x256")
+    return int(parts[1]), int(parts[0])
+
+
+def choose_device(name: str | None) -> str:
+    """Chooses once, says what; raises XenomaskError for a device that is not there."""
+    import torch
+
+    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as e:
+        raise XenomaskError(f"device {chosen} cannot be used: {str(e).splitlines()[0]}") from e
+    err_console.print(f"device {chosen}{'' if name else ' (choose with --device)'}", style="dim")
+    return chosen
+
+
+def load_detector(detector: str, device: str | None, score: str | None = None, member: str | None = None):
+    from xenomask.detector import Detector
+
+    found = Detector.from_folder(detector, choose_device(device))
+    if member:
+        found = found.only(member)
+    return found.with_score(score) if score else found
+
+
+def load_dataset(name: str, root: Path, split: str = "val", resize: str | None = None, coding: str | None = None):
+    from xenomask.datasets import open_dataset
+
+    return open_dataset(name, root, split=split, resize=parse_size(resize), coding=coding)
+
+
+def write_json(path: Path | None, numbers: Any) -> None:
+    from xenomask.files import atomic, make_dir
+
+    if path is not None:
+        make_dir(path.parent)
+        with atomic(path) as part:
+            part.write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+def print_numbers(title: str, numbers: dict[str, float]) -> None:
+    table = Table(title=title, title_justify="left")
+    table.add_column("number")
+    table.add_column("value", justify="right")
+    for key, value in numbers.items():
+        table.add_row(key, f"{value:,}" if isinstance(value, int) else f"{value:.6f}")
+    out_console.print(table)

@@ -1,0 +1,175 @@
+"""Detector + photos or data set -> maps and pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from xenomask.cli.common import (
+    DatasetOption,
+    DetectorOption,
+    DeviceOption,
+    JsonOption,
+    MemberOption,
+    ResizeOption,
+    RootOption,
+    ScoreOption,
+    SplitOption,
+    load_dataset,
+    load_detector,
+    out_console,
+    print_numbers,
+    progress,
+    write_json,
+)
+from xenomask.errors import XenomaskError
+
+app = typer.Typer()
+
+
+@app.command()
+def detect(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photos of any size")],
+    out: Annotated[Path, typer.Option(help="folder for map, heatmap and overlay")] = Path("out"),
+    detector: DetectorOption = "nano",
+    score: ScoreOption = None,
+    member: MemberOption = None,
+    threshold: Annotated[float | None, typer.Option(help="draw this score's contour")] = None,
+    device: DeviceOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Look at photos: a map (HDF5), a heatmap and an overlay for each.
+
+    Example: xenomask detect street.jpg --out out
+    """
+    from xenomask.run import detect_photos
+
+    found = load_detector(detector, device, score, member)
+    if threshold is None:
+        threshold = found.thresholds.get("default", {}).get("value")
+    with progress("detect", len(photos)) as tick:
+        rows = detect_photos(found, photos, out, threshold=threshold, tick=tick)
+    table = Table("photo", "max", "mean", *(["above threshold"] if threshold is not None else []))
+    for r in rows:
+        share = [f"{100 * r['share_above_threshold']:.2f} %"] if threshold is not None else []
+        table.add_row(r["photo"], f"{r['max']:.3f}", f"{r['mean']:.3f}", *share)
+    out_console.print(table)
+    limit = f", threshold {threshold:.3f}" if threshold is not None else ""
+    out_console.print(f"score {found.score_name}{limit}; pictures in {out}")
+    write_json(json_file, {"score": found.score_name, "threshold": threshold, "photos": rows})
+
+
+@app.command()
+def score(
+    dataset: DatasetOption,
+    root: RootOption,
+    out: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
+    detector: DetectorOption = "nano",
+    score: ScoreOption = None,
+    member: MemberOption = None,
+    leave_one_out: Annotated[bool, typer.Option(help="choose outlier queries on the other frames")] = False,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Look at a data set; goes on where it stopped.
+
+    Example: xenomask score --dataset anomaly-track --root data/smiyc --out maps/at
+    """
+    from xenomask.run import score_dataset
+
+    data = load_dataset(dataset, root, split, resize, coding=None)
+    found = load_detector(detector, device, score, member)
+    with progress("score", len(data.frames)) as tick:
+        new = score_dataset(found, data, out, leave_one_out=leave_one_out, tick=tick)
+    out_console.print(f"{len(data.frames)} maps in {out}, {new} of them new; score {found.score_name}")
+
+
+@app.command()
+def heatmaps(
+    maps: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
+    dataset: DatasetOption,
+    root: RootOption,
+    out: Annotated[Path, typer.Option(help="folder for the pictures")],
+    threshold: Annotated[float | None, typer.Option(help="contour; default: best F1 of these maps")] = None,
+    scale: Annotated[tuple[float, float] | None, typer.Option(help="LOW HIGH of the colours")] = None,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+) -> None:
+    """Draw photo, map, contours and void of every frame, and one contact sheet, on one fixed scale.
+
+    Example: xenomask heatmaps --maps maps/at --dataset anomaly-track --root data/smiyc --out heatmaps
+    """
+    from xenomask.run import draw_heatmaps
+
+    data = load_dataset(dataset, root, split, resize)
+    with progress("draw", len(data.frames)) as tick:
+        files = draw_heatmaps(maps, data, out, threshold=threshold, scale=scale, tick=tick)
+    out_console.print(f"{len(files)} pictures in {out}, {files[-1].name} shows them all")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder to write")] = Path("demo_out"),
+    detector: DetectorOption = "nano",
+    frames: Annotated[int, typer.Option(min=1)] = 6,
+    seed: Annotated[int, typer.Option()] = 7,
+    device: DeviceOption = None,
+) -> None:
+    """The whole way on drawn street scenes: detect, evaluate, draw. Nothing is downloaded.
+
+    Example: xenomask demo
+    """
+    from xenomask.run import demo as run_demo
+
+    found = load_detector(detector, device)
+    with progress("demo", 3 * frames) as tick:
+        result = run_demo(found, out, frames=frames, seed=seed, tick=tick)
+    print_numbers(f"{frames} drawn scenes, score {found.score_name}, exact", dict(result.numbers["exact"]))
+    out_console.print(
+        "These scenes are drawings, and only their road and what lies on it is counted: the shipped networks know a "
+        "drawn road,\nbut cars, trees and people that are drawn look strange to them. The README has real "
+        "photos' numbers."
+    )
+    out_console.print(f"look at {out / 'heatmaps' / 'contact_sheet.jpg'}; maps in {out / 'maps'}")
+
+
+@app.command()
+def assemble(
+    out: Annotated[Path, typer.Option(help="detector folder to write")],
+    member: Annotated[list[str], typer.Option(help="NAME=CHECKPOINT_FOLDER, once a member")],
+    weight: Annotated[list[float] | None, typer.Option(help="once a member; default: equal")] = None,
+    score: Annotated[str, typer.Option(help="how the members are read")] = "maskomaly",
+    half: Annotated[bool, typer.Option(help="store weights as float16")] = False,
+    threshold: Annotated[float | None, typer.Option(help="contour that `detect` draws by default")] = None,
+    threshold_origin: Annotated[str, typer.Option(help="where that threshold comes from")] = "",
+) -> None:
+    """Join checkpoints and their query analyses into a detector folder.
+
+    Example: xenomask assemble --out my-detector --member s=work_dirs/nano-s/iter_3000 --score entropy
+    """
+    from xenomask.detector import assemble as run_assemble
+
+    pairs = [m.partition("=") for m in member]
+    if bad := [m for m, (name, _, path) in zip(member, pairs, strict=True) if not name or not path]:
+        raise XenomaskError(f"member {bad[0]!r} is not NAME=CHECKPOINT_FOLDER")
+    weights = weight or [1 / len(pairs)] * len(pairs)
+    thresholds = {} if threshold is None else {"default": {"value": threshold, "origin": threshold_origin}}
+    members = [(n, Path(p)) for n, _, p in pairs]
+    folder = run_assemble(out, out.name, members, weights, score, thresholds=thresholds, half=half)
+    out_console.print(f"detector in {folder}; next: xenomask detect PHOTO --detector {folder}")
+
+
+@app.command()
+def scores() -> None:
+    """List the scores with their formulas.
+
+    Example: xenomask scores
+    """
+    from xenomask.scores import SCORES
+
+    table = Table("score", "formula (higher = stranger)", "needs", show_lines=True)
+    for s in SCORES.values():
+        table.add_row(s.name, s.formula.replace("[", r"\["), ", ".join(s.needs) + (" queries" if s.needs else ""))
+    out_console.print(table)

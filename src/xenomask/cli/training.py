@@ -1,0 +1,126 @@
+"""Recipe -> checkpoint -> query analysis."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xenomask.cli.common import (
+    CheckpointOption,
+    DatasetOption,
+    DeviceOption,
+    ResizeOption,
+    RootOption,
+    SplitOption,
+    choose_device,
+    err_console,
+    load_dataset,
+    out_console,
+    progress,
+)
+
+app = typer.Typer()
+queries_app = typer.Typer(no_args_is_help=True, help="Find out what the queries of a checkpoint do.")
+app.add_typer(queries_app, name="queries")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="recipe, such as configs/nano-s.toml")],
+    work_dir: Annotated[Path | None, typer.Option(help="instead of the recipe's")] = None,
+    iterations: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
+    seed: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
+    device: DeviceOption = None,
+) -> None:
+    """Train a network by a recipe; goes on from the last checkpoint in the work folder.
+
+    Example: xenomask train configs/nano-s.toml
+    """
+    from xenomask.train import read_config
+    from xenomask.train import train as run_train
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("xenomask").setLevel(logging.INFO)
+    recipe = read_config(config)
+    changes: dict[str, Any] = {k: v for k, v in (("work_dir", work_dir), ("seed", seed)) if v is not None}
+    if iterations:
+        changes["optim"] = recipe.optim.model_copy(update={"iterations": iterations})
+    folder = run_train(recipe.model_copy(update=changes), device=choose_device(device))
+    out_console.print(f"trained: {folder}; next: xenomask queries inlier --checkpoint {folder} ...")
+
+
+@queries_app.command("inlier")
+def queries_inlier(
+    checkpoint: CheckpointOption,
+    dataset: DatasetOption,
+    root: RootOption,
+    confidence: Annotated[float, typer.Option(min=0, max=1, help="a prediction counts as sure from here")] = 0.9,
+    ratio: Annotated[float, typer.Option(min=0, max=1, help="share of sure predictions of one class")] = 0.9,
+    min_predictions: Annotated[int, typer.Option(min=1, help="seldom used queries are left out")] = 1,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Which queries are specialised on one class; ordinary scenes, no label needed.
+
+    Example: xenomask queries inlier --checkpoint work_dirs/nano-s/iter_3000 --dataset folder
+    --root data/cityscapes_256/val --resize 512x256
+    """
+    from xenomask.models import load
+    from xenomask.queries import analyse_inlier, read_queries, write_inlier_csv, write_queries
+
+    network = load(checkpoint, choose_device(device))
+    data = load_dataset(dataset, root, split, resize, coding="train_ids")
+    before = read_queries(checkpoint, network.sha256)
+    with progress("inlier queries", len(data.frames)) as tick:
+        after, counts = analyse_inlier(
+            network, data, before, confidence=confidence, ratio=ratio, min_predictions=min_predictions, tick=tick
+        )
+    path = write_queries(checkpoint, after)
+    names = [network.config.id2label[i] for i in range(network.config.num_labels)]  # pyright: ignore
+    write_inlier_csv(path.parent, counts, after.inlier, names)
+    for q, c in after.inlier.items():
+        out_console.print(f"query {q:3d}  {names[c]}{'  (ground)' if q in after.ground else ''}")
+    out_console.print(f"{len(after.inlier)} specialised queries on {len(data.frames)} frames; files in {path.parent}")
+    if not after.inlier:
+        err_console.print("no query is specialised: lower --confidence or --ratio", style="yellow")
+
+
+@queries_app.command("outlier")
+def queries_outlier(
+    checkpoint: CheckpointOption,
+    dataset: DatasetOption,
+    root: RootOption,
+    iou: Annotated[float, typer.Option(min=0, max=1, help="mean IoU with the anomalies above this")] = 0.25,
+    mask_threshold: Annotated[float, typer.Option(min=0, max=1, help="a mask covers a pixel above this")] = 0.9,
+    top_k: Annotated[int | None, typer.Option(min=1, help="instead of --iou: so many best queries")] = None,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Which queries fire on anomalies; the numbers for leave-one-image-out are kept.
+
+    Example: xenomask queries outlier --checkpoint work_dirs/nano-s/iter_3000 --dataset anomaly-track
+    --root data/smiyc
+    """
+    from xenomask.models import load
+    from xenomask.queries import analyse_outlier, read_queries, write_outlier_csv, write_queries
+
+    network = load(checkpoint, choose_device(device))
+    data = load_dataset(dataset, root, split, resize).labelled()
+    before = read_queries(checkpoint, network.sha256)
+    with progress("outlier queries", len(data.frames)) as tick:
+        after = analyse_outlier(network, data, before, iou=iou, mask_threshold=mask_threshold, top_k=top_k, tick=tick)
+    path = write_queries(checkpoint, after)
+    write_outlier_csv(path.parent, after)
+    for q, mean in after.outlier.items():
+        out_console.print(f"query {q:3d}  mean IoU {mean:.3f}")
+    out_console.print(f"{len(after.outlier)} outlier queries on {len(data.frames)} frames; files in {path.parent}")
+    if not after.outlier:
+        err_console.print(
+            f"no query's mean IoU is above {iou}: Maskomaly's outlier branch will be empty (0 everywhere); lower "
+            f"--iou, or take the best ones with --top-k (see {path.parent / 'outlier_iou.csv'})",
+            style="yellow",
+        )
