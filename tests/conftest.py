@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from xenomask.detector import assemble
+from xenomask.masks import MaskOutput
 from xenomask.models import build
-from xenomask.types import MaskOutput
 
 SHARED = Path(__file__).parents[2] / "shared"
 

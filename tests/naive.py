@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from scipy import ndimage
 
 
 def sigmoid(x: float) -> float:
@@ -136,3 +137,70 @@ def pixel_numbers(scores_, labels):
             fpr95 = fpr
         recall0, precision0, fpr0, tpr0 = recall, precision, fpr, recall
     return {"aupr_sum": step, "aupr_trapz": trapezoid, "fpr95": fpr95, "best_f1": best, "auroc": auroc}
+
+
+def count(score, label):
+    """{value: pixels} of the anomalous and of the inlier pixels; -0 is 0."""
+    found = {}, {}
+    for s, y in zip(score, label, strict=True):
+        if y != 255:
+            own = found[0] if y == 1 else found[1]
+            own[s + 0.0] = own.get(s + 0.0, 0) + 1
+    return found
+
+
+def official_curve(frames):
+    """The official pixel curve from pixels: [(threshold, tp, fp)] from the largest threshold down, first point (0, 0).
+
+    Per frame: quantile edges in float64 of float16 scores, half-open bins of which the last is closed.
+    """
+    bins = []
+    for score, label in frames:
+        score = score.astype(np.float16)
+        parts = [score[label == 1], score[label == 0]]
+        both = np.concatenate(parts)
+        margin = max((both.max() - both.min()) * np.float16(0.01), np.float16(0.01))
+        edges = {float(both.min() - margin), float(both.max() + margin)}
+        for x in parts:
+            if len(x):
+                edges |= set(np.quantile(x, np.linspace(0, 1, min(384, len(x)))).tolist())
+        edges = sorted(edges)
+        for i, (low, high) in enumerate(zip(edges, edges[1:])):  # noqa: B905
+            inside = [(x >= low) & ((x < high) | (i == len(edges) - 2)) for x in (p.astype(np.float64) for p in parts)]
+            bins.append((low, int(inside[0].sum()), int(inside[1].sum())))
+    points, tp, fp = [], 0, 0
+    for threshold in sorted({b[0] for b in bins}, reverse=True):
+        tp += sum(b[1] for b in bins if b[0] == threshold)
+        fp += sum(b[2] for b in bins if b[0] == threshold)
+        points.append((threshold, tp, fp))
+    return points
+
+
+def components(mask, label, min_predicted, min_true):
+    """(sIoU of the true, sIoU of the predicted, PPV of the predicted components), a component at a time.
+
+    Straight from the definition: every component is a full-size mask, compared with every one that it touches.
+    """
+    eight = np.ones((3, 3))
+    roi = label != 255
+    pred, n = ndimage.label(mask & roi, eight)  # pyright: ignore
+    for p in range(1, n + 1):
+        if (pred == p).sum() < min_predicted:
+            pred[pred == p] = 0
+    true, n = ndimage.label(label == 1, eight)  # pyright: ignore
+    for t in range(n + 1):
+        if (true == t).sum() < min_true:
+            roi = roi & (true != t)
+    pred, true = np.where(roi, pred, 0), np.where(roi, true, 0)
+
+    def siou(own, other):
+        values = []
+        for k in sorted(set(np.unique(own)) - {0}):
+            me = own == k
+            touching = np.isin(other, sorted(set(np.unique(other[me])) - {0}))
+            elsewhere = touching & (own != 0) & ~me
+            values.append((me & (other != 0)).sum() / ((me | touching).sum() - elsewhere.sum()))
+        return values
+
+    ppv = [(true[pred == p] != 0).mean() for p in sorted(set(np.unique(pred)) - {0})]
+    return siou(true, pred), siou(pred, true), ppv

@@ -12,7 +12,7 @@ LEVELS = [
     {"masks"},
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"detector"},
-    {"run", "train", "cluster"},
+    {"run", "train", "cluster", "submission"},
     {"app", "cli"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
@@ -60,7 +60,7 @@ assert not ({light} and heavy), heavy
 
 @pytest.mark.parametrize(
     ("module", "light"),
-    [("xenomask", True), ("xenomask.cli", True), ("xenomask.run", False), ("xenomask.train", False)],
+    [("xenomask", True), ("xenomask.cli", True), ("xenomask.run.demo", False), ("xenomask.train", False)],
 )
 def test_import__is_silent(module, light):
     code = QUIET.format(module=module, light=light)

@@ -102,7 +102,7 @@ def test_whole_way__train_queries_assemble_score_evaluate_heatmaps(tmp_path, cap
         code, out, err = run(capsys, "score", "--detector", detector, *data, "--out", maps)
         assert code == 0 and f"3 maps in {maps}, {new} of them new" in out.replace("\n", ""), err
     code, out, err = run(capsys, "evaluate", "--maps", maps, *data, "--json", tmp_path / "numbers.json")
-    assert code == 0 and "aupr_sum" in out, err
+    assert code == 0 and "AUPR-sum" in out, err
     numbers = json.loads((tmp_path / "numbers.json").read_text())["exact"]
     assert set(numbers) == {
         "aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold", "prevalence", "pixels", "positives",

@@ -12,7 +12,9 @@ from xenomask.detector import Detector, assemble
 from xenomask.errors import XenomaskError
 from xenomask.models import load
 from xenomask.queries import write_queries
-from xenomask.run import benchmark, evaluate_maps, score_dataset
+from xenomask.run.benchmark import benchmark
+from xenomask.run.evaluation import evaluate_maps
+from xenomask.run.photos import score_dataset
 from xenomask.scores import SCORES
 from xenomask.types import QuerySet
 

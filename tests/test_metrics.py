@@ -10,21 +10,25 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 import naive
 from xenomask.errors import XenomaskError
-from xenomask.metrics import count, numbers
+from xenomask.metrics import count, curve, evaluate, pool
 from xenomask.metrics.counters import empty, keys, values
-from xenomask.metrics.evaluate import check_frames, evaluate
+from xenomask.metrics.curves import numbers as curve_numbers
+from xenomask.metrics.evaluate import check_frames
 
 GOLDEN = Path(__file__).parent / "golden" / "evaluation"
+
+
+def numbers(frame):
+    """The exact numbers of one frame's counters."""
+    return curve_numbers(curve(frame.dense()))
 
 
 @pytest.mark.parametrize("kind", ["clean", "noisy", "ties"])
 def test_numbers__golden_frames(kind):
     frames = np.load(GOLDEN / f"{kind}.npz")
     expected = json.loads((GOLDEN / f"{kind}_expected_exact.json").read_text())
-    pooled = empty()
-    for score, label in zip(frames["score"], frames["label"], strict=True):
-        pooled = pooled.merge(count(score, label))
-    found = numbers(pooled)
+    pooled = pool(count(score, label) for score, label in zip(frames["score"], frames["label"], strict=True))
+    found = curve_numbers(curve(pooled))
     pairs = {
         "aupr_sum": "ap_sklearn", "aupr_trapz": "aupr_trapz_sklearn", "auroc": "auroc", "best_f1": "best_f1",
         "best_f1_threshold": "best_f1_threshold", "fpr95": "fpr95_first_ge_all_points",
@@ -87,9 +91,10 @@ def test_counters__streamed_equal_pooled_and_lose_nothing(a, b):
     pooled = count(
         np.concatenate([a[0].ravel(), b[0].ravel()])[None], np.concatenate([a[1].ravel(), b[1].ravel()])[None]
     )
-    for merged in (one.merge(two), two.merge(one)):
-        assert np.array_equal(merged.positive, pooled.positive)
-        assert np.array_equal(merged.negative, pooled.negative)
+    whole = pooled.dense()
+    for merged in (one.dense().merge(two), two.dense().merge(one.dense()), pool([one, two]), empty().merge(pooled)):
+        assert np.array_equal(merged.positive, whole.positive)
+        assert np.array_equal(merged.negative, whole.negative)
     assert pooled.positive.sum() == (a[1] == 1).sum() + (b[1] == 1).sum()
     assert pooled.negative.sum() == (a[1] == 0).sum() + (b[1] == 0).sum()
 
@@ -102,12 +107,34 @@ def test_keys__are_ordered_and_invertible_over_all_floats():
     assert np.array_equal(values(keys(finite.astype(np.float16))).astype(np.float64), finite)
 
 
+@settings(max_examples=100, deadline=None)
+@given(frames(9))
+def test_count__equals_the_loop(frame):
+    positive, negative = naive.count(frame[0].ravel().tolist(), frame[1].ravel().tolist())
+    found = count(*frame)
+    assert {float(v): int(n) for v, n in zip(values(found.key), found.positive, strict=True) if n} == positive
+    assert {float(v): int(n) for v, n in zip(values(found.key), found.negative, strict=True) if n} == negative
+
+
+def test_count__strided_and_transposed_views():
+    score = np.arange(12, dtype=np.float16).reshape(3, 4)
+    label = (np.arange(12) % 3 == 0).astype(np.uint8).reshape(3, 4)
+    for view in (np.s_[::2, 1:], np.s_[:, ::-1]):
+        plain = count(score[view].copy(), label[view].copy())
+        assert np.array_equal(count(score[view], label[view]).positive, plain.positive)
+    assert np.array_equal(count(score.T, label.T).key, count(score, label).key)
+
+
 def test_count__refuses_bad_frames():
     half = np.zeros((2, 2), np.float16)
     with pytest.raises(XenomaskError, match="map is 2x2, its label 3x2"):
         count(half, np.zeros((2, 3), np.uint8))
     with pytest.raises(XenomaskError, match="other than 0 inlier"):
         count(half, np.full((2, 2), 2, np.uint8))
+    for bad in (np.nan, np.inf, -np.inf):
+        for label in (0, 1, 255):
+            with pytest.raises(XenomaskError, match="NaN or infinity"):
+                count(np.full((2, 2), bad, np.float16), np.full((2, 2), label, np.uint8))
     with pytest.raises(XenomaskError, match="NaN"):
         count(np.full((2, 2), np.nan, np.float16), np.zeros((2, 2), np.uint8))
 
@@ -121,7 +148,7 @@ def test_numbers__constant_map():
 def test_evaluate__frames_without_anomaly_count_as_inliers_and_have_no_own_numbers():
     maps = {"a": np.array([[0.9, 0.1]], np.float16), "b": np.array([[0.95, 0.2]], np.float16)}
     labels = {"a": np.array([[1, 0]], np.uint8), "b": np.array([[0, 255]], np.uint8)}
-    result = evaluate(["a", "b"], maps.__getitem__, labels.__getitem__)
+    result = evaluate(["a", "b"], lambda i: (maps[i], labels[i]), resamples=0)
     assert result.numbers["exact"]["aupr_sum"] == 0.5
     assert list(result.per_frame) == ["a"]
 

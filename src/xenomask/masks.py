@@ -1,15 +1,31 @@
 """MaskOutput -> probabilities and soft masks at the image's size: the one place where masks are resized."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from xenomask.types import MaskOutput
+from xenomask.types import Size
 
 # Rows of the output computed at a time: 100 queries x 64 rows x 2048 pixels of float32 are 52 MB.
 BLOCK_PIXELS = 64 * 2048
+
+
+@dataclass(frozen=True)
+class MaskOutput:
+    """What a mask transformer says of one image; class index N - 1 is "no object".
+
+    `mask_logits` cover `padded_size`, the network's whole input, of which only the top left `input_size`
+    shows the image: the rest is cut off before anything is resized.
+    """
+
+    class_logits: Float[Tensor, "q n"]
+    mask_logits: Float[Tensor, "q h w"]
+    padded_size: Size
+    input_size: Size
+    image_size: Size
 
 
 def class_probabilities(output: MaskOutput) -> Float[Tensor, "q n"]:

@@ -1,7 +1,8 @@
 """The named types that flow through xenomask; frozen, validated once, importing nothing of ours.
 
 Letters, the same everywhere: B batch, Q queries, K classes, N = K + 1 logits, h w mask pixels,
-H W image pixels. Sizes are (height, width).
+H W image pixels. Sizes are (height, width). The one type that holds tensors, MaskOutput, is in xenomask.masks:
+what deals with maps and labels alone need not load torch.
 """
 
 from collections.abc import Mapping
@@ -9,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
-from torch import Tensor
+from jaxtyping import Float32, UInt8
 
 Size = tuple[int, int]
 
@@ -29,21 +29,6 @@ class Sample:
     label: UInt8[np.ndarray, "H W"] | None
     id: str
     dataset: str
-
-
-@dataclass(frozen=True)
-class MaskOutput:
-    """What a mask transformer says of one image; class index N - 1 is "no object".
-
-    `mask_logits` cover `padded_size`, the network's whole input, of which only the top left `input_size`
-    shows the image: xenomask.masks cuts the rest off before it resizes anything.
-    """
-
-    class_logits: Float[Tensor, "q n"]
-    mask_logits: Float[Tensor, "q h w"]
-    padded_size: Size
-    input_size: Size
-    image_size: Size
 
 
 @dataclass(frozen=True)
@@ -72,8 +57,16 @@ class ScoreMap:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Numbers by convention ("exact": {"aupr_sum": ...}), the frames they cover, and each frame's own."""
+    """Numbers by convention ("exact": {"aupr_sum": ...}) and all that must be said beside them."""
 
     numbers: Mapping[str, Mapping[str, float]]
     frames: tuple[str, ...]
+    # "exact" numbers of each frame that has an anomaly and an inlier
     per_frame: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    # 95 % bootstrap intervals over frames, by convention and number
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    # what the official code would print over all orders of the frames, where it depends on it
+    order_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    # whose component sizes were used: "anomaly", "obstacle" or None
+    track: str | None = None

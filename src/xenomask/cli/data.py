@@ -1,17 +1,121 @@
-"""Data sets: drawn ones."""
+"""Data sets: which there are, whether they lie where they should, drawn ones."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from xenomask.cli.common import (
+    JsonOption,
+    SplitOption,
+    err_console,
     out_console,
     parse_size,
     progress,
+    write_json,
 )
+from xenomask.errors import XenomaskError
+
+if TYPE_CHECKING:
+    from xenomask.datasets import Entry
+    from xenomask.datasets.check import Finding
 
 app = typer.Typer()
+
+
+@app.command()
+def datasets(
+    root: Annotated[Path | None, typer.Option(help="look here: a data set's folder, or one that holds several")] = None,
+    dataset: Annotated[str | None, typer.Option(help="this one alone; without --root: all about it")] = None,
+    split: SplitOption = "val",
+    quick: Annotated[int | None, typer.Option(min=1, help="read only the first so many labels of each")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """List the data sets; with --root, check which are there: counts, label values, sizes, what is missing.
+
+    Example: xenomask datasets --root data/Validation_Dataset --quick 5
+    """
+    from xenomask.datasets import DATASETS
+    from xenomask.datasets.catalogue import get_entry
+    from xenomask.datasets.check import check, check_all
+
+    if root is None:
+        entries = [get_entry(dataset)] if dataset else list(DATASETS.values())
+        _print_entry(entries[0]) if dataset else _print_entries(entries)
+        write_json(json_file, [_facts(e) for e in entries])
+        return
+    with err_console.status(f"reading labels in {root}"):
+        if dataset:
+            found = [check(dataset, root, split=split, quick=quick)]
+        else:
+            found = check_all(root, split=split, quick=quick)
+    _print_findings(found)
+    write_json(json_file, [asdict(f) for f in found])
+    problems = [p for f in found for p in f.problems]
+    if dataset and problems:
+        raise XenomaskError(f"{dataset} at {root}: {len(problems)} of its files are wrong, the first: {problems[0]}")
+    for problem in problems:
+        out_console.print(f"[red]wrong[/red] {problem}", highlight=False, soft_wrap=True)
+
+
+def _facts(entry: "Entry") -> dict[str, object]:
+    """What a user must know of a data set, ready for JSON."""
+    from xenomask.datasets import CODINGS
+
+    names = (
+        "name",
+        "title",
+        "use",
+        "track",
+        "coding",
+        "splits",
+        "default",
+        "layout",
+        "where",
+        "licence",
+        "conventions",
+    )
+    return {n: getattr(entry, n) for n in names} | {"meaning": CODINGS[entry.coding].meaning, "counts": entry.counts}
+
+
+def _print_entry(entry: "Entry") -> None:
+    for name, value in _facts(entry).items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        text = ", ".join(value) if isinstance(value, tuple) else str(value or "-")
+        out_console.print(f"[bold]{name:12}[/bold]{text}", highlight=False, soft_wrap=True)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=i == 0)
+    return table
+
+
+def _print_entries(entries: list["Entry"]) -> None:
+    table = _table("data sets (--dataset NAME: all about one)", "name", "use", "track", "coding", "splits", "where")
+    for e in entries:
+        splits = ", ".join(s + "*" * (s == e.default and len(e.splits) > 1) for s in e.splits)
+        where = e.where.split(" (")[0].split(";")[0]
+        table.add_row(e.name, e.use, e.track or "-", e.coding, splits, where)
+    out_console.print(table)
+
+
+def _print_findings(found: list["Finding"]) -> None:
+    table = _table("found", "data set", "split", "frames", "label values", "sizes", "notes")
+    for f in found:
+        frames = f"{f.photos} photos, {f.labelled} labels"
+        if f.anomalous:
+            frames += f", {f.anomalous} of {f.labels_read} read have an anomaly"
+        values = f"{f.coding}: {', '.join(f.values)}" if f.values else f.coding
+        sizes = ", ".join(f"{size} ({n})" for size, n in f.sizes.items())
+        notes = "; ".join((*f.notes, *([f"{len(f.problems)} wrong"] if f.problems else [])))
+        table.add_row(f.name, f.split, frames, values, sizes, notes)
+    out_console.print(table)
 
 
 @app.command()

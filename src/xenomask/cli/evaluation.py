@@ -1,82 +1,171 @@
 """Maps + labels -> numbers."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
 
 from xenomask.cli.common import (
     DatasetOption,
-    DetectorOption,
-    DeviceOption,
     JsonOption,
     ResizeOption,
     RootOption,
     SplitOption,
     err_console,
     load_dataset,
-    load_detector,
-    print_numbers,
+    out_console,
     progress,
     write_json,
 )
+from xenomask.errors import XenomaskError
 
 app = typer.Typer()
+
+MapsOption = Annotated[Path, typer.Option("--maps", help="folder of maps, one <id>.hdf5 a frame")]
+TrackOption = Annotated[str | None, typer.Option("--track", help="anomaly or obstacle: whose component sizes; default: "
+                                                 "the data set's")]  # fmt: skip
+ResamplesOption = Annotated[int, typer.Option("--resamples", min=0, help="of the bootstrap over frames; 0: none")]
+SeedOption = Annotated[int, typer.Option("--seed", help="of the bootstrap")]
+ROWS = ("aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold")
+NAMES = {
+    "aupr_sum": "AUPR-sum", "aupr_trapz": "AUPR-trapz", "auroc": "AUROC", "fpr95": "FPR95", "best_f1": "best F1",
+    "best_f1_threshold": "  at threshold", "sIoU_gt": "sIoU (true)", "sIoU_pred": "sIoU (predicted)",
+    "prec_pred": "PPV", "f1_mean": "F1*", "f1_25": "F1 at .25", "f1_50": "F1 at .50", "f1_75": "F1 at .75",
+}  # fmt: skip
+COMPONENT_ROWS = ("sIoU_gt", "sIoU_pred", "prec_pred", "f1_mean", "f1_25", "f1_50", "f1_75")
+
+
+def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    if interval is None or interval[0] != interval[0]:
+        return f"{value:.4f}"
+    return f"{value:.4f}  [dim]({interval[0]:.3f} .. {interval[1]:.3f})[/dim]"
+
+
+def _print_result(result, title: str, resamples: int) -> None:
+    table = Table("number", "exact", "official", title=title, title_justify="left")
+    for key in ROWS:
+        cells = [_with_interval(result.numbers[c][key], result.intervals.get(c, {}).get(key)) for c in ROWS_OF]
+        table.add_row(NAMES[key], *cells)
+    out_console.print(table)
+    exact = result.numbers["exact"]
+    out_console.print(
+        f"{len(result.frames)} frames, {exact['pixels']:,} pixels, {100 * exact['prevalence']:.2f} % of them anomalous"
+    )
+    if components := result.numbers.get("components"):
+        table = Table("number", f"official, {result.track} track", title="components", title_justify="left")
+        for key in COMPONENT_ROWS:
+            table.add_row(NAMES[key], _with_interval(components[key], result.intervals.get("components", {}).get(key)))
+        counts = ", ".join(f"{n.upper()} {components[f'{n}_50']:.0f}" for n in ("tp", "fn", "fp"))
+        out_console.print(table)
+        out_console.print(f"at tau .50: {counts}; mask: score > {result.numbers['official']['best_f1_threshold']:.4f}")
+    if result.intervals:
+        out_console.print(f"(..): 95 % bootstrap interval over frames, {resamples:,} resamples", style="dim")
+    wide = {k: r for k, r in result.order_range.items() if r[1] - r[0] > 5e-5}
+    for key, (low, high) in wide.items():
+        out_console.print(
+            f"the official code prints {NAMES[key]} between {low:.4f} and {high:.4f}, depending on the order of "
+            "frames; xenomask leaves its order-dependent first point out",
+            style="dim",
+        )
+    for line in result.warnings:
+        err_console.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+ROWS_OF = ("exact", "official")
 
 
 @app.command()
 def evaluate(
-    maps: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
+    maps: MapsOption,
     dataset: DatasetOption,
     root: RootOption,
+    track: TrackOption = None,
+    conventions: Annotated[Literal["two", "all"], typer.Option(help="all: everybody else's too, in one table")] = "two",
+    resamples: ResamplesOption = 1000,
+    seed: SeedOption = 0,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Pixel numbers of a folder of maps, pooled over all pixels but void, exact on the stored float16 values.
+    """Pixel and component numbers of a folder of maps, pooled over all pixels but void, with intervals.
+
+    "exact" is exact on the stored float16 values, "official" is what the SegmentMeIfYouCan code computes.
 
     Example: xenomask evaluate --maps maps/at --dataset anomaly-track --root data/smiyc --json at.json
     """
-    from xenomask.run import evaluate_maps
+    from xenomask.metrics import summarise
+    from xenomask.run.evaluation import THREADS, conventions_of, measure_maps, track_of
 
     data = load_dataset(dataset, root, split, resize)
-    with progress("evaluate", len(data.frames)) as tick:
-        result = evaluate_maps(maps, data, tick=tick)
-    for convention, numbers in result.numbers.items():
-        print_numbers(f"{dataset}, {len(result.frames)} frames, {convention}", dict(numbers))
-    write_json(json_file, {k: dict(v) for k, v in result.numbers.items()})
+    track = track_of(dataset, track)
+    with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
+        measured = measure_maps(maps, data, track, tick=tick)
+    result = summarise(measured, resamples=resamples, seed=seed, threads=THREADS)
+    _print_result(result, f"{dataset}, {maps}", resamples)
+    if unlabelled := len(data.frames) - len(result.frames):
+        err_console.print(f"note: {unlabelled} frames have no label and were not counted", style="yellow")
+    found = {
+        **{k: dict(v) for k, v in result.numbers.items()},
+        "frames": len(result.frames),
+        "track": track,
+        "intervals": result.intervals,
+        "official_order_range": result.order_range,
+        "warnings": result.warnings,
+        "bootstrap": {"resamples": resamples, "seed": seed, "level": 0.95},
+    }
+    if conventions == "all":
+        others = conventions_of(measured, maps, data)
+        table = Table("convention", "used by", "AUPR", "FPR95", "F1", title="the same maps, everybody's way")
+        for c, n in others:
+            table.add_row(c.name, f"{c.used_by}\n[dim]{c.text}[/dim]", *_cells(n))
+        out_console.print(table)
+        found["conventions"] = {c.name: {"used_by": c.used_by, "text": c.text, **n} for c, n in others}
+    write_json(json_file, found)
+
+
+def _cells(n: dict[str, float]) -> list[str]:
+    values = (n.get(k, float("nan")) for k in ("aupr", "fpr", "f1"))
+    return ["-" if v != v else f"{v:.4f}" for v in values]
 
 
 @app.command()
-def benchmark(
+def compare(
+    maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps; the first against each")],
     dataset: DatasetOption,
     root: RootOption,
-    detector: DetectorOption = "nano",
-    scores: Annotated[str, typer.Option(help="comma-separated names, or all")] = "all",
+    track: TrackOption = None,
+    resamples: ResamplesOption = 1000,
+    seed: SeedOption = 0,
     split: SplitOption = "val",
     resize: ResizeOption = None,
-    device: DeviceOption = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Every score's numbers for each member and the ensemble, as a Markdown table; each network looks once.
+    """Paired bootstrap between methods on the same frames: difference, its interval, how often the first wins.
 
-    Example: xenomask benchmark --dataset anomaly-track --root data/smiyc
+    Example: xenomask compare maps/maskomaly maps/entropy --dataset anomaly-track --root data/smiyc
     """
-    from xenomask.run import benchmark as run_benchmark
-    from xenomask.scores import SCORES, get_score
+    from xenomask.run.evaluation import compare_maps, track_of
 
-    chosen = [get_score(s.strip()) for s in (SCORES if scores == "all" else scores.split(","))]
-    data = load_dataset(dataset, root, split, resize).labelled()
-    found = load_detector(detector, device)
-    empty = [s for s in chosen if any(not getattr(m.queries, part) for m in found.members for part in s.needs)]
-    for s in empty:
-        err_console.print(f"left out: {s.name}, a member has no {'/'.join(s.needs)} query", style="yellow")
-    with progress("benchmark", len(data.frames)) as tick:
-        rows = run_benchmark(found, data, [s for s in chosen if s not in empty], tick=tick)
-    print("| score | networks | outlier queries | AUPR-sum | AUPR-trapz | FPR95 | F1 | AUROC |")
-    print("|---|---|---|---|---|---|---|---|")
-    for r in rows:
-        n = r.numbers
-        cells = (n[k] for k in ("aupr_sum", "aupr_trapz", "fpr95", "best_f1", "auroc"))
-        print(f"| {r.score} | {r.member} | {r.queries} | {' | '.join(f'{v:.4f}' for v in cells)} |")
-    write_json(json_file, [{"score": r.score, "networks": r.member, "queries": r.queries, **r.numbers} for r in rows])
+    if len(maps) < 2:
+        raise XenomaskError("compare needs two folders of maps or more")
+    data = load_dataset(dataset, root, split, resize)
+    track = track_of(dataset, track)
+    with progress("read", 2 * len(maps) * len(data.labelled().frames)) as tick:
+        rows = compare_maps(maps, data, track, resamples=max(resamples, 1), seed=seed, tick=tick)
+    for other in dict.fromkeys(r.b for r in rows):
+        table = Table("convention", "number", "A", "B", "A - B", "95 % interval", "A better", title_justify="left",
+                      title=f"A {maps[0]}  B {other}")  # fmt: skip
+        for r in rows:
+            if r.b == other and r.number in NAMES:
+                span = f"{r.interval[0]:+.4f} .. {r.interval[1]:+.4f}"
+                clear = "bold" if r.interval[0] > 0 or r.interval[1] < 0 else "none"
+                cells = (f"{r.value_a:.4f}", f"{r.value_b:.4f}", f"{r.difference:+.4f}", span, f"{100 * r.wins:.1f} %")
+                table.add_row(r.convention, NAMES[r.number], *cells, style=clear)
+        out_console.print(table)
+    out_console.print(
+        f"{resamples:,} resamples of the frames, the same for all; bold: the interval leaves zero out. It tells of "
+        "other frames like these, not of other data sets",
+        style="dim",
+    )
+    write_json(json_file, [vars(r) for r in rows])

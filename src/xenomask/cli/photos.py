@@ -43,7 +43,7 @@ def detect(
 
     Example: xenomask detect street.jpg --out out
     """
-    from xenomask.run import detect_photos
+    from xenomask.run.photos import detect_photos
 
     found = load_detector(detector, device, score, member)
     if threshold is None:
@@ -77,7 +77,7 @@ def score(
 
     Example: xenomask score --dataset anomaly-track --root data/smiyc --out maps/at
     """
-    from xenomask.run import score_dataset
+    from xenomask.run.photos import score_dataset
 
     data = load_dataset(dataset, root, split, resize, coding=None)
     found = load_detector(detector, device, score, member)
@@ -101,7 +101,7 @@ def heatmaps(
 
     Example: xenomask heatmaps --maps maps/at --dataset anomaly-track --root data/smiyc --out heatmaps
     """
-    from xenomask.run import draw_heatmaps
+    from xenomask.run.pictures import draw_heatmaps
 
     data = load_dataset(dataset, root, split, resize)
     with progress("draw", len(data.frames)) as tick:
@@ -121,7 +121,7 @@ def demo(
 
     Example: xenomask demo
     """
-    from xenomask.run import demo as run_demo
+    from xenomask.run.demo import demo as run_demo
 
     found = load_detector(detector, device)
     with progress("demo", 3 * frames) as tick:

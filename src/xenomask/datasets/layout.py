@@ -1,14 +1,16 @@
-"""Folders -> frames: which photo belongs to which label, in the official layouts and in renamed copies."""
+"""Folders -> frames: which photo belongs to which label, and what to say where something is missing."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 
-from xenomask.datasets.read import read_label, read_label_ids, read_photo
-from xenomask.errors import XenomaskError, unknown
+from xenomask.datasets.codings import CODINGS
+from xenomask.datasets.read import read_label, read_photo
+from xenomask.errors import XenomaskError
 from xenomask.types import Sample, Size
 
 PHOTO_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -31,10 +33,13 @@ class Dataset:
 
     name: str
     root: Path
+    # what a label that was read says: "anomaly" (0 / 1 / 255) or "train_ids"
     coding: str
     frames: tuple[Frame, ...]
     # (height, width) that photos and labels are resized to on loading, e.g. to undo a squeezed copy
     resize: Size | None = None
+    # how the label files store it: a name of CODINGS; None: as `coding`
+    stored: str | None = None
 
     def labelled(self) -> "Dataset":
         """The frames that have a label; raises XenomaskError if there are none."""
@@ -47,13 +52,16 @@ class Dataset:
         """The frame's label (H, W) uint8, its values checked."""
         if frame.label is None:
             raise XenomaskError(f"frame {frame.id} of {self.name} has no label")
-        if frame.label.stem.endswith("_labelIds"):
-            label = read_label_ids(frame.label)
-        else:
-            label = read_label(frame.label, self.coding)
+        label = read_label(frame.label, self.stored_as(frame.label))
         if self.resize:
             label = cv2.resize(label, self.resize[::-1], interpolation=cv2.INTER_NEAREST)
         return label
+
+    def stored_as(self, label: Path) -> str:
+        """The name of the coding of one label file."""
+        stored = self.stored or self.coding
+        # a training folder may mix both kinds of a Cityscapes label: the name says which it is
+        return "cityscapes_ids" if stored == "train_ids" and label.stem.endswith("_labelIds") else stored
 
     def sample(self, frame: Frame) -> Sample:
         """Reads photo and, where there is one, label; raises XenomaskError where their sizes differ."""
@@ -64,22 +72,86 @@ class Dataset:
             image = cv2.resize(image, self.resize[::-1], interpolation=cv2.INTER_LINEAR)
         label = self.label(frame) if frame.label else None
         if label is not None and label.shape != image.shape[:2]:
-            raise XenomaskError(
-                f"photo {frame.image} is {image.shape[1]}x{image.shape[0]}, its label {frame.label} "
-                f"{label.shape[1]}x{label.shape[0]}: they must be of one size"
-            )
+            raise XenomaskError(sizes_differ(frame, image.shape[:2], label.shape))
         return Sample(image=image, label=label, id=frame.id, dataset=self.name)
 
 
-def _label_id(path: Path) -> str:
-    return next(path.stem.removesuffix(e) for e in LABEL_ENDINGS if path.stem.endswith(e))
+@dataclass(frozen=True)
+class Listing:
+    """The frames of one split, sorted by id, and the coding (a name of CODINGS) that their labels are stored in."""
+
+    frames: tuple[Frame, ...]
+    stored: str
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PHOTO_ENDINGS and p.is_file())
+@dataclass(frozen=True)
+class Entry:
+    """A data set of the catalogue: how its frames are listed, and what a user must know of it."""
+
+    name: str
+    title: str
+    # (folder that holds one of `marks`, split) -> its frames
+    listing: Callable[[Path, str], Listing]
+    # folders of which the data set's own folder holds at least one
+    marks: tuple[str, ...]
+    # what its folder is called where several data sets lie side by side
+    folders: tuple[str, ...]
+    # the coding of the official labels
+    coding: str
+    layout: str
+    where: str
+    licence: str
+    conventions: str
+    splits: tuple[str, ...] = ("all",)
+    # what "val", the default of every command, means; it is "val" where a split is called so
+    default: str = "all"
+    # which component sizes the official benchmark uses: "anomaly" 500 / 100 px, "obstacle" 50 / 10 px
+    track: Literal["anomaly", "obstacle"] | None = None
+    use: Literal["evaluation", "training"] = "evaluation"
+    # official number of frames of a split, where known
+    counts: Mapping[str, int] = field(default_factory=dict)
+    # a folder of one's own: its labels are whatever the caller says
+    free: bool = False
+
+    @property
+    def says(self) -> str:
+        """What the decoded labels say: "anomaly" or "train_ids"."""
+        return CODINGS[self.coding].says
 
 
-def _by_id(paths: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]:
+def sizes_differ(frame: Frame, photo: tuple[int, ...], label: tuple[int, ...]) -> str:
+    """The error of a frame whose photo and label have different (height, width)."""
+    return (
+        f"photo {frame.image} is {photo[1]}x{photo[0]}, its label {frame.label} {label[1]}x{label[0]}: "
+        "they must be of one size"
+    )
+
+
+def contents(folder: Path) -> str:
+    """What lies in a folder, in a few words.
+
+    >>> contents(Path("/nowhere"))
+    'nothing: no such folder'
+    """
+    if not folder.is_dir():
+        return "a file, not a folder" if folder.exists() else "nothing: no such folder"
+    names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir() if not p.name.startswith("."))
+    more = f" and {len(names) - 6} more" if len(names) > 8 else ""
+    return ", ".join(names[:6] if more else names) + more or "nothing: it is empty"
+
+
+def files(folder: Path) -> list[Path]:
+    """The pictures of a folder, by their ending, sorted."""
+    return sorted(p for p in folder.iterdir() if is_picture(p) and p.is_file())
+
+
+def is_picture(path: Path) -> bool:
+    """By its name's ending; hidden files (macOS leaves ._x.png in archives) are none."""
+    return path.suffix.lower() in PHOTO_ENDINGS and not path.name.startswith(".")
+
+
+def by_id(paths: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]:
+    """Paths by frame id; raises XenomaskError where two have one id."""
     found: dict[str, Path] = {}
     for path in paths:
         if (other := found.setdefault(key(path), path)) != path:
@@ -87,63 +159,91 @@ def _by_id(paths: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]
     return found
 
 
-def _pair(images: dict[str, Path], labels: dict[str, Path]) -> tuple[Frame, ...]:
+def tree(root: Path, pattern: str, *, after: int = 0) -> dict[str, Path]:
+    """The pictures that match a glob such as "gt/*/*_gt.*", by id.
+
+    The id is the name without what follows the last "*" of the pattern's name, and the last `after` folder names are
+    put before it (where names repeat from folder to folder).
+    """
+    ending = pattern.rsplit("*", 2)[1].removesuffix(".")
+    paths = sorted(p for p in root.glob(pattern) if is_picture(p))
+    return by_id(paths, lambda p: "_".join([*p.parts[len(p.parts) - 1 - after : -1], p.stem.removesuffix(ending)]))
+
+
+def trees(
+    name: str, root: Path, photos: str, labels: Sequence[str], *, after: int = 0, labelled: bool = False
+) -> tuple[tuple[Frame, ...], int]:
+    """The frames of a data set of deep folders, and which of the label globs has files (the first one; -1: none).
+
+    Raises XenomaskError where there is no photo, a label has none or, for a set that must be `labelled`, there is
+    no label at all.
+    """
+    images = tree(root, photos, after=after)
+    if not images:
+        raise XenomaskError(f"{name}: no photo {root / photos}; {reach(root, photos)}")
+    found = ((i, tree(root, pattern, after=after)) for i, pattern in enumerate(labels))
+    which, there = next(((i, t) for i, t in found if t), (-1, {}))
+    if labelled and not there:
+        wanted = " or ".join(str(root / pattern) for pattern in labels)
+        raise XenomaskError(f"{name}: no label {wanted}; {reach(root, labels[0])}")
+    return pair(name, images, there, root), which
+
+
+def reach(root: Path, pattern: str) -> str:
+    """How far a glob's folders exist below the root, and what is there instead."""
+    at = root
+    for part in Path(pattern).parts[:-1]:
+        below = [p for p in sorted(at.glob(part)) if p.is_dir()] if at.is_dir() else []
+        if not below:
+            break
+        at = below[0]
+    return f"found in {at}: {contents(at)}"
+
+
+def pair(name: str, images: Mapping[str, Path], labels: Mapping[str, Path], where: Path) -> tuple[Frame, ...]:
+    """Frames of photos and labels; raises XenomaskError for labels without a photo, unless there is no photo at all."""
+    if images and (orphans := sorted(labels.keys() - images.keys())):
+        raise XenomaskError(f"{name}: {len(orphans)} labels in {where} have no photo, the first is {orphans[0]}")
     return tuple(Frame(i, images.get(i), labels.get(i)) for i in sorted(images.keys() | labels.keys()))
 
 
-def _images_and_labels(name: str, root: Path, candidates: tuple[str, ...]) -> tuple[Frame, ...]:
-    """`<root>/images` with `<root>/labels_masks` or `labels`; the root may also be the folder above."""
-    tried = [root, *(root / c for c in candidates)]
-    base = next((t for t in tried if any((t / d).is_dir() for d in ("images", "labels_masks", "labels"))), None)
-    if base is None:
-        here = ", ".join(sorted(p.name for p in root.iterdir())[:8]) if root.is_dir() else "nothing: no such folder"
-        raise XenomaskError(
-            f"{name}: neither images/ nor labels_masks/ in {' or '.join(map(str, tried))}; found {here}"
-        )
-    images = _by_id(_files(base / "images"), lambda p: p.stem) if (base / "images").is_dir() else {}
-    folder = next((base / d for d in ("labels_masks", "labels") if (base / d).is_dir()), None)
-    labels = _by_id((p for p in _files(folder) if not p.stem.endswith("_color")), _label_id) if folder else {}
-    if images and (orphans := sorted(labels.keys() - images.keys())):
-        raise XenomaskError(f"{name}: {len(orphans)} labels in {folder} have no photo, the first is {orphans[0]}")
-    return _pair(images, labels)
+def _label_id(path: Path) -> str:
+    return next(path.stem.removesuffix(e) for e in LABEL_ENDINGS if path.stem.endswith(e))
 
 
-def _cityscapes(root: Path, split: str) -> tuple[Frame, ...]:
-    """leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_labelTrainIds.png."""
-    photos = root / "leftImg8bit" / split
-    if not photos.is_dir():
-        raise XenomaskError(f"cityscapes: no folder {photos}; the root holds leftImg8bit/ and gtFine/")
-    images = _by_id(sorted(photos.glob("*/*_leftImg8bit.png")), lambda p: p.stem.removesuffix("_leftImg8bit"))
-    kinds = ("_gtFine_labelTrainIds", "_gtFine_labelIds")
-    found = ((k, sorted((root / "gtFine" / split).glob(f"*/*{k}.png"))) for k in kinds)
-    _, labels = next(((k, f) for k, f in found if f), ("", []))
-    return _pair(images, _by_id(labels, _label_id))
+IMAGES_AND_LABELS = ("images", "labels_masks", "labels")
 
 
-# name: (coding, folders to look in below the root, default split)
-LAYOUTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "anomaly-track": ("anomaly", ("dataset_AnomalyTrack", "RoadAnomaly21", "RoadAnomaly")),
-    "obstacle-track": ("anomaly", ("dataset_ObstacleTrack", "RoadObstacle21", "RoadObsticle21")),
-    "fishyscapes-static": ("anomaly", ("fs_static", "FS_Static")),
-    "folder": ("anomaly", ()),
-    "synthetic": ("anomaly", ("dataset_AnomalyTrack",)),
-    "cityscapes": ("train_ids", ()),
-}
+def images_and_labels(name: str, base: Path) -> tuple[Frame, ...]:
+    """`images` with `labels_masks` or `labels`, official names or renamed copies; without photos the labels alone."""
+    images = by_id(files(base / "images"), lambda p: p.stem) if (base / "images").is_dir() else {}
+    folder = next((base / d for d in IMAGES_AND_LABELS[1:] if (base / d).is_dir()), None)
+    labels = by_id((p for p in files(folder) if not p.stem.endswith("_color")), _label_id) if folder else {}
+    if not images and not labels:
+        held = "; ".join(f"{d}/ holds {contents(base / d)}" for d in IMAGES_AND_LABELS if (base / d).is_dir())
+        raise XenomaskError(f"{name}: no frame in {base} (photos end in {', '.join(PHOTO_ENDINGS)}): {held}")
+    return pair(name, images, labels, folder or base)
 
 
-def open_dataset(
-    name: str, root: Path, *, split: str = "val", coding: str | None = None, resize: Size | None = None
-) -> Dataset:
-    """Lists the frames of a data set without reading any.
+def locate(entry: Entry, root: Path) -> Path | None:
+    """The data set's own folder: the root, or the folder below it that has one of the data set's names."""
+    tried = (root, *(root / f for f in entry.folders))
+    return next((t for t in tried if any((t / m).is_dir() for m in entry.marks)), None)
 
-    `split` matters for cityscapes alone. `coding` overrides the data set's own for `folder`, whose labels
-    are "anomaly" (0 / 1 / 255) in evaluation and "train_ids" in training. Raises XenomaskError that says what is
-    missing and what was found instead.
-    """
-    if name not in LAYOUTS:
-        raise unknown("data set", name, LAYOUTS)
-    own, candidates = LAYOUTS[name]
-    frames = _cityscapes(root, split) if name == "cityscapes" else _images_and_labels(name, root, candidates)
-    if not frames:
-        raise XenomaskError(f"{name}: no frame in {root} (photos end in {', '.join(PHOTO_ENDINGS)})")
-    return Dataset(name, root, coding or own, frames, resize)
+
+def missing(entry: Entry, root: Path) -> XenomaskError:
+    """The error of a root where the data set is not: what was looked for, what is there, where it may be."""
+    below = f" or, in it, {' or '.join(entry.folders)}" if entry.folders else ""
+    marks = [f"{m}/" for m in entry.marks[:2]]
+    wanted = f"neither {' nor '.join(marks)}" if len(marks) > 1 else f"no {marks[0]}"
+    hint = elsewhere(root, lambda p: locate(entry, p) is not None)
+    return XenomaskError(f"{entry.name}: {wanted} in {root}{below}; found {contents(root)}{hint}")
+
+
+def elsewhere(root: Path, fits: Callable[[Path], bool]) -> str:
+    """The end of an error: which folder above or below the root would fit, if any."""
+    if not root.is_dir():
+        return ""
+    below = sorted(p for p in root.iterdir() if p.is_dir())[:50]
+    better = next((p for p in (*root.resolve().parents[:2], *below) if fits(p)), None)
+    return f"; it looks as if {better} were the root" if better else ""

@@ -3,18 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xenomask.errors import XenomaskError
-from xenomask.types import VOID
+from xenomask.datasets.codings import CODINGS, Coding, resembles
+from xenomask.errors import XenomaskError, unknown
+from xenomask.types import Size
 
-ANOMALY = frozenset({0, 1, VOID})
-TRAIN_IDS = frozenset({*range(19), VOID})
-CODINGS = {
-    "anomaly": (ANOMALY, "0 inlier, 1 anomaly, 255 void"),
-    "train_ids": (TRAIN_IDS, "Cityscapes train ids 0..18, 255 void"),
-}
+ONE_CHANNEL = ("L", "P", "1", "I", "I;16")
 
 
 def _open(path: Path, what: str) -> Image.Image:
@@ -54,33 +50,81 @@ def read_photo(path: Path, *, upright: bool = True) -> UInt8[np.ndarray, "H W 3"
     return np.array(image.convert("RGB"))
 
 
-def read_label(path: Path, coding: str) -> UInt8[np.ndarray, "H W"]:
-    """A label image whose values are checked against the coding ("anomaly" or "train_ids").
+def photo_size(path: Path) -> Size:
+    """A photo's (height, width) from its header alone; raises XenomaskError for what is no image."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, SyntaxError, ValueError) as e:
+        raise XenomaskError(f"{path} is not an image (or of a kind that Pillow cannot read): {e}") from None
 
-    Raises XenomaskError that names the foreign values.
+
+def read_stored(path: Path, coding: Coding) -> Integer[np.ndarray, "H W"] | UInt8[np.ndarray, "H W 3"]:
+    """A label as it is stored: numbers (H, W), or colours (H, W, 3), whichever of them the coding knows.
+
+    A palette picture is numbers to one and colours to the other; to a coding that knows both it is neither. Raises
+    XenomaskError for a picture of another kind than the coding's.
     """
     image = _open(path, "label")
-    if image.mode not in ("L", "P", "1", "I", "I;16"):
-        raise XenomaskError(f"label {path} has colour mode {image.mode}; one channel of class numbers is needed")
-    label = np.array(image)
-    allowed, meaning = CODINGS[coding]
-    counts = np.bincount(label.ravel().astype(np.int64), minlength=1) if label.min(initial=0) >= 0 else None
-    foreign = sorted(set(np.flatnonzero(counts).tolist()) - allowed) if counts is not None else ["negative"]
-    if foreign:
-        hint = " (a 2 is RoadAnomaly's anomaly)" if coding == "anomaly" and 2 in foreign else ""
-        raise XenomaskError(f"label {path} holds the values {foreign[:8]}{hint}; its coding is: {meaning}")
-    return label.astype(np.uint8)
+    colours = image.mode in ("RGB", "RGBA", "P") and bool(coding.colours)
+    numbers = image.mode in ONE_CHANNEL and bool(coding.table)
+    if colours and numbers:
+        raise XenomaskError(f"label {path} has a palette: save it as RGB colours or as one grey channel of numbers")
+    if colours:
+        return np.array(image.convert("RGB"))
+    if not numbers:
+        wanted = "one channel of class numbers" if coding.table else "RGB colours"
+        raise XenomaskError(
+            f"label {path} has colour mode {image.mode}; {coding.name} needs {wanted}: {coding.meaning}"
+        )
+    return np.array(image) if image.mode == "L" else np.array(image).astype(np.int32)
 
 
-# Cityscapes' label ids -> train ids (cityscapesScripts, helpers/labels.py); every other id is void.
-LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+def stored_values(stored: np.ndarray) -> list[int] | list[tuple[int, ...]]:
+    """The distinct numbers, or colours, of a stored label, sorted.
+
+    >>> stored_values(np.array([[3, 0], [3, 255]], np.uint8))
+    [0, 3, 255]
+    """
+    if stored.ndim == 3:
+        return [(v >> 16, v >> 8 & 255, v & 255) for v in np.unique(_packed(stored)).tolist()]
+    if stored.dtype == np.uint8:
+        return np.flatnonzero(np.bincount(stored.ravel())).tolist()
+    return np.unique(stored).tolist()
 
 
-def read_label_ids(path: Path) -> UInt8[np.ndarray, "H W"]:
-    """A Cityscapes `_labelIds.png` as train ids."""
-    image = _open(path, "label")
-    if image.mode != "L":
-        raise XenomaskError(f"label {path} has colour mode {image.mode}; one channel of label ids is needed")
-    table = np.full(256, VOID, np.uint8)
-    table[list(LABEL_IDS)] = np.arange(len(LABEL_IDS))
-    return table[np.array(image)]
+def _packed(rgb: np.ndarray) -> np.ndarray:
+    wide = rgb.astype(np.int32)
+    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+
+
+def decode(stored: np.ndarray, coding: Coding, path: Path) -> UInt8[np.ndarray, "H W"]:
+    """A stored label as what the coding says of it; raises XenomaskError that names the foreign values."""
+    held = stored_values(stored)
+    known = coding.colours if stored.ndim == 3 else coding.table
+    foreign = [v for v in held if v not in known]
+    if foreign and (stored.ndim == 2 or coding.other_colours is None):
+        like = resembles(v for v in held if isinstance(v, int)) if stored.ndim == 2 else "no such colour is known"
+        raise XenomaskError(
+            f"label {path} holds the values {foreign[:8]}, which {coding.name} has not ({coding.meaning}); {like}"
+        )
+    if stored.ndim == 2:
+        table = np.zeros(256, np.uint8)
+        table[list(coding.table)] = list(coding.table.values())
+        return table[stored]
+    packed = _packed(stored)
+    label = np.full(packed.shape, coding.other_colours or 0, np.uint8)
+    for (r, g, b), value in coding.colours.items():
+        label[packed == (r << 16 | g << 8 | b)] = value
+    return label
+
+
+def read_label(path: Path, coding: str) -> UInt8[np.ndarray, "H W"]:
+    """A label file as what its coding (a name of CODINGS) says: 0 / 1 / 255, or train ids and 255.
+
+    Raises XenomaskError that names the values which the coding has not, and what they look like instead.
+    """
+    if coding not in CODINGS:
+        raise unknown("coding", coding, CODINGS)
+    chosen = CODINGS[coding]
+    return decode(read_stored(path, chosen), chosen, path)

@@ -21,9 +21,9 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, sha256
+from xenomask.masks import MaskOutput
 from xenomask.models.preprocess import Preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
-from xenomask.types import MaskOutput
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "xenomask.json"
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir
-from xenomask.masks import class_probabilities
+from xenomask.masks import MaskOutput, class_probabilities
 from xenomask.queries.inlier import InlierCounts, count_predictions, merge, specialised
 from xenomask.queries.outlier import anomaly_iou, choose, mean_iou
-from xenomask.types import MaskOutput, QuerySet, Sample
+from xenomask.types import QuerySet, Sample
 
 FOLDER, FILE = "query_analysis", "queries.json"
 Look = Callable[[np.ndarray], MaskOutput]

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from xenomask.masks import row_blocks, soft_masks
-from xenomask.types import VOID, MaskOutput
+from xenomask.masks import MaskOutput, row_blocks, soft_masks
+from xenomask.types import VOID
 
 
 @torch.inference_mode()

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from xenomask.errors import XenomaskError, unknown
-from xenomask.masks import class_probabilities, row_blocks, soft_masks
+from xenomask.masks import MaskOutput, class_probabilities, row_blocks, soft_masks
 from xenomask.scores import mask, semantic
 from xenomask.scores.maskomaly import as_released as as_released
 from xenomask.scores.maskomaly import maskomaly
-from xenomask.types import MaskOutput, QuerySet, ScoreMap
+from xenomask.types import QuerySet, ScoreMap
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from xenomask.types import MaskOutput, QuerySet, ScoreMap
+from xenomask.masks import MaskOutput
+from xenomask.types import QuerySet, ScoreMap
 
 P = Float[Tensor, "q n"]
 M = Float[Tensor, "q r W"]

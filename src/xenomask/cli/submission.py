@@ -1,0 +1,88 @@
+"""Maps -> the folder that is submitted to the benchmark."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from xenomask.cli.common import (
+    DatasetOption,
+    JsonOption,
+    RootOption,
+    load_dataset,
+    out_console,
+    progress,
+    write_json,
+)
+from xenomask.errors import XenomaskError
+
+app = typer.Typer(help="Write and check a submission to the SegmentMeIfYouCan benchmark.", no_args_is_help=True)
+
+SHOWN = 30
+
+
+@app.command()
+def write(
+    maps: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
+    dataset: DatasetOption,
+    root: RootOption,
+    out: Annotated[Path, typer.Option(help="folder that anomaly_p/<method>/<track> is made in")],
+    method: Annotated[str, typer.Option(help="name of the method: letters, digits, - _ .")],
+    json_file: JsonOption = None,
+) -> None:
+    """Copy the maps of a track into the official layout, and check them; goes on where it stopped.
+
+    Example: xenomask submission write --maps maps/at --dataset anomaly-track --root data/smiyc --out sub --method mine
+    """
+    from xenomask.submission import write as run_write
+
+    data = load_dataset(dataset, root)
+    with progress("write", 3 * len(data.frames)) as tick:
+        report = run_write(maps, data, out, method, tick=tick)
+    _show(report, json_file)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="anomaly_p/<method>/<track>, or a folder above it")],
+    dataset: DatasetOption,
+    root: RootOption,
+    json_file: JsonOption = None,
+) -> None:
+    """List everything that is wrong with a submission; exit code 2 where something must be mended.
+
+    Example: xenomask submission check sub --dataset anomaly-track --root data/smiyc
+    """
+    from xenomask.submission import check as run_check
+
+    data = load_dataset(dataset, root)
+    with progress("check", len(data.frames)) as tick:
+        report = run_check(folder, data, tick=tick)
+    _show(report, json_file)
+
+
+def _show(report: Any, json_file: Path | None) -> None:
+    from xenomask.submission import UNVERIFIED
+
+    if report.problems:
+        table = Table("", "frame", "what", "problem")
+        for p in (*report.errors, *report.warnings)[:SHOWN]:
+            level = "[red]error[/red]" if p.fatal else "[yellow]warning[/yellow]"
+            table.add_row(level, escape(p.frame), p.kind, escape(p.text))
+        out_console.print(table)
+        if (more := len(report.problems) - SHOWN) > 0:
+            out_console.print(f"and {more} more (--json lists them all)")
+    table = Table("frames", "maps", "MB", "errors", "warnings")
+    counts = (report.frames, report.maps, f"{report.bytes / 1e6:.1f}", len(report.errors), len(report.warnings))
+    table.add_row(*map(str, counts))
+    out_console.print(table)
+    out_console.print(UNVERIFIED, markup=False, highlight=False)
+    numbers = {**asdict(report), "folder": str(report.folder), "unverified": UNVERIFIED}
+    write_json(json_file, numbers)
+    if report.errors:
+        raise XenomaskError(f"{report.folder} is not fit to be submitted: mend the errors listed above")
+    count = f"no errors, {len(report.warnings)} warnings"
+    out_console.print(f"{report.folder}: {count}; the upload itself is not verified", soft_wrap=True)

@@ -1,0 +1,64 @@
+"""What spoiled published tables, recognised: each guard is one line that says what is wrong and what to do."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from xenomask.metrics.counters import Counters, FrameCounters, values
+
+# The share of valid pixels on a map's largest value from which the top of the ranking is lost.
+SATURATED = 0.01
+# AUROC below this is no weak detector but one upside down.
+UPSIDE_DOWN = 0.4
+
+
+def saturation(counters: Counters) -> float:
+    """The share of pixels that hold the largest value of all."""
+    both = counters.positive + counters.negative
+    used = np.flatnonzero(both)
+    return float(both[used[-1]] / both.sum()) if len(used) else 0.0
+
+
+def float16_loss(value: np.ndarray) -> float:
+    """The share of a map's distinct values that rounding to float16 merges with others.
+
+    >>> float16_loss(np.array([0.9, 0.99999, 1.0, 0.5]))
+    0.25
+    """
+    distinct = np.unique(value)
+    return 1 - len(np.unique(distinct.astype(np.float16))) / len(distinct)
+
+
+def warnings(
+    frames: Mapping[str, FrameCounters],
+    pooled: Counters,
+    numbers: Mapping[str, Mapping[str, float]],
+) -> tuple[str, ...]:
+    """What a reader of these numbers must know, loudest first; empty where nothing is suspicious."""
+    found = []
+    exact, official = numbers["exact"], numbers["official"]
+    if exact["auroc"] < UPSIDE_DOWN:
+        found.append(
+            f"AUROC is {exact['auroc']:.3f}, well below .5: the maps are probably upside down; higher must mean "
+            f"stranger (negated maps would reach {1 - exact['auroc']:.3f})"
+        )
+    used = np.flatnonzero(pooled.positive + pooled.negative)
+    top = float(values(used[-1:].astype(np.uint16))[0])
+    if len(used) == 1:
+        found.append(f"every map holds the single value {top:g}: nothing was detected, and nothing can be ranked")
+    elif official["best_f1_threshold"] >= top:
+        found.append(
+            f"the best-F1 threshold is the largest score ({top:g}): the official component mask, score > threshold, "
+            "is empty and every component number is 0; store raw scores, not masks or clipped ones"
+        )
+    elif (share := saturation(pooled)) > SATURATED:
+        found.append(
+            f"{100 * share:.1f} % of all pixels hold the largest score, {top:g}: the top of the ranking is lost in "
+            "float16 or was clipped, and AUPR-trapz depends on how ties are drawn; store e.g. log-odds instead"
+        )
+    if void := [i for i, f in frames.items() if not len(f.key)]:
+        found.append(f"{len(void)} frames are wholly void and count for nothing, the first is {void[0]}")
+    alone = [i for i, f in frames.items() if f.positive.any()]
+    if len(alone) == 1 and len(frames) > 1:
+        found.append(f"only frame {alone[0]} has an anomaly: all numbers rest on one scene")
+    return tuple(found)

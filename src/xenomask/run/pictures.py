@@ -1,0 +1,65 @@
+"""Folder of maps + data set -> pictures on disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from xenomask.datasets import Dataset
+from xenomask.errors import XenomaskError
+from xenomask.files import atomic, make_dir
+from xenomask.metrics import evaluate
+from xenomask.plots import contact_sheet, figure, frame_title, overlay
+from xenomask.run.common import MANIFEST, Tick, nothing, read_manifest, save_picture
+from xenomask.store import ENDING, map_ids, read_map
+
+
+def draw_heatmaps(
+    maps: Path,
+    data: Dataset,
+    out: Path,
+    *,
+    threshold: float | None = None,
+    scale: tuple[float, float] | None = None,
+    tick: Tick = nothing,
+) -> list[Path]:
+    """One figure a frame and contact_sheet.jpg, all on one scale; returns the files.
+
+    The scale is the given one, that of the detector that made the maps, or else the range of all the maps. The
+    threshold is the given one, or else the pooled best-F1 one of the labelled frames (an oracle's).
+    """
+    ids = map_ids(maps)
+    frames = {f.id: f for f in data.frames}
+    if strays := sorted(set(ids) - set(frames)):
+        raise XenomaskError(f"{maps} holds a map {strays[0]} that belongs to no frame of {data.name}")
+    if not ids:
+        raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
+    make_dir(out)
+    labelled = [i for i in ids if frames[i].label]
+    result = None
+    if labelled:
+        result = evaluate(labelled, lambda i: (read_map(maps / f"{i}{ENDING}"), data.label(frames[i])), resamples=0)
+        threshold = result.numbers["exact"]["best_f1_threshold"] if threshold is None else threshold
+    if scale is None:
+        scale = _scale_of(maps, ids)
+    files, tiles = [], []
+    for i in ids:
+        sample, value = data.sample(frames[i]), read_map(maps / f"{i}{ENDING}")
+        if value.shape != sample.image.shape[:2]:
+            raise XenomaskError(f"map {i} is {value.shape[1]}x{value.shape[0]}, its photo {sample.image.shape[1::-1]}")
+        title = frame_title(i, result.per_frame.get(i) if result else None)
+        picture = figure(sample.image, value, scale, title=title, label=sample.label, threshold=threshold)
+        with atomic(out / f"{i}.png") as part:
+            picture.savefig(part)
+        files.append(out / f"{i}.png")
+        tiles.append(overlay(sample.image, value, scale, threshold))
+        tick()
+    save_picture(out / "contact_sheet.jpg", contact_sheet(tiles))
+    return [*files, out / "contact_sheet.jpg"]
+
+
+def _scale_of(maps: Path, ids: Sequence[str]) -> tuple[float, float]:
+    if (maps / MANIFEST).is_file() and (stored := read_manifest(maps / MANIFEST).get("scale")):
+        low, high = stored
+        return float(low), float(high)
+    ranges = [(v.min(), v.max()) for v in (read_map(maps / f"{i}{ENDING}") for i in ids)]
+    low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+    return float(low), float(max(high, low + 1e-3))
