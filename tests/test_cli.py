@@ -112,9 +112,21 @@ def test_whole_way__train_queries_assemble_score_evaluate_heatmaps(tmp_path, cap
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [
         "contact_sheet.jpg", "validation0000.png", "validation0001.png", "validation0002.png",
     ]  # fmt: skip
-    code, out, err = run(capsys, "benchmark", "--detector", detector, *data, "--scores", "eam,maskomaly")
-    assert code == 0, err
-    assert re.search(r"\| eam \| m \| - \| 0\.\d{4} \|", out) and "| maskomaly | m | leave-one-out |" in out
+    bench = "benchmark", "--detector", detector, *data, "--scores", "eam,own", "--out", tmp_path / "bench"
+    for _ in range(2):  # the second finds its maps
+        code, out, err = run(capsys, *bench)
+        assert code == 0, err
+        assert (
+            re.search(r"\| m \| eam \| - \| exact \| 0\.\d{4} \(", out) and "| m | maskomaly | leave-one-out |" in out
+        )
+    assert {p.name for p in (tmp_path / "bench").iterdir()} == {
+        "anomaly-track", "table.md", "table.csv", "table.tex", "table.json",
+    }  # fmt: skip
+    assert "student entry" in (tmp_path / "bench" / "table.csv").read_text()
+    code, out, err = run(capsys, "crossval", "--detector", detector, *data, "--choose", "queries,weights,lambda")
+    assert code == 0 and "held out" in out, err
+    code, out, err = run(capsys, "compare", maps, maps, *data)
+    assert code == 0 and "50.0 %" in out, err
 
 
 @pytest.fixture

@@ -1,57 +1,162 @@
 """Detector + data sets -> tables."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from xenomask.cli.common import (
     DatasetOption,
     DetectorOption,
     DeviceOption,
     JsonOption,
+    MemberOption,
     ResizeOption,
     RootOption,
+    ScoreOption,
     SplitOption,
     err_console,
     load_dataset,
     load_detector,
+    out_console,
     progress,
     write_json,
 )
+from xenomask.errors import XenomaskError, unknown
 
 app = typer.Typer()
 
 
 @app.command()
 def benchmark(
-    dataset: DatasetOption,
     root: RootOption,
-    detector: DetectorOption = "nano",
-    scores: Annotated[str, typer.Option(help="comma-separated names, or all")] = "all",
+    suite: Annotated[str | None, typer.Option(help="several data sets: smiyc-val, road-val")] = None,
+    dataset: Annotated[str | None, typer.Option(help="or one data set, as in score")] = None,
+    detector: Annotated[
+        list[str] | None, typer.Option(help="folder or shipped name; again for more. Default: nano")
+    ] = None,
+    scores: Annotated[str, typer.Option(help="comma-separated names, all, or own: as each detector is read")] = "own",
+    members: Annotated[bool, typer.Option("--members", help="also each member alone")] = False,
+    out: Annotated[Path, typer.Option(help="folder for maps and table.{md,csv,tex,json}; resumes there")] = Path(
+        "bench"
+    ),
+    resamples: Annotated[int, typer.Option(min=0, help="of the bootstrap over frames; 0: none")] = 1000,
+    seed: Annotated[int, typer.Option(help="of the bootstrap")] = 0,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     device: DeviceOption = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Every score's numbers for each member and the ensemble, as a Markdown table; each network looks once.
+    """One table over data sets x methods x conventions, with intervals, and published numbers for reference.
 
-    Example: xenomask benchmark --dataset anomaly-track --root data/smiyc
+    Scores that read outlier queries stand there twice where those were chosen on the data set: in-sample, and with
+    each frame's queries chosen on the others.
+
+    Example: xenomask benchmark --suite smiyc-val --root data/smiyc --detector nano --scores own,max_logit
     """
-    from xenomask.run.benchmark import benchmark as run_benchmark
+    from xenomask.files import atomic, make_dir
+    from xenomask.run.evaluation import track_of
+    from xenomask.run.suite import SUITES
+    from xenomask.run.suite import benchmark as run_benchmark
+    from xenomask.run.tables import latex, markdown, table_csv, table_json
     from xenomask.scores import SCORES, get_score
 
-    chosen = [get_score(s.strip()) for s in (SCORES if scores == "all" else scores.split(","))]
-    data = load_dataset(dataset, root, split, resize).labelled()
-    found = load_detector(detector, device)
-    empty = [s for s in chosen if any(not getattr(m.queries, part) for m in found.members for part in s.needs)]
-    for s in empty:
+    if (suite is None) == (dataset is None):
+        raise XenomaskError("give either --suite (" + ", ".join(SUITES) + ") or --dataset")
+    if suite is not None and suite not in SUITES:
+        raise unknown("suite", suite, SUITES)
+    names = [s.strip() for s in (SCORES if scores == "all" else scores.split(","))]
+    chosen = [None if s == "own" else get_score(s) for s in names]
+    data = [load_dataset(d, root, split, resize) for d in (SUITES[suite] if suite else (dataset or "",))]
+    make_dir(out)
+    found = [load_detector(d, device) for d in detector or ["nano"]]
+    lacking = [
+        s for s in chosen if s and any(not getattr(m.queries, n) for d in found for m in d.members for n in s.needs)
+    ]
+    for s in lacking:
         err_console.print(f"left out: {s.name}, a member has no {'/'.join(s.needs)} query", style="yellow")
-    with progress("benchmark", len(data.frames)) as tick:
-        rows = run_benchmark(found, data, [s for s in chosen if s not in empty], tick=tick)
-    print("| score | networks | outlier queries | AUPR-sum | AUPR-trapz | FPR95 | F1 | AUROC |")
-    print("|---|---|---|---|---|---|---|---|")
-    for r in rows:
-        n = r.numbers
-        cells = (n[k] for k in ("aupr_sum", "aupr_trapz", "fpr95", "best_f1", "auroc"))
-        print(f"| {r.score} | {r.member} | {r.queries} | {' | '.join(f'{v:.4f}' for v in cells)} |")
-    write_json(json_file, [{"score": r.score, "networks": r.member, "queries": r.queries, **r.numbers} for r in rows])
+    chosen = [s for s in chosen if s not in lacking]
+    with progress("benchmark", sum(len(d.labelled().frames) for d in data)) as tick:
+        entries = run_benchmark(
+            found, chosen, [(d, track_of(d.name, None)) for d in data], out, members=members, resamples=resamples,
+            seed=seed, tick=tick,
+        )  # fmt: skip
+    text = {"md": markdown(entries), "csv": table_csv(entries), "tex": latex(entries)}
+    for ending, content in text.items():
+        with atomic(out / f"table.{ending}") as part:
+            part.write_text(content)
+    write_json(out / "table.json", table_json(entries))
+    write_json(json_file, table_json(entries))
+    print(text["md"])
+    for e in entries:
+        for line in e.result.warnings:
+            err_console.print(f"warning: {e.dataset}, {e.method.folder}: {line}", style="yellow", soft_wrap=True)
+    err_console.print(f"maps and table.md, .csv, .tex, .json in {out}")
+
+
+@app.command()
+def crossval(
+    dataset: DatasetOption,
+    root: RootOption,
+    detector: DetectorOption = "nano",
+    choose: Annotated[str, typer.Option(help="of queries, weights, lambda; comma-separated")] = "queries,weights",
+    folds: Annotated[int | None, typer.Option(min=2, help="default: each frame (or scene) alone")] = None,
+    by_scene: Annotated[bool, typer.Option(help="hold out whole scenes, told by the frame ids")] = False,
+    step: Annotated[float, typer.Option(min=0.01, max=1, help="of the weight grid")] = 0.1,
+    objective: Annotated[str, typer.Option(help="aupr_sum, aupr_trapz, auroc, best_f1 or fpr95")] = "aupr_sum",
+    iou: Annotated[float | None, typer.Option(help="outlier queries: mean IoU above; default: as analysed")] = None,
+    mask_threshold: Annotated[
+        float | None, typer.Option(help="outlier queries: masks above; default: as analysed")
+    ] = None,
+    score: ScoreOption = None,
+    member: MemberOption = None,
+    cache: Annotated[Path | None, typer.Option(help="keep the networks' outputs here, for the next try")] = None,
+    seed: Annotated[int, typer.Option(help="of dealing frames into --folds")] = 0,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+    device: DeviceOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Choose outlier queries, weights and lambda inside leave-one-out folds; each network looks once at a frame.
+
+    Example: xenomask crossval --dataset anomaly-track --root data/smiyc --cache outputs/at
+    """
+    from xenomask.run.crossval import CHOICES, OBJECTIVES
+    from xenomask.run.crossval import crossval as run_crossval
+
+    what = [c.strip() for c in choose.split(",") if c.strip()]
+    if bad := [c for c in what if c not in CHOICES]:
+        raise unknown("choice", bad[0], CHOICES)
+    if objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
+    data = load_dataset(dataset, root, split, resize).labelled()
+    found = load_detector(detector, device, score, member)
+    if "lambda" in what and any("mix" not in m.score.known_options for m in found.members):
+        raise XenomaskError(f"score {found.score_name} has no lambda to choose: take a maskomaly score")
+    with progress("networks", len(found.members) * len(data.frames)) as tick:
+        result = run_crossval(
+            found, data, cache, what=what, folds=folds, by_scene=by_scene, step=step, objective=objective, iou=iou,
+            mask_threshold=mask_threshold, seed=seed, tick=tick,
+        )  # fmt: skip
+    names = [m.name for m in found.members]
+    title = f"{dataset}, {found.score_name}, chosen: {choose}"
+    table = Table("number", "in-sample", "held out", "optimism", title=title, title_justify="left")
+    for key, gap in result.optimism.items():
+        table.add_row(key, f"{result.in_sample[key]:.4f}", f"{result.held_out[key]:.4f}", f"{gap:+.4f}")
+    out_console.print(table)
+    out_console.print(
+        f"{len(data.frames)} frames, {len(result.folds)} folds; chosen on all frames: {_describe(result.choice, names)}"
+    )
+    choices = [f.choice for f in result.folds]
+    for c in sorted(set(choices), key=choices.count, reverse=True):
+        out_console.print(f"  in {choices.count(c)} of {len(choices)} folds: {_describe(c, names)}", style="dim")
+    write_json(json_file, asdict(result))
+
+
+def _describe(choice, members) -> str:
+    parts = [
+        f"{n} queries {list(q)} weight {w:g}" for n, q, w in zip(members, choice.queries, choice.weights, strict=True)
+    ]
+    return "; ".join(parts) + (f"; lambda {choice.mix:g}" if choice.mix is not None else "")

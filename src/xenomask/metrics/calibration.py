@@ -271,3 +271,20 @@ def held_out(frames: Sequence[FrameCounters], fit: str, k: int | None = None, bi
         used = np.flatnonzero(own.positive + own.negative)
         parts.append((found(_values(used)), own.positive[used], own.negative[used]))
     return reliability(*(np.concatenate(x) for x in zip(*parts, strict=True)), bins=bins)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fit as a detector stores it, with where it comes from."""
+
+    fit: Fit
+    origin: Mapping[str, Any]
+
+    def table(self) -> dict[str, Any]:
+        """Itself, ready for JSON."""
+        return {"fit": self.fit.table(), "origin": dict(self.origin)}
+
+
+def read_calibration(table: Mapping[str, Any] | None) -> Calibration | None:
+    """A calibration from its `table()`; errors as in `read_fit`."""
+    return None if table is None else Calibration(read_fit(table["fit"]), table["origin"])

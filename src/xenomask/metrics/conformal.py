@@ -16,6 +16,7 @@ from jaxtyping import Float16, Float64, Int64, UInt8, UInt16
 from xenomask.errors import XenomaskError
 from xenomask.metrics.components import Sizes, _labelled
 from xenomask.metrics.counters import FrameCounters, keys, values
+from xenomask.metrics.operating import folds
 
 
 @dataclass(frozen=True)
@@ -152,9 +153,17 @@ def _at_most(shares: Sequence[tuple[int, int]], limit: Fraction) -> bool:
 
 
 def held_out_loss(frames: Sequence[Targets], alpha: float) -> float:
-    """The mean loss of each frame at the threshold that the others give; nan where those are too few for alpha."""
+    """The mean loss of frames at thresholds that the other folds' frames give (folds: `operating.folds`).
+
+    nan where those are too few for alpha.
+    """
     frames = [f for f in frames if f.total]
-    if _decimal(alpha) * len(frames) < 1:
+    if len(frames) < 2:
         return math.nan
-    own = [losses([f], control([*frames[:i], *frames[i + 1 :]], alpha).threshold)[0] for i, f in enumerate(frames)]
-    return float(np.mean(own))
+    parts, own = folds(len(frames)), []
+    if _decimal(alpha) * (len(frames) - max(map(len, parts)) + 1) < 1:
+        return math.nan
+    for fold in parts:
+        rest = [f for i, f in enumerate(frames) if i not in fold]
+        own.append(losses([frames[i] for i in fold], control(rest, alpha).threshold))
+    return float(np.concatenate(own).mean())

@@ -51,6 +51,21 @@ def score_dataset(
     `leave_one_out` looks at each frame with outlier queries chosen on the others. Raises XenomaskError where the
     folder already holds maps of another detector or data set.
     """
+    done, new = open_maps(detector, data, out, leave_one_out), 0
+    for frame in data.frames:
+        if frame.id not in done:
+            own = detector.without_frame(frame.id) if leave_one_out and frame.label else detector
+            write_map(out / f"{frame.id}{ENDING}", own.detect(data.sample(frame).image))
+            new += 1
+        tick()
+    return new
+
+
+def open_maps(detector: Detector, data: Dataset, out: Path, leave_one_out: bool = False) -> set[str]:
+    """Makes or opens a folder of maps for this detector and data set; returns the ids that it holds already.
+
+    Raises XenomaskError where it holds maps of another detector or data set, or of unknown origin.
+    """
     if leave_one_out and not chosen_on(detector, data.name):
         raise XenomaskError(
             f"the outlier queries were not chosen on {data.name}: there is nothing to leave out; score without it"
@@ -68,14 +83,7 @@ def score_dataset(
         raise XenomaskError(f"{out} holds maps of unknown origin ({strays[0]}{ENDING}, no {MANIFEST}): choose another")
     with atomic(manifest) as part:
         part.write_text(json.dumps(made_by, indent=1) + "\n")
-    done, new = set(map_ids(out)), 0
-    for frame in data.frames:
-        if frame.id not in done:
-            own = detector.without_frame(frame.id) if leave_one_out and frame.label else detector
-            write_map(out / f"{frame.id}{ENDING}", own.detect(data.sample(frame).image))
-            new += 1
-        tick()
-    return new
+    return set(map_ids(out))
 
 
 def chosen_where(detector: Detector) -> set[str]:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,16 @@ class Score:
     rows: Callable[..., torch.Tensor]
     formula: str
     scale: tuple[float, float]
-    # which parts of a QuerySet it cannot do without
+    # which parts of a QuerySet it reads, and which of them it cannot do without
+    reads: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def known_options(self) -> tuple[str, ...]:
+        """The names of the formula's options."""
+        parameters = inspect.signature(self.rows).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
     def __call__(self, output: MaskOutput, queries: QuerySet | None = None) -> ScoreMap:
         """The raw map at the image's size, higher = stranger."""
@@ -53,20 +60,20 @@ _ALL = (
     Score(
         "maskomaly", maskomaly,
         ".6 R + .4 O; R = min over confident queries of 1 - p_q m_q, 0 at borders; O = max over outlier queries",
-        (0.0, 1.0),
+        (0.0, 1.0), reads=("outlier", "ground"),
     ),
     Score(
         "maskomaly_specialised", maskomaly,
         "the same, R over the specialised queries of the query analysis", (0.0, 1.0),
-        needs=("inlier",), options={"inlier": "specialised"},
+        reads=("inlier", "outlier", "ground"), needs=("inlier",), options={"inlier": "specialised"},
     ),
     Score(
         "maskomaly_no_border", maskomaly, "maskomaly without the border rule", (0.0, 1.0),
-        options={"border": None},
+        reads=("outlier", "ground"), options={"border": None},
     ),
     Score(
         "rejection", maskomaly, "min over confident queries of 1 - p_q m_q, nothing else", (0.0, 1.0),
-        options={"border": None, "mix": 1.0},
+        reads=("ground",), options={"border": None, "mix": 1.0},
     ),
 )  # fmt: skip
 SCORES: dict[str, Score] = {s.name: s for s in _ALL}
@@ -84,12 +91,10 @@ def get_score(name: str, options: Mapping[str, Any] | None = None) -> Score:
     s = SCORES[name]
     if not options:
         return s
-    parameters = inspect.signature(s.rows).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     for key in options:
-        if key not in known:
-            raise unknown(f"option of score {name}", key, known)
-    return Score(s.name, s.rows, s.formula, s.scale, s.needs, {**s.options, **options})
+        if key not in s.known_options:
+            raise unknown(f"option of score {name}", key, s.known_options)
+    return replace(s, options={**s.options, **options})
 
 
 @torch.inference_mode()

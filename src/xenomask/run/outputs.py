@@ -1,0 +1,55 @@
+"""What a network said of each frame, kept on disk: post-processing is tried again and again, the network runs once."""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from xenomask.datasets import Dataset
+from xenomask.detector import Detector
+from xenomask.errors import XenomaskError
+from xenomask.files import atomic, make_dir
+from xenomask.masks import MaskOutput
+from xenomask.run.common import MANIFEST, Tick, nothing, read_manifest
+
+ENDING = ".safetensors"
+SIZES = ("padded_size", "input_size", "image_size")
+
+
+def write_output(path: Path, output: MaskOutput) -> None:
+    """Writes one MaskOutput whole or not at all, in the numbers that the network gave."""
+    tensors = {"class_logits": output.class_logits.cpu(), "mask_logits": output.mask_logits.cpu().contiguous()}
+    sizes = {k: json.dumps(getattr(output, k)) for k in SIZES}
+    with atomic(path) as part:
+        part.write_bytes(save(tensors, metadata=sizes))
+
+
+def read_output(path: Path) -> MaskOutput:
+    """The inverse; raises XenomaskError for a damaged file."""
+    try:
+        with safe_open(path, "pt") as f:
+            sizes = {k: tuple(json.loads(v)) for k, v in (f.metadata() or {}).items()}
+            return MaskOutput(f.get_tensor("class_logits"), f.get_tensor("mask_logits"), **sizes)
+    except (SafetensorError, OSError, ValueError, TypeError) as e:
+        raise XenomaskError(f"{path} is damaged: {e}; delete it and run again") from e
+
+
+def cache_outputs(detector: Detector, data: Dataset, folder: Path, *, tick: Tick = nothing) -> None:
+    """Writes folder/<member>/<frame>.safetensors for every frame that has none yet; goes on where it stopped.
+
+    Raises XenomaskError where the folder holds the outputs of other networks or frames.
+    """
+    for member in detector.members:
+        own = make_dir(folder / member.name)
+        made_by = {"sha256": member.network.sha256, "dataset": data.name, "root": str(data.root.resolve())}
+        manifest = own / MANIFEST
+        if manifest.is_file() and read_manifest(manifest) != made_by:
+            raise XenomaskError(f"{own} holds outputs of another network or data set: choose another --cache")
+        with atomic(manifest) as part:
+            part.write_text(json.dumps(made_by, indent=1) + "\n")
+        for frame in data.frames:
+            path = own / f"{frame.id}{ENDING}"
+            if not path.is_file():
+                write_output(path, member.network(data.sample(frame).image))
+            tick()
