@@ -85,7 +85,7 @@ def test_losses__between_two_float16_values():
     frame = targets(1, 1.001)
     assert losses([frame], 1.0).tolist() == [0.0]
     assert losses([frame], 1.0001).tolist() == losses([frame], 1.0009765625).tolist() == [0.5]
-    assert losses([frame], 2).tolist() == [1.0]
+    assert losses([frame], 2).tolist() == losses([frame], 1e6).tolist() == [1.0]
 
 
 levels = st.lists(st.lists(st.integers(-3, 3), max_size=6), min_size=1, max_size=7)
@@ -169,7 +169,7 @@ def test_held_out_loss__equals_leaving_each_frame_out():
 
 # Coverage: fresh calibration and test frames in each trial. How hard a frame is varies between frames, and small
 # anomalies are harder than large ones, as on the road.
-CALIBRATION, TEST, TRIALS = 24, 12, 250
+CALIBRATION, TEST, TRIALS = 24, 12, 200
 
 
 def drawn_pixels(rng, levels=None):
@@ -204,19 +204,19 @@ def trials(draw, choose, seed, n=TRIALS):
 def test_control__coverage_of_pixels(alpha):
     """E[loss] lies in [alpha - 2 / (n + 1), alpha] (theorems 1 and 2), give or take 3 standard errors."""
     mean, error = trials(drawn_pixels, lambda f: control(f, alpha).threshold, seed=0)
-    assert error < 0.009
+    assert error < 0.01
     assert alpha - 2 / (CALIBRATION + 1) - 3 * error <= mean <= alpha + 3 * error
 
 
 def test_control__coverage_of_components():
-    mean, error = trials(drawn_components, lambda f: control(f, 0.2).threshold, seed=1, n=120)
-    assert error < 0.012
+    mean, error = trials(drawn_components, lambda f: control(f, 0.2).threshold, seed=1, n=90)
+    assert error < 0.014
     assert 0.2 - 2 / (CALIBRATION + 1) - 3 * error <= mean <= 0.2 + 3 * error
 
 
 def test_control__coverage_holds_with_ties():
     """Scores of one level a unit: the upper bound needs no distinct scores, the lower one does."""
-    mean, error = trials(lambda rng: drawn_pixels(rng, 1), lambda f: control(f, 0.2).threshold, seed=2)
+    mean, error = trials(lambda rng: drawn_pixels(rng, 1), lambda f: control(f, 0.2).threshold, seed=2, n=120)
     assert mean <= 0.2 + 3 * error
 
 

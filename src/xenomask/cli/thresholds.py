@@ -166,7 +166,8 @@ def calibrate(
             _warn(f"{CHOSEN_HERE}`xenomask score --leave-one-out`")
         old = store_fit(maker, found, seen)
         instead = f" instead of {old['fit']['kind']}" if old else ""
-        out_console.print(f"{fit} fit stored in {into}{instead}; `Detector.probability` applies it, `detect` does not")
+        said = f"{fit} fit stored in {into}{instead}; `Detector.probability` applies it, `detect` does not"
+        out_console.print(said, markup=False)
 
 
 def _lists(table: dict[str, Any]) -> dict[str, Any]:

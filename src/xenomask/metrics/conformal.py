@@ -34,7 +34,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class Control:
-    """A threshold that was chosen so that `bound`, which no longer depends on luck, is at most alpha."""
+    """The largest threshold whose `bound` is at most alpha, and what that rests on."""
 
     threshold: float
     alpha: float
@@ -95,7 +95,8 @@ def losses(frames: Sequence[Targets], threshold: float) -> Float64[np.ndarray, "
     [0.75]
     """
     # a threshold between two float16 values acts like the one above it
-    t = np.float16(threshold)
+    with np.errstate(over="ignore"):
+        t = np.float16(threshold)
     if float(t) < threshold:
         t = np.nextafter(t, np.float16(np.inf))
     at = keys(np.array([t]))[0]
