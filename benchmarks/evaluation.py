@@ -20,7 +20,6 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import naive  # noqa: E402
-
 from xenomask.metrics import count, curve, pool  # noqa: E402
 from xenomask.metrics.components import TRACKS, compare, tallies  # noqa: E402
 from xenomask.metrics.components import numbers as component_numbers  # noqa: E402
@@ -137,7 +136,7 @@ def main():
         print(f"| {name} | {seconds:.3f} | {seconds / rows[0][1]:.0f} |")
     state = 2 * BINS * 8 + 4 * BINS * 4
     print(
-        f"\nstate: {state / 2**20:.1f} MiB of counters, whatever the number of pixels (start of process: {before >> 10} MiB)\n"
+        f"\nstate: {state / 2**20:.1f} MiB of counters, whatever the number of pixels (process: {before >> 10} MiB)\n"
     )
     found, blobs = component_rows(options.repeats, options.naive_frames)
     print(f"| components, 720x1280, {blobs} predicted blobs a frame | kept | ms a frame | loops, ms a frame | ratio |")

@@ -42,9 +42,7 @@ def gigapixels(frames: int) -> None:
     pixels = frames * SIZE[0] * SIZE[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"{frames} frames, {pixels / 1e9:.2f} Gpx, {result.numbers['exact']['pixels']:,} of them not void")
-    print(
-        f"{seen - began:.1f} s with making every frame twice, {time.perf_counter() - seen:.1f} s for all numbers and intervals"
-    )
+    print(f"{seen - began:.1f} s, frames made twice; {time.perf_counter() - seen:.1f} s for all numbers and intervals")
     print(f"AUPR-sum {result.numbers['exact']['aupr_sum']:.4f} {result.intervals['exact']['aupr_sum']}")
     print(f"peak memory {peak / 1024:.0f} MB, of which {start / 1024:.0f} MB before the first frame")
 
@@ -74,9 +72,7 @@ def stored(frames: int, folder: Path) -> None:
     summarise(measured, resamples=1000, threads=THREADS)
     rest = time.perf_counter() - began
     print(f"{frames} stored frames of {SIZE[1]}x{SIZE[0]}, read twice on {THREADS} threads: {reading:.2f} s of reading")
-    print(
-        f"evaluation {seen:.2f} s for the frames ({100 * reading / seen:.0f} % reading), {rest:.2f} s for 1000 resamples"
-    )
+    print(f"evaluation {seen:.2f} s ({100 * reading / seen:.0f} % reading), {rest:.2f} s for 1000 resamples")
 
 
 if __name__ == "__main__":

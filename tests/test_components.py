@@ -93,3 +93,19 @@ def test_cells__counting_and_sorting_agree():
     dense, sparse = _cells(p, t, 40, 9), _cells(p, t, 1 << 20, 9)
     for a, b in zip(dense, sparse, strict=True):
         assert np.array_equal(a, b)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(-2, 2), st.sampled_from([0.0, -0.0, 1e-8, -1e-8, 65504.0, -65504.0, 0.5, -0.5]), st.integers(0, 99))
+def test_binarise__equals_the_comparison_of_floats(a, b, seed):
+    rng = np.random.default_rng(seed)
+    value = np.append(rng.choice([-65504, -1, -6e-8, -0.0, 0.0, 6e-8, 1, 65504, 0.5, -0.5, a, b], 40), [a, b])
+    value = value.astype(np.float16)[None]
+    for threshold in (a, b):
+        expected = [float(v) > float(np.float16(threshold)) for v in value[0]]
+        assert binarise(value, threshold)[0].tolist() == expected
+
+
+def test_binarise__thresholds_beyond_float16():
+    value = np.array([[65504, -65504]], np.float16)
+    assert binarise(value, 1e9).tolist() == [[False, False]] and binarise(value, -1e9).tolist() == [[True, True]]

@@ -44,13 +44,26 @@ def binarise(value: Float16[np.ndarray, "H W"], threshold: float) -> Bool[np.nda
     NumPy 2 would compare in float64 and differ where a pixel equals the rounded one.
     """
     with np.errstate(over="ignore"):
-        return value > np.float16(threshold)
+        limit = np.float16(threshold) + np.float16(0)  # -0 becomes +0
+    # Finite float16 compare as their bits do (signed from 0 up; below it, unsigned and backwards): 40 times faster.
+    if limit >= 0:
+        return value.view(np.int16) > limit.view(np.int16)
+    return value.view(np.uint16) < limit.view(np.uint16)
 
 
 def _labelled(mask: UInt8[np.ndarray, "H W"]):
     """8-connected components as (H, W) numbers from 1, and their sizes; number 0 is the background."""
-    n, number, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
-    return np.asarray(number, np.int32), stats[:, cv2.CC_STAT_AREA].astype(np.int64)
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return np.zeros(mask.shape, np.int32), np.array([mask.size])
+    # OpenCV takes 7 ms a megapixel even where nothing is set: it sees the part that holds all components.
+    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    _, number, stats, _ = cv2.connectedComponentsWithStats(mask[box], connectivity=8, ltype=cv2.CV_32S)
+    size = stats[:, cv2.CC_STAT_AREA].astype(np.int64)
+    size[0] += mask.size - mask[box].size
+    whole = np.zeros(mask.shape, np.int32)
+    whole[box] = number
+    return whole, size
 
 
 def compare(mask: Bool[np.ndarray, "H W"], label: UInt8[np.ndarray, "H W"], sizes: Sizes) -> FrameComponents:
