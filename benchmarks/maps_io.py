@@ -22,7 +22,6 @@ from statistics import mean, median
 import cv2
 import h5py
 import numpy as np
-import torch  # noqa: F401  the store rounds with it where it is loaded, as it is where a network makes maps
 from isal import isal_zlib
 
 from xenomask import store
@@ -179,7 +178,7 @@ def _one_round(maps: list[np.ndarray], paths: list[Path]) -> Iterable[tuple[str,
         with store._opened(path) as data:
             return store._raw_chunks(data)
 
-    halves, ms = each(store._to_half, maps)
+    halves, ms = each(lambda m: m.astype(np.float16), maps)
     yield "float16", ms
     yield (
         "shuffle and deflate",

@@ -75,7 +75,7 @@ def test_fpr__strict_nearest_and_interpolated_by_hand():
     # thresholds down: tp 9, 10 of 10; fp 1, 2 of 4
     s = np.array([[0.9] * 9 + [0.9] + [0.5] + [0.5] + [0.1] * 2], np.float16)
     y = np.array([[1] * 9 + [0] + [1] + [0] + [0] * 2], np.uint8)
-    c = curve(count(s, y).dense())
+    c = curve(count(s, y))
     assert fpr_above(c, 0.9) == 0.5 and fpr_above(c, 0.89) == 0.25
     assert fpr_interpolated(c, 0.95) == pytest.approx(0.375)
     assert fpr_nearest(c, 0.92) == 0.25

@@ -157,6 +157,14 @@ def test_evaluate__missing_and_extra_frames_and_unknown_track(golden, tmp_path, 
     assert code == 2 and "1 maps that belong to no frame" in err and "other" in err
 
 
+def test_evaluate__says_what_rounding_to_float16_costs(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    frames = {k: (rng.random(y.shape) + y, y) for k, (_, y) in some().items()}
+    maps = lay_out(tmp_path, frames)
+    code, _, err = run(capsys, "evaluate", "--maps", maps, "--dataset", "folder", "--root", tmp_path)
+    assert code == 0 and "stored in wider floats (frame f0)" in err and "% of the distinct values" in err
+
+
 def warned(frames, track="anomaly"):
     return " | ".join(evaluate(list(frames), frames.__getitem__, track, resamples=0).warnings)
 

@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden" / "evaluation"
 
 def numbers(frame):
     """The exact numbers of one frame's counters."""
-    return curve_numbers(curve(frame.dense()))
+    return curve_numbers(curve(frame))
 
 
 @pytest.mark.parametrize("kind", ["clean", "noisy", "ties"])

@@ -5,7 +5,6 @@ ISA-L instead, which is several times faster than its zlib, and outside HDF5's g
 write frames side by side.
 """
 
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from io import BytesIO
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -62,7 +60,7 @@ def write_map(path: Path, score_map: ScoreMap) -> None:
 
 def encode_map(value: np.ndarray, score: str | None, *, level: int = LEVEL, threads: int = 1) -> memoryview:
     """The bytes of the HDF5 file of a finite float map (H, W); `score` becomes an attribute."""
-    half = _to_half(value)
+    half = value.astype(np.float16, order="C")
     height, width = half.shape
     rows = min(height, max(1, CHUNK_PIXELS // width))
     tops = range(0, height, rows)
@@ -81,20 +79,6 @@ def encode_map(value: np.ndarray, score: str | None, *, level: int = LEVEL, thre
     return buffer.getbuffer()
 
 
-def _to_half(value: np.ndarray) -> np.ndarray:
-    """float16, rounded as numpy does, contiguous."""
-    # torch uses the CPU's own instruction for it: 0.5 ms for 2 Mpx where numpy takes 5. Whoever made the map with a
-    # network has it loaded; nobody else should wait seconds for its import.
-    torch: Any = sys.modules.get("torch")
-    if torch is None or value.dtype != np.float32 or not value.flags.writeable:
-        return value.astype(np.float16, order="C")
-    # In pieces too small for torch's threads: those would keep the other core spinning for longer than all else takes.
-    half = torch.empty(value.size, dtype=torch.float16)
-    for source, target in zip(torch.from_numpy(value.reshape(-1)).split(2**14), half.split(2**14), strict=True):
-        target.copy_(source)
-    return half.numpy().reshape(value.shape)
-
-
 def _pack(part: np.ndarray, rows: int, level: int) -> bytes:
     """One chunk of `rows` rows as HDF5 stores it: shuffled (all low bytes, then all high ones), then a zlib stream.
 
@@ -108,10 +92,22 @@ def _pack(part: np.ndarray, rows: int, level: int) -> bytes:
 
 
 def read_map(path: Path) -> np.ndarray:
-    """Reads one map as stored, float16 (H, W); maps of other tools in other floats are cast as the official one does.
+    """Reads one map as float16 (H, W); maps of other tools in other floats are cast as the official one does.
 
     Raises XenomaskError for a damaged file, a missing `value`, a wrong shape and for NaN or infinity.
     """
+    value = read_stored(path)
+    if value.dtype == np.float16:
+        return value
+    with np.errstate(over="ignore"):
+        half = value.astype(np.float16)
+    if not _finite(half):
+        raise XenomaskError(f"map {path} holds values beyond float16 (+-65504), as which maps are compared")
+    return half
+
+
+def read_stored(path: Path) -> np.ndarray:
+    """The same in the type that it is stored in."""
     with _opened(path) as data:
         raw = _raw_chunks(data)
         value = np.asarray(data) if raw is None else None
@@ -121,13 +117,7 @@ def read_map(path: Path) -> np.ndarray:
     if not _finite(value):
         bad = int((~np.isfinite(value)).sum())
         raise XenomaskError(f"map {path} holds {bad} NaN or infinite values; make it again")
-    if value.dtype == np.float16:
-        return value
-    with np.errstate(over="ignore"):
-        half = value.astype(np.float16)
-    if not _finite(half):
-        raise XenomaskError(f"map {path} holds values beyond float16 (+-65504), as which maps are compared")
-    return half
+    return value
 
 
 @dataclass(frozen=True)

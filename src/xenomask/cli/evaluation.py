@@ -95,7 +95,7 @@ def evaluate(
     Example: xenomask evaluate --maps maps/at --dataset anomaly-track --root data/smiyc --json at.json
     """
     from xenomask.metrics import summarise
-    from xenomask.run.evaluation import THREADS, conventions_of, measure_maps, track_of
+    from xenomask.run.evaluation import THREADS, conventions_of, measure_maps, rounding_note, track_of
 
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
@@ -103,6 +103,8 @@ def evaluate(
         measured = measure_maps(maps, data, track, tick=tick)
     result = summarise(measured, resamples=resamples, seed=seed, threads=THREADS)
     _print_result(result, f"{dataset}, {maps}", resamples)
+    if note := rounding_note(maps, result.frames):
+        err_console.print(f"note: {note}", style="yellow", soft_wrap=True)
     if unlabelled := len(data.frames) - len(result.frames):
         err_console.print(f"note: {unlabelled} frames have no label and were not counted", style="yellow")
     found = {

@@ -106,12 +106,12 @@ def _mean(each: Sequence[Numbers]) -> Numbers:
 
 
 def _per_image(frames: Sequence[FrameCounters]) -> Numbers:
-    own = [numbers(curve(f.dense())) for f in with_anomaly(frames)]
+    own = [numbers(curve(f)) for f in with_anomaly(frames)]
     return _mean([{"aupr": n["aupr_trapz"], "fpr": n["fpr95"]} for n in own])
 
 
 def _per_image_nearest(frames: Sequence[FrameCounters]) -> Numbers:
-    own = [curve(f.dense()) for f in with_anomaly(frames)]
+    own = [curve(f) for f in with_anomaly(frames)]
     return _mean([{"aupr": numbers(c)["aupr_sum"], "fpr": fpr_nearest(c)} for c in own])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float16, Int64, UInt8, UInt16, UInt32
+from jaxtyping import Float16, Int64, Integer, UInt8, UInt16
 
 from xenomask.errors import XenomaskError
 from xenomask.metrics.kernels import histogram
@@ -33,14 +33,19 @@ class Counters:
             other = other.dense()
         return Counters(self.positive + other.positive, self.negative + other.negative)
 
+    def used(self) -> "FrameCounters":
+        """The same as `FrameCounters`."""
+        at = np.flatnonzero(self.positive + self.negative)
+        return FrameCounters(at.astype(np.uint16), self.positive[at], self.negative[at])
+
 
 @dataclass(frozen=True)
 class FrameCounters:
-    """One frame's counters, only the values that occur, in rising order: what a bootstrap draws from."""
+    """Only the values that occur, in rising order: what is kept of one frame, and what a bootstrap draws from."""
 
     key: UInt16[np.ndarray, "n"]
-    positive: UInt32[np.ndarray, "n"]
-    negative: UInt32[np.ndarray, "n"]
+    positive: Integer[np.ndarray, "n"]  # uint32 from `count`
+    negative: Integer[np.ndarray, "n"]
 
     def dense(self) -> Counters:
         """The same as `Counters`."""

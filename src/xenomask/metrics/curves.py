@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from xenomask.errors import XenomaskError
-from xenomask.metrics.counters import Counters, values
+from xenomask.metrics.counters import Counters, FrameCounters, values
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,15 @@ def check_both(positives: int, negatives: int) -> None:
         raise XenomaskError("no pixel is labelled inlier (0): no FPR can be computed; are the labels complete?")
 
 
-def curve(counters: Counters) -> Curve:
+def curve(counters: Counters | FrameCounters) -> Curve:
     """The exact curve: a point at every distinct score; raises XenomaskError without either kind of pixel."""
     check_both(int(counters.positive.sum()), int(counters.negative.sum()))
-    used = np.flatnonzero(counters.positive + counters.negative)[::-1]
+    if isinstance(counters, Counters):
+        counters = counters.used()
     return Curve(
-        values(used.astype(np.uint16)).astype(np.float64),
-        counters.positive[used].cumsum(),
-        counters.negative[used].cumsum(),
+        values(counters.key[::-1]).astype(np.float64),
+        counters.positive[::-1].cumsum(dtype=np.int64),
+        counters.negative[::-1].cumsum(dtype=np.int64),
     )
 
 

@@ -113,7 +113,7 @@ def summarise(measured: Measured, *, resamples: int = 1000, seed: int = 0, threa
     if resamples and len(frames) > 1:
         drawn = resample(measured, resampling.draw(len(frames), resamples, seed), threads)
         intervals = {c: {k: resampling.interval(v) for k, v in own.items()} for c, own in drawn.items()}
-    own = {i: numbers(curve(f.dense())) for i, f in measured.counters.items() if with_anomaly([f])}
+    own = {i: numbers(curve(f)) for i, f in measured.counters.items() if with_anomaly([f])}
     return EvalResult(
         found, tuple(measured.counters), own, intervals, official.order_range(bins), notes, measured.track
     )
