@@ -23,16 +23,16 @@ from xenomask.types import ScoreMap, Size
 
 ENDING = ".hdf5"
 
-# NOTE: chosen by benchmarks/maps_io.py (two-core AMD EPYC, ms for 2048x1024 on one core; real maskomaly maps of
-# AnomalyTrack, then real max_logit maps of ObstacleTrack; sizes relative to gzip 9 without / with shuffle):
-#                                write        size                    read_map    plain h5py reads
-#   h5py gzip 9 (official tool)  110 / 176    1.00, 1.32 / 1.00, 1.26   16 / 11     23 / 17
-#   h5py gzip 9, shuffle         224 / 220    0.76, 1.00 / 0.79, 1.00   14 / 11     16 / 14
-#   h5py gzip 1, shuffle          50 /  40    0.81, 1.07 / 0.88, 1.11   14 / 11     17 / 14
-#   libdeflate 1, shuffle         34 /  29    0.76, 1.00 / 0.81, 1.03   13 / 10     17 / 17
-#   ISA-L 2, shuffle (this)       13 /  11    0.79, 1.04 / 0.86, 1.08   12 /  9     16 / 13
+# NOTE: chosen by benchmarks/maps_io.py (two-core AMD EPYC, ms for 2048x1024 on one core, rounding to float16 included;
+# real maskomaly maps of AnomalyTrack / max_logit maps of ObstacleTrack; sizes relative to gzip 9 without, with shuffle):
+#                                write        size                      read_map    plain h5py reads
+#   h5py gzip 9 (official tool)  133 / 205    1.00, 1.32 / 1.00, 1.26   20 / 14     27 / 20
+#   h5py gzip 9, shuffle         269 / 253    0.76, 1.00 / 0.79, 1.00   18 / 15     21 / 17
+#   h5py gzip 1, shuffle          68 /  50    0.81, 1.07 / 0.88, 1.11   19 / 14     21 / 18
+#   libdeflate 1, shuffle         42 /  36    0.76, 1.00 / 0.81, 1.03   18 / 12     20 / 19
+#   ISA-L 2, shuffle (this)       28 /  20    0.79, 1.04 / 0.86, 1.08   15 / 11     20 / 15
 # ISA-L 1 is as fast and up to 4 % larger, 3 slower and larger. Two threads within a frame bring little (a frame has
-# few chunks); two threads get 1.3 to 1.8 times as many frames read or written, with plain h5py no more than one does.
+# few chunks); two threads get 1.4 to 1.7 times as many frames read or written, with plain h5py no more than one does.
 # libdeflate inflates about a quarter faster still, but its Python package holds the interpreter's lock meanwhile.
 CHUNK_PIXELS = 2**19  # 1 MiB: what HDF5's chunk cache holds by default, so others may read row by row too
 LEVEL = 2
