@@ -23,8 +23,8 @@ from xenomask.types import ScoreMap, Size
 
 ENDING = ".hdf5"
 
-# NOTE: chosen by benchmarks/maps_io.py (two-core AMD EPYC, ms for 2048x1024 on one core, rounding to float16 included;
-# real maskomaly maps of AnomalyTrack / max_logit maps of ObstacleTrack; sizes relative to gzip 9 without, with shuffle):
+# NOTE: chosen by benchmarks/maps_io.py (two-core AMD EPYC, ms for 2048x1024 on one core, with rounding to float16;
+# maskomaly on AnomalyTrack / max_logit on ObstacleTrack; sizes relative to gzip 9 without, with shuffle):
 #                                write        size                      read_map    plain h5py reads
 #   h5py gzip 9 (official tool)  133 / 205    1.00, 1.32 / 1.00, 1.26   20 / 14     27 / 20
 #   h5py gzip 9, shuffle         269 / 253    0.76, 1.00 / 0.79, 1.00   18 / 15     21 / 17

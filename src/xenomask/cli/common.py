@@ -17,8 +17,8 @@ from xenomask.errors import XenomaskError
 out_console, err_console = Console(), Console(stderr=True)
 
 DetectorOption = Annotated[str, typer.Option("--detector", help="detector folder, or a shipped one's name")]
-DatasetOption = Annotated[str, typer.Option("--dataset", help="anomaly-track, obstacle-track, fishyscapes-static, "
-                                            "cityscapes, synthetic or folder")]  # fmt: skip
+DatasetOption = Annotated[str, typer.Option("--dataset", help="a name that `xenomask datasets` lists; folder is one "
+                                            "of your own")]  # fmt: skip
 RootOption = Annotated[Path, typer.Option("--root", help="folder of the data set")]
 SplitOption = Annotated[str, typer.Option("--split", help="split, where the data set's layout has them")]
 ResizeOption = Annotated[str | None, typer.Option("--resize", help="WxH on loading, e.g. 512x256 for a squeezed copy")]
@@ -83,6 +83,14 @@ def _plain(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return [_plain(v) for v in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def check_json(path: Path | None) -> None:
+    """Raises XenomaskError where --json cannot be written, before the work is done for nothing."""
+    from xenomask.files import make_dir
+
+    if path is not None:
+        make_dir(path.parent)
 
 
 def write_json(path: Path | None, numbers: Any) -> None:

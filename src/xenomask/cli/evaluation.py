@@ -12,6 +12,7 @@ from xenomask.cli.common import (
     ResizeOption,
     RootOption,
     SplitOption,
+    check_json,
     err_console,
     load_dataset,
     out_console,
@@ -97,6 +98,7 @@ def evaluate(
     from xenomask.metrics import summarise
     from xenomask.run.evaluation import THREADS, conventions_of, measure_maps, rounding_note, track_of
 
+    check_json(json_file)
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
@@ -151,6 +153,7 @@ def compare(
 
     if len(maps) < 2:
         raise XenomaskError("compare needs two folders of maps or more")
+    check_json(json_file)
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("read", 2 * len(maps) * len(data.labelled().frames)) as tick:
