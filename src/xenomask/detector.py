@@ -92,18 +92,6 @@ class Detector:
             )
         return self.calibration.fit(score_map.value).astype(np.float32)
 
-    def detect_scores(
-        self, image: UInt8[np.ndarray, "H W 3"], scores: Sequence[Score]
-    ) -> dict[str, dict[str, ScoreMap]]:
-        """Maps by score, then by member or "ensemble"; each network looks once."""
-        outputs = {m.name: score_all(m.network(image), m.queries, scores) for m in self.members}
-        weights = [m.weight for m in self.members]
-        found = {}
-        for s in scores:
-            own = {name: maps[s.name] for name, maps in outputs.items()}
-            found[s.name] = {**own, "ensemble": ensemble(list(own.values()), weights)}
-        return found
-
     def with_score(self, name: str) -> "Detector":
         """The same networks read by another score; thresholds and calibration of the old one are dropped."""
         score = get_score(name)

@@ -51,7 +51,7 @@ def binarise(value: Float16[np.ndarray, "H W"], threshold: float) -> Bool[np.nda
     return value.view(np.uint16) < limit.view(np.uint16)
 
 
-def _labelled(mask: UInt8[np.ndarray, "H W"]):
+def label_components(mask: UInt8[np.ndarray, "H W"]):
     """8-connected components as (H, W) numbers from 1, and their sizes; number 0 is the background."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
@@ -74,8 +74,8 @@ def compare(mask: Bool[np.ndarray, "H W"], label: UInt8[np.ndarray, "H W"], size
     side that touch x, and A the pixels of K(x) that lie on *other* components of x's side:
     sIoU(x) = |x and K(x)| / (|x or K(x)| - A) and PPV(p) = |p and truth| / |p|.
     """
-    pred, pred_size = _labelled((mask & (label != VOID)).view(np.uint8))
-    true, true_size = _labelled((label == 1).view(np.uint8))
+    pred, pred_size = label_components((mask & (label != VOID)).view(np.uint8))
+    true, true_size = label_components((label == 1).view(np.uint8))
     kept = pred_size >= sizes.predicted
     kept[0] = False
     # NOTE: the background is size-tested like a true component, as released: where less than `sizes.true` pixels

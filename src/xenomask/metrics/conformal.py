@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float16, Float64, Int64, UInt8, UInt16
 
 from xenomask.errors import XenomaskError
-from xenomask.metrics.components import Sizes, _labelled
+from xenomask.metrics.components import Sizes, label_components
 from xenomask.metrics.counters import FrameCounters, keys, values
 from xenomask.metrics.operating import folds
 
@@ -67,7 +67,7 @@ def component_targets(
     """
     if not 0 < cover <= 1:
         raise XenomaskError(f"cover {cover}: a component is found from some share in (0, 1] of its pixels on")
-    number, size = _labelled((label == 1).view(np.uint8))
+    number, size = label_components((label == 1).view(np.uint8))
     at = np.flatnonzero(number)
     component, key = number.ravel()[at], keys(value.ravel()[at])
     order = np.lexsort((-key.astype(np.int32), component))  # by component, highest score first
