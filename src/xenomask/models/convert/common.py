@@ -8,7 +8,7 @@ from xenomask.models.network import Network
 
 @dataclass(frozen=True)
 class Converted:
-    """A network made from a foreign checkpoint, and each of its tensors that was knowingly left out, with the reason."""
+    """A network made from a foreign checkpoint, and why each tensor that was left out was."""
 
     network: Network
     dropped: Mapping[str, str]
