@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import nn
-from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, PreTrainedConfig
 
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, sha256
@@ -33,7 +33,7 @@ class Network:
     """A mask transformer ready to look at photos; `facts` go into its xenomask.json as they are."""
 
     module: nn.Module
-    config: Mask2FormerConfig
+    config: PreTrainedConfig
     preprocess: Preprocess
     sha256: str = ""  # of the weights file; "" for a network that was never saved
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -81,10 +81,14 @@ def build(name: str) -> Network:
 
 
 def load(folder: Path, device: str = "cpu") -> Network:
-    """Reads a checkpoint folder that `Network.save` or `xenomask train` wrote.
+    """Reads a checkpoint folder that `Network.save` or `xenomask train` wrote, or one in Hugging Face's layout.
 
     Raises XenomaskError for a missing or damaged file and for weights of another architecture.
     """
+    if (folder / CONFIG).is_file() and not (folder / CARD).is_file():
+        from xenomask.models.hf import load_hf  # it builds Networks itself
+
+        return load_hf(folder, device)
     for name in (CONFIG, WEIGHTS, CARD):
         if not (folder / name).is_file():
             raise XenomaskError(f"{folder} is no checkpoint folder: it has no {name}")

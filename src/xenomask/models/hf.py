@@ -1,0 +1,169 @@
+"""Hugging Face folder -> Network: Mask2Former, MaskFormer and OneFormer, their keys of transformers 4 or 5."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    Mask2FormerForUniversalSegmentation,
+    MaskFormerForInstanceSegmentation,
+    OneFormerForUniversalSegmentation,
+)
+from transformers.utils import logging as hf_logging
+
+from xenomask.errors import XenomaskError, unknown
+from xenomask.files import sha256
+from xenomask.models.network import CONFIG, Network
+from xenomask.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from xenomask.models.presets import without_warnings
+
+log = logging.getLogger(__name__)
+
+# What each architecture's weights files may lack without harm: parts that inference never reads.
+HARMLESS = ("criterion.", "relative_position_index", "swin.layernorm.", "encoder.layernorm.", "text_encoder.",
+            "text_mapper.", "prompt_ctx")  # fmt: skip
+CLASSES: dict[str, Any] = {
+    "mask2former": Mask2FormerForUniversalSegmentation,
+    "maskformer": MaskFormerForInstanceSegmentation,
+    "oneformer": OneFormerForUniversalSegmentation,
+}
+PER_PIXEL = ("segformer", "upernet", "dpt", "beit", "data2vec-vision", "mobilevit", "mobilenet_v2", "mobilenet_v1")
+TASK = "the task is semantic"
+
+
+class WithTask(nn.Module):
+    """A OneFormer whose task is fixed, so that it is called like the others."""
+
+    def __init__(self, module: nn.Module, task_inputs: torch.Tensor):
+        super().__init__()
+        self.module = module
+        self.register_buffer("task_inputs", task_inputs)
+
+    def forward(self, pixel_values: torch.Tensor):
+        """The wrapped network's outputs for the stored task."""
+        tokens = self.get_buffer("task_inputs").expand(len(pixel_values), -1)
+        return self.module(pixel_values=pixel_values, task_inputs=tokens)
+
+
+def load_hf(folder: Path, device: str = "cpu") -> Network:
+    """Reads a folder as `save_pretrained` or the Hub lays it out; nothing is downloaded and no code of it is run.
+
+    Raises XenomaskError for another kind of network, missing or foreign tensors, and damaged files.
+    """
+    config = _read_config(folder)
+    if config.model_type in PER_PIXEL:
+        raise XenomaskError(
+            f"{folder} holds a {config.model_type}: it classifies pixels and has no queries, which the scores of "
+            "xenomask read; take a mask transformer (Mask2Former, MaskFormer, OneFormer)"
+        )
+    if config.model_type not in CLASSES:
+        raise unknown(f"kind of network in {folder / CONFIG}", str(config.model_type), CLASSES)
+    module = _load_module(folder, config)
+    if config.model_type == "oneformer":
+        module = WithTask(module, _task_tokens(folder, config))
+    preprocess, note = read_preprocess(folder)
+    if note:
+        log.warning("%s: %s", folder, note)
+    facts = {"source": str(folder), "architecture": config.model_type, **({"preprocess_note": note} if note else {})}
+    module = module.to(memory_format=torch.channels_last).to(device).eval()  # pyright: ignore
+    return Network(module, config, preprocess, _weights_hash(folder), facts)
+
+
+def _read_config(folder: Path):
+    if not (folder / CONFIG).is_file():
+        raise XenomaskError(f"{folder} is no Hugging Face folder: it has no {CONFIG}")
+    try:
+        with without_warnings():
+            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise XenomaskError(f"{folder / CONFIG} cannot be read: {str(e).splitlines()[0]}") from e
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Hides transformers' own progress bar while it is open."""
+    shown = hf_logging.is_progress_bar_enabled()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            hf_logging.enable_progress_bar()
+
+
+def _load_module(folder: Path, config) -> nn.Module:
+    try:
+        with without_warnings(), _no_bar():
+            module, report = CLASSES[config.model_type].from_pretrained(
+                folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32,
+                ignore_mismatched_sizes=True, weights_only=True,
+            )  # fmt: skip
+    except (
+        Exception
+    ) as e:  # transformers raises whatever its readers do: OSError, SafetensorError, UnpicklingError, ...
+        raise XenomaskError(f"the weights in {folder} cannot be read: {str(e).splitlines()[0]}") from e
+    for what, keys in (
+        ("lacks", report["missing_keys"]), ("does not know", report["unexpected_keys"]),
+        ("has other shapes for", [k[0] if isinstance(k, tuple) else k for k in report["mismatched_keys"]]),
+    ):  # fmt: skip
+        if real := sorted(k for k in keys if not any(h in k for h in HARMLESS)):
+            raise XenomaskError(f"the weights in {folder} are not those of its {CONFIG}: it {what} {len(real)} tensors "
+                                f"({', '.join(real[:3])}{', ...' if len(real) > 3 else ''})")  # fmt: skip
+    return module
+
+
+def _task_tokens(folder: Path, config) -> torch.Tensor:
+    """(1, length) token ids of OneFormer's task sentence, by the tokenizer that lies in the folder."""
+    from transformers import CLIPTokenizer
+
+    files = [folder / "vocab.json", folder / "merges.txt"]
+    if not (folder / "tokenizer.json").is_file() and not all(f.is_file() for f in files):
+        raise XenomaskError(
+            f"a OneFormer needs its tokenizer (tokenizer.json, or vocab.json and merges.txt) in {folder}, to say its "
+            "task to it; the Hub has it beside the weights"
+        )
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        found = tokenizer(TASK, padding="max_length", max_length=config.task_seq_len, truncation=True,
+                          return_tensors="pt")  # fmt: skip
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        raise XenomaskError(f"the tokenizer in {folder} cannot be read: {str(e).splitlines()[0]}") from e
+    return found["input_ids"]
+
+
+def read_preprocess(folder: Path) -> tuple[Preprocess, str | None]:
+    """The folder's own mean and std with a sensible size, and what of its preprocessing was replaced, if anything.
+
+    NOTE: the stored processors of the Cityscapes checkpoints squeeze every photo to 384x384, with which no published
+    number was made: shortest edge 1024, longest 2048 instead, as the models were tested.
+    """
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        return Preprocess("shortest", 1024, 2048), "no preprocessor_config.json: ImageNet's mean and std, 1024 x 2048"
+    try:
+        stored = json.loads(path.read_text())
+        mean, std = stored.get("image_mean"), stored.get("image_std")
+        mean = tuple(255 * float(x) for x in mean) if mean else IMAGENET_MEAN
+        std = tuple(255 * float(x) for x in std) if std else IMAGENET_STD
+        divisor = int(stored.get("size_divisor") or 32)
+        size = stored.get("size") or {}
+    except (ValueError, TypeError, AttributeError) as e:
+        raise XenomaskError(f"{path} is damaged: {e}") from e
+    if len(mean) != 3 or len(std) != 3:
+        raise XenomaskError(f"{path} has {len(mean)} means and {len(std)} deviations, not three of each")
+    p = Preprocess("shortest", 1024, 2048, mean, std, max(divisor, 32))  # pyright: ignore[reportArgumentType]
+    return p, f"its own resizing ({json.dumps(size)}) is replaced by shortest edge 1024, longest at most 2048"
+
+
+def _weights_hash(folder: Path) -> str:
+    """One hash for all weights files: that of the file, or, of several, of their hashes."""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
+    hashes = [sha256(f) for f in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

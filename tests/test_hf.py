@@ -1,0 +1,145 @@
+import json
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    DetrConfig,
+    MaskFormerConfig,
+    MaskFormerForInstanceSegmentation,
+    OneFormerConfig,
+    OneFormerForUniversalSegmentation,
+    SegformerConfig,
+    SwinConfig,
+)
+
+from xenomask.errors import XenomaskError
+from xenomask.models import build, load
+from xenomask.models.hf import read_preprocess
+
+STAGES: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+
+
+def swin():
+    return SwinConfig(image_size=32, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, **STAGES)
+
+
+def logits(module, x):
+    with torch.inference_mode():
+        out = module(pixel_values=x)
+    return out.class_queries_logits, out.masks_queries_logits
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def mask2former(tmp_path_factory):
+    """A folder as `save_pretrained` writes it: the Swin's keys in the names of transformers 4."""
+    torch.manual_seed(0)
+    module = build("tiny").module
+    folder = tmp_path_factory.mktemp("hf")
+    module.save_pretrained(folder)  # pyright: ignore
+    assert any("attention.self.query" in k for k in load_file(folder / "model.safetensors"))
+    return folder, module
+
+
+def test_load__mask2former_with_keys_of_transformers_4_and_5(mask2former, x, tmp_path):
+    folder, module = mask2former
+    expected = logits(module, x)
+    for kind in ("4", "5"):
+        own = shutil.copytree(folder, tmp_path / kind)
+        if kind == "5":
+            tensors = {k: v.contiguous() for k, v in module.state_dict().items()}
+            assert not any("attention.self.query" in k for k in tensors)
+            save_file(tensors, own / "model.safetensors", metadata={"format": "pt"})
+        network = load(own)
+        for ours, theirs in zip(logits(network.module, x), expected, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+        assert network(np.zeros((40, 60, 3), np.uint8)).image_size == (40, 60)
+        assert len(network.sha256) == 64
+
+
+def test_load__maskformer(x, tmp_path):
+    decoder = DetrConfig(
+        encoder_layers=1, decoder_layers=1, d_model=32, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=32, decoder_ffn_dim=32, num_queries=6,
+    )  # fmt: skip
+    config = MaskFormerConfig(backbone_config=swin(), decoder_config=decoder, fpn_feature_size=32, mask_feature_size=32)
+    module = MaskFormerForInstanceSegmentation(config).eval()
+    module.save_pretrained(tmp_path)
+    network = load(tmp_path)
+    for ours, theirs in zip(logits(network.module, x), logits(module, x), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_load__oneformer_says_its_task_by_the_folders_tokenizer(x, tmp_path):
+    sizes: dict[str, Any] = dict(
+        backbone_config=swin(), conv_dim=32, mask_dim=32, hidden_dim=32, encoder_feedforward_dim=32, encoder_layers=1,
+        decoder_layers=2, dim_feedforward=32, num_attention_heads=2, num_queries=7, use_task_norm=True, task_seq_len=9,
+        text_encoder_width=32, text_encoder_num_layers=1, text_encoder_context_length=9, text_encoder_vocab_size=64,
+    )  # fmt: skip
+    module = OneFormerForUniversalSegmentation(OneFormerConfig(**sizes)).eval()
+    module.save_pretrained(tmp_path)
+    with pytest.raises(XenomaskError, match="needs its tokenizer"):
+        load(tmp_path)
+    words = ["the</w>", "task</w>", "is</w>", "semantic</w>", "<|startoftext|>", "<|endoftext|>", *"theaskicmn"]
+    vocabulary = {w: i for i, w in enumerate(dict.fromkeys(words))}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    network = load(tmp_path)
+    tokens = network.module.get_buffer("task_inputs")
+    assert tokens.shape == (1, 9)
+    with torch.inference_mode():
+        expected = module(pixel_values=x, task_inputs=tokens).class_queries_logits
+    assert torch.allclose(logits(network.module, x)[0], expected, atol=1e-5)
+
+
+def test_load__refuses_by_name(mask2former, tmp_path):
+    folder, _ = mask2former
+
+    def changed(name, change):
+        own = shutil.copytree(folder, tmp_path / name)
+        tensors = load_file(own / "model.safetensors")
+        change(tensors)
+        save_file(tensors, own / "model.safetensors", metadata={"format": "pt"})
+        return own
+
+    with pytest.raises(XenomaskError, match=r"lacks 1 tensors \(class_predictor.bias\)"):
+        load(changed("missing", lambda t: t.pop("class_predictor.bias")))
+    with pytest.raises(XenomaskError, match=r"does not know 1 tensors \(stranger\)"):
+        load(changed("extra", lambda t: t.update(stranger=torch.zeros(1))))
+    with pytest.raises(XenomaskError, match=r"has other shapes for 1 tensors \(class_predictor.bias\)"):
+        load(changed("shape", lambda t: t.update({"class_predictor.bias": torch.zeros(3)})))
+
+
+def test_load__refuses_other_kinds_and_damage(mask2former, tmp_path):
+    SegformerConfig().save_pretrained(tmp_path / "seg")
+    with pytest.raises(XenomaskError, match="classifies pixels and has no queries"):
+        load(tmp_path / "seg")
+    own = shutil.copytree(mask2former[0], tmp_path / "cut")
+    (own / "model.safetensors").write_bytes((own / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(XenomaskError, match="cannot be read"):
+        load(own)
+    (own / "config.json").write_text("{")
+    with pytest.raises(XenomaskError, match="config.json cannot be read"):
+        load(own)
+    with pytest.raises(XenomaskError, match="has no config.json"):
+        load(tmp_path / "nothing")
+
+
+def test_read_preprocess__keeps_mean_and_std_and_replaces_the_squeeze(tmp_path):
+    stored = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1], "size": {"height": 384, "width": 384}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
+    p, note = read_preprocess(tmp_path)
+    assert p.mean == pytest.approx((127.5, 102, 76.5)) and p.std == pytest.approx((51, 51, 25.5))
+    assert (p.policy, p.size, p.longest, p.divisor) == ("shortest", 1024, 2048, 32)
+    assert note and "384" in note
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5]}')
+    with pytest.raises(XenomaskError, match="1 means"):
+        read_preprocess(tmp_path)
