@@ -100,7 +100,10 @@ def test_crossval__lambda_and_weights_equal_a_plain_search(tiny_detector, scenes
         for f in frames:
             sample = scenes.sample(f)
             score = get_score("maskomaly_no_border", {"mix": mix})
-            maps = [score_all(m.network(sample.image), m.queries, [score])[score.name].value for m in detector.members]
+            maps = [
+                score_all(m.network.predict(sample.image), m.queries, [score])[score.name].value
+                for m in detector.members
+            ]
             joined = sum(np.float32(w) * v for w, v in zip(weights, maps, strict=True))
             counted.append(count(np.asarray(joined).astype(np.float16), scenes.label(f)))
         return numbers(curve(pool(counted)))["aupr_sum"]
@@ -115,8 +118,8 @@ def test_crossval__lambda_and_weights_equal_a_plain_search(tiny_detector, scenes
 
 def test_cache_outputs__the_network_never_looks_twice(tiny_detector, scenes, tmp_path, monkeypatch):
     looks = []
-    look = Network.__call__
-    monkeypatch.setattr(Network, "__call__", lambda self, image: looks.append(1) or look(self, image))
+    look = Network.predict
+    monkeypatch.setattr(Network, "predict", lambda self, image: looks.append(1) or look(self, image))
     detector = Detector.from_folder(tiny_detector)
     first = crossval(detector, scenes, tmp_path / "cache", what=["queries", "weights"])
     assert len(looks) == 2 * 3

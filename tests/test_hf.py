@@ -61,7 +61,7 @@ def test_load__mask2former_with_keys_of_transformers_4_and_5(mask2former, x, tmp
         network = load(own)
         for ours, theirs in zip(logits(network.module, x), expected, strict=True):
             assert torch.allclose(ours, theirs, atol=1e-5)
-        assert network(np.zeros((40, 60, 3), np.uint8)).image_size == (40, 60)
+        assert network.predict(np.zeros((40, 60, 3), np.uint8)).image_size == (40, 60)
         assert len(network.sha256) == 64
 
 

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from xenomask import load_model
 from xenomask.errors import XenomaskError
 from xenomask.models import PRESETS, Network, Preprocess, build, load
 from xenomask.models.preprocess import network_input, target_size
@@ -70,7 +72,7 @@ def test_network_input__normalises_then_pads_right_and_bottom_with_zeros():
 
 def test_network__output_has_the_sizes_it_says(tiny_checkpoint):
     network = load(tiny_checkpoint)
-    out = network(np.zeros((50, 90, 3), np.uint8))
+    out = network.predict(np.zeros((50, 90, 3), np.uint8))
     assert out.class_logits.shape == (8, 20)
     assert (out.input_size, out.padded_size, out.image_size) == ((64, 115), (64, 128), (50, 90))
     assert out.mask_logits.shape == (8, 16, 32)
@@ -80,11 +82,11 @@ def test_network__survives_saving_and_half_precision(tiny_checkpoint, tmp_path):
     network = load(tiny_checkpoint)
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
     again = load(network.save(tmp_path / "same"))
-    assert torch.equal(again(image).mask_logits, network(image).mask_logits)
+    assert torch.equal(again.predict(image).mask_logits, network.predict(image).mask_logits)
     assert again.sha256 == network.sha256 != ""
     half = load(network.save(tmp_path / "half", half=True))
     assert load_file(tmp_path / "half/model.safetensors")["class_predictor.weight"].dtype == torch.float16
-    assert torch.allclose(half(image).class_logits, network(image).class_logits, atol=0.05)
+    assert torch.allclose(half.predict(image).class_logits, network.predict(image).class_logits, atol=0.05)
 
 
 def test_checkpoint__is_a_folder_that_transformers_loads(tiny_checkpoint):
@@ -125,3 +127,19 @@ def test_load__damaged_or_missing(tiny_checkpoint, tmp_path):
 
 def test_presets__all_build_a_config():
     assert {"swin-s", "swin-l", "nano-s", "nano-l", "tiny"} == set(PRESETS)
+
+
+def test_network__batches_of_tensors_and_photos_agree(tiny_checkpoint):
+    network = load_model(tiny_checkpoint)
+    image = np.random.default_rng(0).integers(0, 255, (50, 90, 3), np.uint8)
+    stored, native = network.predict(image), network.predict(image, size_policy="native")
+    assert native.input_size == (50, 90) and native.padded_size == (64, 96) and stored.input_size != (50, 90)
+    x, _ = network_input(replace(network.preprocess, policy="none"), image)
+    class_logits, mask_logits = network(torch.cat([x, x.flip(3)]))
+    assert class_logits.shape == (2, 8, 20) and mask_logits.shape[:2] == (2, 8)
+    assert torch.allclose(class_logits[0], native.class_logits, atol=1e-5)
+    assert torch.allclose(mask_logits[0], native.mask_logits, atol=1e-4)
+    with pytest.raises(XenomaskError, match="did you mean 'nano-s'"):
+        load_model("nano_s")
+    with pytest.raises(XenomaskError, match="unknown runtime"):
+        load_model(tiny_checkpoint, runtime="onnx")

@@ -81,8 +81,8 @@ def test_analyses__write_the_files_beside_the_checkpoint_and_read_them_back(tiny
     data = open_dataset("anomaly-track", write_scenes(tmp_path / "d", "anomaly-track", 2, size=(64, 96)))
     first = read_queries(tmp_path / "c", network.sha256)
     assert first == QuerySet(network.sha256)
-    inlier, counts = analyse_inlier(network, data, first, confidence=0.0, ratio=0.5)
-    both = analyse_outlier(network, data, inlier, top_k=2, mask_threshold=0.5)
+    inlier, counts = analyse_inlier(network.predict, data, first, confidence=0.0, ratio=0.5)
+    both = analyse_outlier(network.predict, data, inlier, top_k=2, mask_threshold=0.5)
     path = write_queries(tmp_path / "c", both)
     write_inlier_csv(path.parent, counts, both.inlier, CITYSCAPES_CLASSES)
     write_outlier_csv(path.parent, both)
@@ -117,4 +117,4 @@ def test_analyse_outlier__without_any_anomaly(tiny_checkpoint, tmp_path):
     assert path is not None
     Image.fromarray(np.zeros((64, 96), np.uint8)).save(path)
     with pytest.raises(XenomaskError, match="no frame of folder has an anomaly"):
-        analyse_outlier(load(tiny_checkpoint), open_dataset("folder", tmp_path), QuerySet())
+        analyse_outlier(load(tiny_checkpoint).predict, open_dataset("folder", tmp_path), QuerySet())

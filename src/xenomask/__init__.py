@@ -1,3 +1,33 @@
 """xenomask: finds, per pixel, what a road scene's segmentation network was never taught."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # importing xenomask loads no torch
+    from xenomask.models.network import Network
+
 __version__ = "0.1.0"
+RUNTIMES = ("torch",)
+
+
+def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str = "cpu") -> "Network":
+    """A network from a checkpoint folder, a Hugging Face folder, or the name of a shipped one ("nano-s", "nano-l").
+
+    Called with a normalised batch (B, 3, H, W) it gives class logits (B, Q, N) and mask logits (B, Q, h, w); its
+    `predict(image)` takes an RGB uint8 photo and gives a MaskOutput. Raises XenomaskError for an unknown name or
+    runtime and for damaged files.
+
+    >>> network = load_model("nano-s")
+    >>> network.facts["preset"]
+    'nano-s'
+    """
+    from xenomask.errors import unknown
+    from xenomask.models.network import load
+
+    if runtime not in RUNTIMES:
+        raise unknown("runtime", runtime, RUNTIMES)
+    shipped = {p.parent.name: p.parent for p in Path(__file__).parent.glob("detectors/*/*/config.json")}
+    folder = Path(folder_or_name)
+    if not folder.is_dir() and str(folder_or_name) not in shipped:
+        raise unknown("checkpoint folder", str(folder_or_name), shipped)
+    return load(folder if folder.is_dir() else shipped[str(folder_or_name)], device)

@@ -67,8 +67,9 @@ class Detector:
 
     def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> ScoreMap:
         """The anomaly map of one RGB photo, at its size."""
-        maps = [score_all(m.network(image), m.queries, [m.score])[m.score.name] for m in self.members if m.weight > 0]
-        return ensemble(maps, [m.weight for m in self.members if m.weight > 0])
+        used = [m for m in self.members if m.weight > 0]
+        maps = [score_all(m.network.predict(image), m.queries, [m.score])[m.score.name] for m in used]
+        return ensemble(maps, [m.weight for m in used])
 
     def probability(self, score_map: ScoreMap) -> Float32[np.ndarray, "H W"]:
         """What the stored calibration makes of one of this detector's maps: p(anomaly) of each pixel, in [0, 1].

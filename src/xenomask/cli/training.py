@@ -76,8 +76,9 @@ def queries_inlier(
     before = read_queries(checkpoint, network.sha256)
     with progress("inlier queries", len(data.frames)) as tick:
         after, counts = analyse_inlier(
-            network, data, before, confidence=confidence, ratio=ratio, min_predictions=min_predictions, tick=tick
-        )
+            network.predict, data, before, confidence=confidence, ratio=ratio, min_predictions=min_predictions,
+            tick=tick,
+        )  # fmt: skip
     path = write_queries(checkpoint, after)
     names = [network.config.id2label[i] for i in range(network.config.num_labels)]  # pyright: ignore
     write_inlier_csv(path.parent, counts, after.inlier, names)
@@ -112,7 +113,9 @@ def queries_outlier(
     data = load_dataset(dataset, root, split, resize).labelled()
     before = read_queries(checkpoint, network.sha256)
     with progress("outlier queries", len(data.frames)) as tick:
-        after = analyse_outlier(network, data, before, iou=iou, mask_threshold=mask_threshold, top_k=top_k, tick=tick)
+        after = analyse_outlier(
+            network.predict, data, before, iou=iou, mask_threshold=mask_threshold, top_k=top_k, tick=tick
+        )
     path = write_queries(checkpoint, after)
     write_outlier_csv(path.parent, after)
     for q, mean in after.outlier.items():

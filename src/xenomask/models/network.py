@@ -6,20 +6,20 @@ writes them, and `xenomask.json` with the preprocessing, the preset and the trai
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, Float32, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as serialised
-from torch import nn
+from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, PreTrainedConfig
 
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir, sha256
 from xenomask.masks import MaskOutput
 from xenomask.models.preprocess import Preprocess, network_input
@@ -39,14 +39,27 @@ class Network:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @torch.inference_mode()
-    def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> MaskOutput:
-        """Looks at one RGB photo of any size."""
-        x, input_size = network_input(self.preprocess, image)
+    def __call__(self, x: Float[Tensor, "b 3 ph pw"]) -> tuple[Float32[Tensor, "b q n"], Float32[Tensor, "b q h w"]]:
+        """(class logits, mask logits) of a batch that is normalised, and padded if need be, already."""
         device = next(self.module.parameters()).device
-        out = self.module(pixel_values=x.to(device, memory_format=torch.channels_last))
+        out = self.module(pixel_values=x.to(device, torch.float32, memory_format=torch.channels_last))
+        return out.class_queries_logits.float(), out.masks_queries_logits.float()
+
+    def predict(
+        self, image: UInt8[np.ndarray, "H W 3"], size_policy: Literal["stored", "native"] = "stored"
+    ) -> MaskOutput:
+        """Looks at one RGB photo of any size, resized as the checkpoint says ("stored") or not at all ("native").
+
+        Either way it is normalised and then padded, right and bottom, to the checkpoint's divisor.
+        """
+        if size_policy not in ("stored", "native"):
+            raise unknown("size policy", size_policy, ("stored", "native"))
+        policy = replace(self.preprocess, policy="none") if size_policy == "native" else self.preprocess
+        x, input_size = network_input(policy, image)
+        class_logits, mask_logits = self(x)
         return MaskOutput(
-            class_logits=out.class_queries_logits[0].float(),
-            mask_logits=out.masks_queries_logits[0].float(),
+            class_logits=class_logits[0],
+            mask_logits=mask_logits[0],
             padded_size=(x.shape[2], x.shape[3]),
             input_size=input_size,
             image_size=(image.shape[0], image.shape[1]),

@@ -51,5 +51,5 @@ def cache_outputs(detector: Detector, data: Dataset, folder: Path, *, tick: Tick
         for frame in data.frames:
             path = own / f"{frame.id}{ENDING}"
             if not path.is_file():
-                write_output(path, member.network(data.sample(frame).image))
+                write_output(path, member.network.predict(data.sample(frame).image))
             tick()

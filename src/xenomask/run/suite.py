@@ -118,7 +118,7 @@ def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, Score
     networks = {m.network.sha256: m for w in ways for m in w.detector.members}
     found = {}
     for sha, first in networks.items():
-        output = first.network(image)
+        output = first.network.predict(image)
         for held_out in (False, True):
             wanted = {_key(m, held_out): m for w in ways if w.held_out == held_out for m in w.detector.members
                       if m.network.sha256 == sha}  # fmt: skip

@@ -66,7 +66,7 @@ def validate(network: Network, data: Dataset) -> float:
     matrices = []
     for frame in data.frames:
         sample = data.sample(frame)
-        out = network(sample.image)
+        out = network.predict(sample.image)
         predicted = semantic(class_probabilities(out), soft_masks(out)).argmax(0).cpu().numpy()
         matrices.append(confusion(sample.label, predicted, network.config.num_labels))  # pyright: ignore
     return miou(sum(matrices[1:], matrices[0]))
