@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     DetrConfig,
+    EomtConfig,
+    EomtForUniversalSegmentation,
     MaskFormerConfig,
     MaskFormerForInstanceSegmentation,
     OneFormerConfig,
@@ -18,7 +20,7 @@ from transformers import (
 
 from xenomask.errors import XenomaskError
 from xenomask.models import build, load
-from xenomask.models.hf import read_preprocess
+from xenomask.models.hf import read_preprocess, window_starts
 
 STAGES: dict[str, Any] = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
 
@@ -98,6 +100,39 @@ def test_load__oneformer_says_its_task_by_the_folders_tokenizer(x, tmp_path):
     with torch.inference_mode():
         expected = module(pixel_values=x, task_inputs=tokens).class_queries_logits
     assert torch.allclose(logits(network.module, x)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (32, 64), (32, 56), (80, 32)])
+def test_load__eomt_looks_through_windows(shape, tmp_path):
+    sizes: dict[str, Any] = dict(
+        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8, num_blocks=1,
+        num_queries=5, num_register_tokens=1, num_upscale_blocks=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    module = EomtForUniversalSegmentation(EomtConfig(**sizes)).eval()
+    module.save_pretrained(tmp_path)
+    network = load(tmp_path)
+    x = torch.randn(2, 3, *shape)
+    class_logits, mask_logits = network(x)
+    long, along = max(shape), -1 if shape[1] >= shape[0] else -2
+    starts = window_starts(long, 32, 8)
+    assert class_logits.shape[:2] == (2, 5 * len(starts)) and starts[0] == 0 and starts[-1] == long - 32
+    owned = torch.zeros(mask_logits.shape[-2:])
+    for i, start in enumerate(starts):
+        with torch.inference_mode():
+            own = module(pixel_values=x.narrow(along, start, 32))
+        mask, stride = own.masks_queries_logits, 32 // own.masks_queries_logits.shape[-1]
+        q = slice(5 * i, 5 * i + 5)
+        assert torch.allclose(class_logits[:, q], own.class_queries_logits, atol=1e-5)
+        part = mask_logits[:, q].narrow(along, start // stride, mask.shape[-1])
+        here = part > -30
+        assert torch.allclose(part[here], mask[here], atol=1e-5)
+        owned += (mask_logits[0, 5 * i] > -30).float()
+    assert (owned == 1).all()  # each pixel belongs to one window
+    seen = network.predict(np.zeros((60, 99, 3), np.uint8))
+    assert (seen.input_size, seen.padded_size) == ((32, 53), (32, 56))
+    with pytest.raises(XenomaskError, match="shortest edge 32, padded to multiples of 8; this one is 50x32"):
+        network(torch.zeros(1, 3, 32, 50))
 
 
 def test_load__refuses_by_name(mask2former, tmp_path):

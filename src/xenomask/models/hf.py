@@ -1,10 +1,12 @@
-"""Hugging Face folder -> Network: Mask2Former, MaskFormer and OneFormer, their keys of transformers 4 or 5."""
+"""Hugging Face folder -> Network: Mask2Former, MaskFormer, OneFormer, EoMT; their keys of transformers 4 or 5."""
 
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
+    EomtDinov3ForUniversalSegmentation,
+    EomtForUniversalSegmentation,
     Mask2FormerForUniversalSegmentation,
     MaskFormerForInstanceSegmentation,
     OneFormerForUniversalSegmentation,
@@ -33,9 +37,13 @@ CLASSES: dict[str, Any] = {
     "mask2former": Mask2FormerForUniversalSegmentation,
     "maskformer": MaskFormerForInstanceSegmentation,
     "oneformer": OneFormerForUniversalSegmentation,
+    "eomt": EomtForUniversalSegmentation,
+    "eomt_dinov3": EomtDinov3ForUniversalSegmentation,
 }
+WINDOWED = ("eomt", "eomt_dinov3")
 PER_PIXEL = ("segformer", "upernet", "dpt", "beit", "data2vec-vision", "mobilevit", "mobilenet_v2", "mobilenet_v1")
 TASK = "the task is semantic"
+EMPTY = -30.0  # a mask logit whose sigmoid is 1e-13
 
 
 class WithTask(nn.Module):
@@ -50,6 +58,76 @@ class WithTask(nn.Module):
         """The wrapped network's outputs for the stored task."""
         tokens = self.get_buffer("task_inputs").expand(len(pixel_values), -1)
         return self.module(pixel_values=pixel_values, task_inputs=tokens)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the other networks' outputs are read for."""
+
+    class_queries_logits: torch.Tensor
+    masks_queries_logits: torch.Tensor
+
+
+class WithWindows(nn.Module):
+    """An EoMT, whose position table fits one square size, on photos of that shortest edge: one look a window.
+
+    The queries of all windows stand side by side, Q for each, in the order of the windows along the longer edge; a mask
+    is empty outside its window.
+    """
+
+    # NOTE: the authors average the class maps of overlapping windows, which queries have no part in; here each pixel
+    # belongs to the window whose middle is nearest, so that no pixel is claimed twice.
+
+    def __init__(self, module: nn.Module, size: int, patch: int):
+        super().__init__()
+        self.module, self.size, self.patch = module, size, patch
+
+    def forward(self, pixel_values: torch.Tensor) -> Outputs:
+        """(B, windows x Q, N) class logits and (B, windows x Q, h, w) mask logits of a (B, 3, H, W) batch."""
+        H, W = pixel_values.shape[-2:]
+        if min(H, W) != self.size or max(H, W) % self.patch:
+            raise XenomaskError(
+                f"this EoMT looks at photos of shortest edge {self.size}, padded to multiples of {self.patch}; "
+                f"this one is {W}x{H}"
+            )
+        along = -1 if W >= H else -2
+        starts = window_starts(max(H, W), self.size, self.patch)
+        looks = [self.module(pixel_values=pixel_values.narrow(along, s, self.size)) for s in starts]
+        masks = [look.masks_queries_logits for look in looks]
+        stride = self.size // masks[0].shape[-1]
+        borders = window_borders(starts, self.size, max(H, W), stride)
+        placed = []
+        for mask, start, (a, b) in zip(masks, starts, borders, strict=True):
+            shape = list(mask.shape)
+            shape[along] = max(H, W) // stride
+            whole = mask.new_full(shape, EMPTY)
+            first = start // stride
+            whole.narrow(along, a, b - a).copy_(mask.narrow(along, a - first, b - a))
+            placed.append(whole)
+        return Outputs(torch.cat([look.class_queries_logits for look in looks], 1), torch.cat(placed, 1))
+
+
+def window_starts(length: int, size: int, patch: int) -> list[int]:
+    """Where windows of a size begin that cover a length evenly; all are multiples of `patch`, as size and length are.
+
+    >>> window_starts(2048, 1024, 16), window_starts(1824, 1024, 16), window_starts(640, 640, 16)
+    ([0, 1024], [0, 800], [0])
+    """
+    n = -(-length // size)
+    if n == 1:
+        return [0]
+    return [round(i * (length - size) / (n - 1) / patch) * patch for i in range(n)]
+
+
+def window_borders(starts: list[int], size: int, length: int, stride: int) -> list[tuple[int, int]]:
+    """The mask pixels (from, to) that each window owns: up to the middle of its overlaps.
+
+    >>> window_borders([0, 800], 1024, 1824, 4)
+    [(0, 228), (228, 456)]
+    """
+    middles = [(a + size + b) // 2 // stride for a, b in itertools.pairwise(starts)]
+    ends = [0, *middles, length // stride]
+    return list(itertools.pairwise(ends))
 
 
 def load_hf(folder: Path, device: str = "cpu") -> Network:
@@ -69,6 +147,10 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
     if config.model_type == "oneformer":
         module = WithTask(module, _task_tokens(folder, config))
     preprocess, note = read_preprocess(folder)
+    if config.model_type in WINDOWED:
+        module = WithWindows(module, config.image_size, config.patch_size)
+        preprocess = replace(preprocess, size=config.image_size, longest=16 * config.image_size)
+        preprocess = replace(preprocess, divisor=config.patch_size)
     if note:
         log.warning("%s: %s", folder, note)
     facts = {"source": str(folder), "architecture": config.model_type, **({"preprocess_note": note} if note else {})}
