@@ -18,6 +18,7 @@ from transformers import (
     SwinConfig,
 )
 
+from xenomask.detector import Detector, assemble
 from xenomask.errors import XenomaskError
 from xenomask.models import build, load
 from xenomask.models.hf import read_preprocess, window_starts
@@ -128,6 +129,10 @@ def test_load__eomt_looks_through_windows(shape, tmp_path):
         here = part > -30
         assert torch.allclose(part[here], mask[here], atol=1e-5)
         owned += (mask_logits[0, 5 * i] > -30).float()
+    with pytest.raises(XenomaskError, match="use its own folder as it is"):
+        network.save(tmp_path / "again")
+    folder = assemble(tmp_path.parent / f"{tmp_path.name}-detector", "e", [("m", tmp_path)], [1.0], "eam")
+    assert Detector.from_folder(folder).detect(np.zeros((40, 60, 3), np.uint8)).value.shape == (40, 60)
     assert (owned == 1).all()  # each pixel belongs to one window
     seen = network.predict(np.zeros((60, 99, 3), np.uint8))
     assert (seen.input_size, seen.padded_size) == ((32, 53), (32, 56))

@@ -276,6 +276,9 @@ def assemble(
 def _copy_member(checkpoint: Path, target: Path, half: bool) -> None:
     network = load(checkpoint)
     queries = read_queries(checkpoint, network.sha256)
+    if network.config.model_type != "mask2former":  # Hugging Face's folder, its analysis inside
+        shutil.copytree(checkpoint, target)
+        return
     network.save(target, half=half)
     if (checkpoint / FOLDER).is_dir():
         shutil.copytree(checkpoint / FOLDER, target / FOLDER)

@@ -67,7 +67,12 @@ class Network:
         )
 
     def save(self, folder: Path, *, half: bool = False) -> Path:
-        """Writes the checkpoint folder, whole or not at all; `half` stores the weights as float16."""
+        """Writes the checkpoint folder, whole or not at all; `half` stores the weights as float16.
+
+        Raises XenomaskError for other architectures than Mask2Former, whose Hugging Face folders are used as they are.
+        """
+        if self.config.model_type != "mask2former":
+            raise XenomaskError(f"a {self.config.model_type} is not written anew: use its own folder as it is")
         make_dir(folder.parent)
         tensors = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
         if half:

@@ -1,0 +1,231 @@
+"""MMSegmentation's Mask2Former -> Network: `iter_N.pth`, published files, whole `work_dirs/<config>` folders."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+from xenomask.errors import XenomaskError
+from xenomask.files import sha256
+from xenomask.models.convert.architecture import Architecture, check_config, read_architecture, transformers_config
+from xenomask.models.convert.checkpoint import Checkpoint, read_checkpoint
+from xenomask.models.convert.common import Converted
+from xenomask.models.convert.pyconfig import lookup, read_config, read_config_text
+from xenomask.models.convert.rules import (
+    DROPPED,
+    NOT_IN_SOURCE,
+    RULES,
+    Rule,
+    changed,
+    find_rule,
+    new_layout,
+    renamed,
+    source_of,
+)
+from xenomask.models.convert.trainlog import read_miou
+from xenomask.models.network import Network
+from xenomask.models.preprocess import Preprocess
+from xenomask.models.presets import without_warnings
+from xenomask.types import CITYSCAPES_CLASSES
+
+SHOWN = 3  # tensors that an error names
+
+
+def convert_mmseg(path: Path, config: Path | None = None) -> Converted:
+    """Converts a Mask2Former of MMSegmentation with a Swin or a ResNet-50/101.
+
+    `path` is a checkpoint or a run's work folder; the config is the given file, else the one inside the checkpoint,
+    else the folder's, else what the shapes tell and Cityscapes' usual preprocessing. Nothing of the files is executed.
+    Raises XenomaskError that names the tensor, the config's entry or the line that stands in the way.
+    """
+    checkpoint = read_checkpoint(path)
+    told, told_by = _config(checkpoint, path, config)
+    try:
+        tensors, layout = new_layout(checkpoint.tensors)
+        architecture = read_architecture(tensors)
+        check_config(told, architecture)
+        names = class_names(checkpoint.meta, told, architecture.classes)
+        preprocess = read_preprocess(told)
+        rules = RULES[architecture.kind]
+        weights, dropped = convert_tensors(tensors, rules)
+        drop_path = lookup(told, "model.backbone.drop_path_rate", 0.3)
+        network_config, module = build_module(architecture, names, drop_path, weights, tensors)
+    except XenomaskError as e:
+        raise XenomaskError(f"{checkpoint.path}: {e}") from e
+    facts = _facts(checkpoint, architecture, layout, told_by, told, dropped)
+    return Converted(Network(module, network_config, preprocess, facts=facts), dropped)
+
+
+def _config(checkpoint: Checkpoint, path: Path, given: Path | None) -> tuple[Mapping[str, Any], str]:
+    """The config and where it is from; {} where there is none."""
+    if given is not None:
+        return read_config(given), given.name
+    text = checkpoint.meta.get("cfg")
+    if isinstance(text, str) and text.strip():
+        return read_config_text(text, f"inside {checkpoint.path.name}"), "inside the checkpoint"
+    beside = sorted(path.glob("*.py")) if path.is_dir() else []
+    if len(beside) == 1:
+        return read_config(beside[0]), beside[0].name
+    return {}, "none: recognised by shapes, Cityscapes' preprocessing"
+
+
+def class_names(meta: Mapping[str, Any], config: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """The classes that the checkpoint names, else Cityscapes' where there are as many, else "class 0" and so on."""
+    told = lookup(meta, "dataset_meta.classes") or lookup(config, "metainfo.classes")
+    if isinstance(told, list | tuple) and told:
+        if len(told) != count or not all(isinstance(n, str) for n in told):
+            raise XenomaskError(f"its meta names {len(told)} classes, but decode_head.cls_embed.weight has {count}")
+        return tuple(told)
+    return CITYSCAPES_CLASSES if count == len(CITYSCAPES_CLASSES) else tuple(f"class {i}" for i in range(count))
+
+
+def read_preprocess(config: Mapping[str, Any]) -> Preprocess:
+    """How the config prepares a photo at test time; what xenomask cannot do in the same way is refused by name."""
+    pre = "model.data_preprocessor" if lookup(config, "model.data_preprocessor") else "data_preprocessor"
+    if lookup(config, pre) is None:
+        return Preprocess("fit", 1024, 2048)
+    for entry, default, wanted in (("bgr_to_rgb", False, True), ("pad_val", 0, 0), ("test_cfg.size", None, None)):
+        if (found := lookup(config, f"{pre}.{entry}", default)) != wanted:
+            raise XenomaskError(f"the config's {pre}.{entry} = {found!r} is not supported, only {wanted!r}")
+    mean, std = (_three(lookup(config, f"{pre}.{entry}"), f"{pre}.{entry}") for entry in ("mean", "std"))
+    divisor = lookup(config, f"{pre}.test_cfg.size_divisor", 1)
+    if not isinstance(divisor, int) or not 1 <= divisor <= 1024:
+        raise XenomaskError(f"the config's {pre}.test_cfg.size_divisor = {divisor!r} is no number of pixels")
+    policy, size, longest = _resize(config)
+    return Preprocess(policy, size, longest, mean, std, divisor)
+
+
+def _three(value: Any, where: str) -> tuple[float, float, float]:
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(isinstance(v, int | float) for v in value):
+        raise XenomaskError(f"the config's {where} = {value!r} is not three numbers")
+    return float(value[0]), float(value[1]), float(value[2])
+
+
+def _resize(config: Mapping[str, Any]) -> Any:
+    """(policy, size, longest) of the test pipeline."""
+    steps = lookup(config, "test_dataloader.dataset.pipeline") or lookup(config, "test_pipeline")
+    if steps is None:
+        return "fit", 1024, 2048
+    for step in steps if isinstance(steps, list | tuple) else ():
+        scale, kind = lookup(step, "scale"), lookup(step, "type")
+        if kind == "Resize" and lookup(step, "keep_ratio") is True and _is_size(scale):
+            return "fit", min(scale), max(scale)
+        if kind == "ResizeShortestEdge" and isinstance(scale, int) and isinstance(lookup(step, "max_size"), int):
+            return "shortest", scale, lookup(step, "max_size")
+        if isinstance(kind, str) and "Resize" in kind:
+            raise XenomaskError(f"the config's test pipeline has {step!r}; only Resize(scale=(w, h), keep_ratio=True)")
+    return "none", 0, 0
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value)
+
+
+def convert_tensors(tensors: Mapping[str, Tensor], rules: tuple[Rule, ...]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Each tensor under transformers' name, and those left out, with the reason.
+
+    Raises XenomaskError that names tensors which no row of the table is for.
+    """
+    weights: dict[str, Tensor] = {}
+    dropped: dict[str, str] = {}
+    foreign = []
+    for name, tensor in tensors.items():
+        if reason := next((r for pattern, r in DROPPED.items() if renamed(name, pattern, "") is not None), None):
+            dropped[name] = reason
+        elif found := find_rule(name, rules):
+            rule, target = found
+            if (rule.change == "split" and tensor.shape[0] % 3) or (rule.change == "merge" and tensor.shape[-1] % 4):
+                raise XenomaskError(f"tensor {name} has the shape {tuple(tensor.shape)}, which cannot be")
+            weights |= changed(tensor, rule, target)
+        else:
+            foreign.append(name)
+    if foreign:
+        raise XenomaskError(f"{_some(foreign)} unknown to xenomask's table of Mask2Former's tensors")
+    return weights, dropped
+
+
+def build_module(
+    architecture: Architecture,
+    names: tuple[str, ...],
+    drop_path: float,
+    weights: dict[str, Tensor],
+    tensors: Mapping[str, Tensor],
+) -> tuple[Mask2FormerConfig, torch.nn.Module]:
+    """transformers' network with these weights in it; compared by name and shape before memory is taken."""
+    rules = RULES[architecture.kind]
+    try:
+        config = transformers_config(architecture, names, float(drop_path))
+        with torch.device("meta"), without_warnings():
+            own = Mask2FormerForUniversalSegmentation(config).state_dict()
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as e:
+        raise XenomaskError(f"transformers cannot build this architecture: {e}") from e
+    compare(own, weights, tensors, rules)
+    for name in NOT_IN_SOURCE & own.keys():
+        weights[name] = torch.ones(own[name].shape) if name.endswith("weight") else torch.zeros(own[name].shape)
+    with without_warnings():
+        module = Mask2FormerForUniversalSegmentation(config)
+    module.load_state_dict({k: v.to(own[k].dtype) for k, v in weights.items()})
+    return config, module.to(memory_format=torch.channels_last).eval()  # pyright: ignore
+
+
+def compare(
+    own: Mapping[str, Tensor], weights: Mapping[str, Tensor], tensors: Mapping[str, Tensor], rules: tuple[Rule, ...]
+) -> None:
+    """Raises XenomaskError that names MMSegmentation's tensors which are missing, too many or of another shape."""
+    if missing := own.keys() - weights.keys() - NOT_IN_SOURCE:
+        raise XenomaskError(f"{_some({source_of(k, rules) for k in missing})} missing")
+    if extra := weights.keys() - own.keys():
+        raise XenomaskError(f"{_some({source_of(k, rules) for k in extra})} not part of this architecture")
+    wrong = {source_of(k, rules): (k, w) for k, w in weights.items() if w.shape != own[k].shape}
+    if wrong:
+        name, (target, weight) = min(wrong.items())
+        shape = tuple(tensors[name].shape) if name in tensors else tuple(weight.shape)
+        raise XenomaskError(
+            f"{_some(wrong)} of another shape than this architecture's: {name} has {shape}, and would become "
+            f"{tuple(own[target].shape)} in transformers"
+        )
+
+
+def _some(names: Any) -> str:
+    """'tensor a is' or 'tensors a, b, c, ... (7) are'."""
+    names = sorted(names)
+    if len(names) == 1:
+        return f"tensor {names[0]} is"
+    return f"tensors {', '.join(names[:SHOWN])}{f', ... ({len(names)})' if len(names) > SHOWN else ''} are"
+
+
+def _facts(
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    layout: str,
+    told_by: str,
+    config: Mapping[str, Any],
+    dropped: Mapping[str, str],
+) -> dict[str, Any]:
+    """What the model card keeps of where the network is from."""
+    meta = checkpoint.meta
+    iterations = meta.get("iter") if isinstance(meta.get("iter"), int) else None
+    texts = {k: v[:200] for k, v in meta.items() if isinstance(k, str) and isinstance(v, str)}
+    miou = read_miou(checkpoint.path.parent)
+    at = iterations if iterations in miou else max(miou, default=None)
+    return {
+        "converted": {
+            "kind": "mmsegmentation",
+            "file": checkpoint.path.name,
+            "sha256": sha256(checkpoint.path),
+            "backbone": architecture.name,
+            "layout": layout,
+            "config": told_by,
+            "versions": {k: texts[k] for k in ("mmengine_version", "mmseg_version") if k in texts},
+            "experiment": texts.get("experiment_name"),
+            "iterations": iterations,
+            "miou": miou[at] if at is not None else None,  # per cent
+            "miou_at": at,
+            "test_mode": str(lookup(config, "model.test_cfg.mode", "whole")),
+            "tensors": len(checkpoint.tensors),
+            "dropped": {r: [n for n, why in dropped.items() if why == r] for r in dict.fromkeys(dropped.values())},
+        }
+    }
