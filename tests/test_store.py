@@ -261,3 +261,22 @@ def test_ensemble__weights_are_checked():
             ensemble([a, b], weights)
     with pytest.raises(XenomaskError, match="different sizes"):
         ensemble([a, ScoreMap(np.zeros((2, 3), np.float32), "eam")], [0.5, 0.5])
+
+
+def test_store__without_isal_writes_and_reads_the_same_kind_of_file(tmp_path):
+    write_map(tmp_path / "ours.hdf5", ScoreMap(np.eye(300, 200, dtype=np.float32), "eam"))
+    code = f"""
+import sys
+sys.modules["isal"] = None
+import numpy as np
+from pathlib import Path
+from xenomask import store
+from xenomask.types import ScoreMap
+assert store.DEFLATE == "zlib"
+assert (store.read_map(Path({str(tmp_path / "ours.hdf5")!r})) == np.eye(300, 200)).all()
+store.write_map(Path({str(tmp_path / "plain.hdf5")!r}), ScoreMap(np.eye(300, 200, dtype=np.float32), "eam"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(read_map(tmp_path / "plain.hdf5"), np.eye(300, 200))
+    assert map_format(tmp_path / "plain.hdf5") == map_format(tmp_path / "ours.hdf5")

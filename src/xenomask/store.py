@@ -15,11 +15,17 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from isal import isal_zlib
 
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic
 from xenomask.types import ScoreMap, Size
+
+try:
+    from isal import isal_zlib as deflate
+except (
+    ImportError
+):  # a platform without its wheels: the same kind of files, written 3 times slower (DEFLATE says which)
+    import zlib as deflate
 
 ENDING = ".hdf5"
 
@@ -35,11 +41,12 @@ ENDING = ".hdf5"
 # few chunks); two threads get 1.4 to 1.7 times as many frames read or written, with plain h5py no more than one does.
 # libdeflate inflates about a quarter faster still, but its Python package holds the interpreter's lock meanwhile.
 CHUNK_PIXELS = 2**19  # 1 MiB: what HDF5's chunk cache holds by default, so others may read row by row too
-LEVEL = 2
+DEFLATE = deflate.__name__
+LEVEL = 2 if DEFLATE == "isal.isal_zlib" else 1
 LARGEST = 2**28  # pixels; a forged header may claim terabytes
 
 # its stub says Exception where it means the class
-_DAMAGED: type[Exception] = isal_zlib.error  # pyright: ignore[reportAssignmentType]
+_DAMAGED: type[Exception] = deflate.error  # pyright: ignore[reportAssignmentType]
 _HALF_MAX = float(np.finfo(np.float16).max)
 
 
@@ -88,7 +95,7 @@ def _pack(part: np.ndarray, rows: int, level: int) -> bytes:
     bits = part.view(np.uint16).reshape(-1)
     np.bitwise_and(bits, 0xFF, out=planes[0, : bits.size], casting="unsafe")
     np.right_shift(bits, 8, out=planes[1, : bits.size], casting="unsafe")
-    return isal_zlib.compress(planes, level)
+    return deflate.compress(planes.data, level)
 
 
 def read_map(path: Path) -> np.ndarray:
@@ -199,7 +206,7 @@ def _unpack(path: Path, raw: _Raw) -> np.ndarray:
     size = prod(raw.chunk) * raw.dtype.itemsize
     value = np.empty(raw.shape, raw.dtype.newbyteorder("="))
     for (y, x), stream in raw.streams.items():
-        inflater = isal_zlib.decompressobj()
+        inflater = deflate.decompressobj()
         try:
             data = inflater.decompress(stream, size + 1)
         except _DAMAGED as e:
