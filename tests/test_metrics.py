@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +161,11 @@ def test_check_frames__names_the_missing_and_the_extra():
         check_frames({"a", "b"}, {"a", "b"}, {"a"}, Path("maps"))
     with pytest.raises(XenomaskError, match="1 maps that belong to no frame .* the first is c"):
         check_frames({"a"}, {"a", "b"}, {"a", "b", "c"}, Path("maps"))
+
+
+def test_kernels__compile_where_nothing_can_be_cached():
+    code = "import numpy as np; from xenomask.metrics import count; print(count(np.ones((1, 2), np.float16), " \
+           "np.array([[0, 1]], np.uint8)).positive)"  # fmt: skip
+    environment = {**os.environ, "NUMBA_CACHE_DIR": "/proc/nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout.strip()) == (0, "[1]"), done.stderr

@@ -1,23 +1,35 @@
 """The loops that NumPy has no fast form for, compiled by numba; their plain twins are in tests/naive.py.
 
 They run on one thread and release the interpreter's lock: whoever has several frames and cores calls them from
-several threads. Compiled code is cached beside this file, or in the user's cache folder.
+several threads. Compiled code is cached beside this file, or in the user's cache folder; where neither can be written
+to, it is compiled anew in each process (1 s).
 """
 
-from typing import no_type_check
+from collections.abc import Callable
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
 
 
+def _compiled(**options: Any) -> Callable:
+    def compiled(f: Callable) -> Callable:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(f)
+        except RuntimeError:  # no folder to cache in
+            return numba.njit(nogil=True, **options)(f)
+
+    return compiled
+
+
 # no_type_check: jaxtyping's test hook would otherwise wrap what numba is to compile.
-@numba.njit(nogil=True, cache=True)
+@_compiled()
 @no_type_check
 def histogram(bits, label, kind, out):
     """Adds one to out[kind[label], bits] for every pixel of the flat uint16 `bits` and uint8 `label`.
 
     `kind` is uint8 (256,), `out` uint32 (n, 65536): 1 to 1.3 ns a pixel, where np.bincount of the selected
-    pixels takes 24.
+    pixels and their keys take 12.
     """
     # NOTE: two and four histograms in turn (against waiting for a counter just written) were slower except
     # on constant maps: docs/log.md, 2026-11-23.
@@ -27,7 +39,7 @@ def histogram(bits, label, kind, out):
 
 
 # error_model: a resample may have drawn no anomaly; its numbers become nan instead of an exception.
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@_compiled(error_model="numpy")
 @no_type_check
 def advance(tp, fp, P, N, state):
     """Walks along one block of every resample's curve; see `resampling.curve_numbers`.
