@@ -28,6 +28,7 @@ TrackOption = Annotated[str | None, typer.Option("--track", help="anomaly or obs
                                                  "the data set's")]  # fmt: skip
 ResamplesOption = Annotated[int, typer.Option("--resamples", min=0, help="of the bootstrap over frames; 0: none")]
 SeedOption = Annotated[int, typer.Option("--seed", help="of the bootstrap")]
+COLUMNS = ("exact", "official")
 ROWS = ("aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold")
 NAMES = {
     "aupr_sum": "AUPR-sum", "aupr_trapz": "AUPR-trapz", "auroc": "AUROC", "fpr95": "FPR95", "best_f1": "best F1",
@@ -46,7 +47,7 @@ def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
 def _print_result(result, title: str, resamples: int) -> None:
     table = Table("number", "exact", "official", title=title, title_justify="left")
     for key in ROWS:
-        cells = [_with_interval(result.numbers[c][key], result.intervals.get(c, {}).get(key)) for c in ROWS_OF]
+        cells = [_with_interval(result.numbers[c][key], result.intervals.get(c, {}).get(key)) for c in COLUMNS]
         table.add_row(NAMES[key], *cells)
     out_console.print(table)
     exact = result.numbers["exact"]
@@ -71,9 +72,6 @@ def _print_result(result, title: str, resamples: int) -> None:
         )
     for line in result.warnings:
         err_console.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-
-ROWS_OF = ("exact", "official")
 
 
 @app.command()
