@@ -93,9 +93,9 @@ class Detector:
             )
         return self.calibration.fit(score_map.value).astype(np.float32)
 
-    def with_score(self, name: str) -> "Detector":
-        """The same networks read by another score; thresholds and calibration of the old one are dropped."""
-        score = get_score(name)
+    def with_score(self, score: str | Score) -> "Detector":
+        """The same networks read by another score (or its name); thresholds and calibration of the old are dropped."""
+        score = get_score(score) if isinstance(score, str) else score
         members = tuple(replace(m, score=score) for m in self.members)
         return replace(self, members=members, thresholds={}, calibration=None)
 

@@ -2,12 +2,15 @@
 
 import errno
 import hashlib
+import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from xenomask.errors import XenomaskError
 
@@ -56,6 +59,25 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def finite(x: Any) -> Any:
+    """What JSON can hold: NaN and infinity become None, tuples lists.
+
+    >>> finite({"a": (1.0, float("nan"))})
+    {'a': [1.0, None]}
+    """
+    if isinstance(x, Mapping):
+        return {str(k): finite(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [finite(v) for v in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def write_numbers(path: Path, numbers: Any) -> None:
+    """Writes JSON whole or not at all; numbers that do not exist become null."""
+    with atomic(path) as part:
+        part.write_text(json.dumps(finite(numbers), indent=1, allow_nan=False) + "\n")
 
 
 def sha256(path: Path) -> str:

@@ -57,11 +57,11 @@ def benchmark(
 
     Example: xenomask benchmark --suite smiyc-val --root data/smiyc --detector nano --scores own,max_logit
     """
-    from xenomask.files import atomic, make_dir
+    from xenomask.files import make_dir
     from xenomask.run.evaluation import track_of
     from xenomask.run.suite import SUITES
     from xenomask.run.suite import benchmark as run_benchmark
-    from xenomask.run.tables import latex, markdown, table_csv, table_json
+    from xenomask.run.tables import markdown, table_json, write_tables
     from xenomask.scores import SCORES, get_score
 
     if (suite is None) == (dataset is None):
@@ -85,13 +85,9 @@ def benchmark(
             found, chosen, [(d, track_of(d.name, None)) for d in data], out, members=members, resamples=resamples,
             seed=seed, tick=tick,
         )  # fmt: skip
-    text = {"md": markdown(entries), "csv": table_csv(entries), "tex": latex(entries)}
-    for ending, content in text.items():
-        with atomic(out / f"table.{ending}") as part:
-            part.write_text(content)
-    write_json(out / "table.json", table_json(entries))
+    write_tables(entries, out)
     write_json(json_file, table_json(entries))
-    print(text["md"])
+    print(markdown(entries))
     for e in entries:
         for line in e.result.warnings:
             err_console.print(f"warning: {e.dataset}, {e.method.folder}: {line}", style="yellow", soft_wrap=True)

@@ -1,8 +1,6 @@
 """What every command shares: option types, progress, tables, opening what the user named."""
 
-import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,15 +74,6 @@ def load_dataset(name: str, root: Path, split: str = "val", resize: str | None =
     return open_dataset(name, root, split=split, resize=parse_size(resize), coding=coding)
 
 
-def _plain(x: Any) -> Any:
-    """What JSON can hold: NaN and infinity become null."""
-    if isinstance(x, Mapping):
-        return {str(k): _plain(v) for k, v in x.items()}
-    if isinstance(x, list | tuple):
-        return [_plain(v) for v in x]
-    return None if isinstance(x, float) and not math.isfinite(x) else x
-
-
 def check_json(path: Path | None) -> None:
     """Raises XenomaskError where --json cannot be written, before the work is done for nothing."""
     from xenomask.files import make_dir
@@ -95,12 +84,11 @@ def check_json(path: Path | None) -> None:
 
 def write_json(path: Path | None, numbers: Any) -> None:
     """Writes numbers whole or not at all; numbers that do not exist (nan) become null."""
-    from xenomask.files import atomic, make_dir
+    from xenomask.files import make_dir, write_numbers
 
     if path is not None:
         make_dir(path.parent)
-        with atomic(path) as part:
-            part.write_text(json.dumps(_plain(numbers), indent=1, allow_nan=False) + "\n")
+        write_numbers(path, numbers)
 
 
 def print_numbers(title: str, numbers: dict[str, float]) -> None:

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from jaxtyping import Float16, Float64, UInt8
 
-from xenomask.errors import XenomaskError
 from xenomask.metrics import official
 from xenomask.metrics.counters import FrameCounters, count, pool, values
 from xenomask.metrics.curves import Curve, curve, numbers
@@ -200,6 +199,4 @@ def all_conventions(
     found = {name: c.numbers(frames) for name, c in CONVENTIONS.items()}
     if resized is not None:
         found[RESIZED.name] = RESIZED.numbers(resized)
-    if not found:
-        raise XenomaskError("no frame")
     return found

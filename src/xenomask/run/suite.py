@@ -66,7 +66,7 @@ def methods(detector: Detector, scores: Sequence[Score | None], dataset: str, me
     """
     found: list[Method] = []
     for score in scores:
-        whole = detector if score is None else _read_by(detector, score)
+        whole = detector if score is None else detector.with_score(score)
         alone = {m.name: whole.only(m.name) for m in detector.members}
         if len(alone) == 1:
             ways = alone
@@ -81,11 +81,6 @@ def methods(detector: Detector, scores: Sequence[Score | None], dataset: str, me
                 kinds = [f"of {', '.join(sorted(chosen_where(own))) or 'none'}"]
             found += [Method(own, own.score_name, networks, k) for k in kinds]
     return found
-
-
-def _read_by(detector: Detector, score: Score) -> Detector:
-    members = tuple(replace(m, score=score) for m in detector.members)
-    return replace(detector, members=members, thresholds={})
 
 
 def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tick = nothing) -> None:

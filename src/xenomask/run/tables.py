@@ -3,8 +3,10 @@
 import csv
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from xenomask.files import atomic, write_numbers
 from xenomask.run.published import PUBLISHED
 from xenomask.run.suite import Entry
 
@@ -84,6 +86,14 @@ def latex(entries: Sequence[Entry]) -> str:
     published = [f"% published: {d}, {p['method']}: {p['aupr']:.4f} / {_or_dash(p['fpr95'])} ({p['source']})"
                  for d, p in _published(entries)]  # fmt: skip
     return "\n".join([*lines, *published]) + "\n"
+
+
+def write_tables(entries: Sequence[Entry], folder: Path) -> None:
+    """Writes table.md, .csv, .tex and .json, each whole or not at all."""
+    for ending, text in (("md", markdown(entries)), ("csv", table_csv(entries)), ("tex", latex(entries))):
+        with atomic(folder / f"table.{ending}") as part:
+            part.write_text(text)
+    write_numbers(folder / "table.json", table_json(entries))
 
 
 def table_csv(entries: Sequence[Entry]) -> str:

@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
+from xenomask.files import finite
 from xenomask.metrics import calibration, count, curve, pool
 from xenomask.metrics.calibration import Calibration, Fit, Reliability, get_fit
 from xenomask.metrics.components import TRACKS
@@ -225,7 +224,7 @@ def store_choice(maker: Maker, name: str, choice: Choice, seen: Seen) -> Mapping
         }  # fmt: skip
         if choice.loss == "components":
             origin["conformal"] |= {"cover": seen.cover, "smallest_component": TRACKS[seen.track].true}
-    return store_threshold(maker.folder, name, boundary(choice.point.threshold), _finite(origin))
+    return store_threshold(maker.folder, name, boundary(choice.point.threshold), finite(origin))
 
 
 def store_fit(maker: Maker, found: Calibrated, seen: Seen) -> Mapping[str, Any] | None:
@@ -236,11 +235,4 @@ def store_fit(maker: Maker, found: Calibrated, seen: Seen) -> Mapping[str, Any] 
     sides = {"raw": found.raw, "in_sample": found.in_sample, "held_out": found.held_out}
     numbers = {k: {"ece": r.ece, "brier": r.brier} for k, r in sides.items() if r}
     origin = {**_origin(maker, seen), "prevalence": found.in_sample.prevalence, "folds": found.folds, **numbers}
-    return store_calibration(maker.folder, Calibration(found.fit, _finite(origin)))
-
-
-def _finite(x: Any) -> Any:
-    """What JSON can hold: numbers that do not exist become null."""
-    if isinstance(x, dict):
-        return {k: _finite(v) for k, v in x.items()}
-    return None if isinstance(x, float) and not np.isfinite(x) else x
+    return store_calibration(maker.folder, Calibration(found.fit, finite(origin)))
