@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from xenomask.datasets import Dataset, open_dataset
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir
-from xenomask.masks import class_probabilities, semantic, soft_masks
+from xenomask.masks import class_probabilities, semantic, soft_masks, with_queries
 from xenomask.metrics.segmentation import confusion, miou
 from xenomask.models import Network, build
 from xenomask.train.batches import Batch, Batches, batches_from, step_seed
@@ -66,7 +66,7 @@ def validate(network: Network, data: Dataset) -> float:
     matrices = []
     for frame in data.frames:
         sample = data.sample(frame)
-        out = network.predict(sample.image)
+        out = with_queries(network.predict(sample.image))
         predicted = semantic(class_probabilities(out), soft_masks(out)).argmax(0).cpu().numpy()
         matrices.append(confusion(sample.label, predicted, network.config.num_labels))  # pyright: ignore
     return miou(sum(matrices[1:], matrices[0]))
