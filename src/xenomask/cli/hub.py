@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from xenomask.cli.common import out_console
+from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
 app = typer.Typer()
@@ -28,7 +28,10 @@ def asking_hub() -> Iterator[None]:
     # single call. So the constant is turned for the length of an explicit request and turned back: what loads networks
     # afterwards is offline again. A Python user of the library has no such default, and nothing is turned for them.
     from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars
 
+    if not err_console.is_terminal:  # as everywhere: bars are for people
+        disable_progress_bars()
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = USER_OFFLINE
     try:
