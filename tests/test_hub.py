@@ -14,7 +14,9 @@ from huggingface_hub.utils import close_session
 from PIL import Image
 
 from fakehub import COMMIT, FakeHub, serve
+from test_cli import fails, run
 from xenomask import hub, load_model
+from xenomask.cli import hub as cli_hub
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import SHIPPED, Detector, describe_folder, fingerprint, write_card
 from xenomask.errors import XenomaskError
@@ -238,6 +240,9 @@ def test_card__numbers_of_evaluate_and_only_those(tiny_detector, tmp_path):
         write_card(folder, {"loss": 1})
     with pytest.raises(XenomaskError, match="shipped detector"):
         write_card(SHIPPED / "nano")
+    (folder / "a/xenomask.json").write_text("{")
+    with pytest.raises(XenomaskError, match="xenomask.json is damaged"):
+        write_card(folder)
 
 
 def test_push__weights_json_and_a_card_and_nothing_else(fake, tiny_detector, tmp_path):
@@ -281,42 +286,61 @@ def test_push__what_is_refused(fake, tiny_detector, tmp_path, monkeypatch):
     assert fake.committed == {}
 
 
-def run(fake: FakeHub, tmp_path: Path, *arguments, **environment) -> subprocess.CompletedProcess:
-    """`xenomask ...` in a process of its own, which meets the fake Hub as it would the real one."""
-    drop = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "XENOMASK_HOME")
-    kept = {k: v for k, v in os.environ.items() if k not in drop}
-    own = {"HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf"), "XENOMASK_HOME": str(tmp_path / "xm")}
-    command = [sys.executable, "-m", "xenomask.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**kept, **own, **environment}, timeout=300)
+@pytest.fixture
+def as_cli(fake, monkeypatch, tmp_path):
+    """The state in which main() leaves huggingface_hub where the user has said nothing: offline."""
+    point_at(monkeypatch, fake.url, tmp_path / "cache", offline=True)
+    monkeypatch.setattr(cli_hub, "USER_OFFLINE", False)
+    return fake
 
 
-def test_cli__goes_online_on_request_alone(fake, tiny_detector, tmp_path):
+def test_cli__goes_online_on_request_alone(as_cli, tiny_detector, tmp_path, capsys, monkeypatch):
     photo = tmp_path / "p.png"
     Image.fromarray(IMAGE).save(photo)
     detect = ("detect", photo, "--out", tmp_path / "out", "--device", "cpu", "--detector")
-    done = run(fake, tmp_path, *detect, tiny_detector)
-    assert (done.returncode, fake.requests) == (0, []), done.stderr
-    done = run(fake, tmp_path, *detect, "hf:me/pair", HF_HUB_OFFLINE="1")  # the user's own word
-    assert done.returncode == 2 and fake.requests == []
-    error = done.stderr.splitlines()[-1]
-    assert error.startswith("error: me/pair is not on this machine") and "Traceback" not in done.stderr
-    done = run(fake, tmp_path, *detect, "hf:me/pair", "--score", "eam")
-    assert done.returncode == 0 and "score eam" in done.stdout, done.stderr
-    assert any("/resolve/" in r for r in fake.requests)
-    before = len(fake.requests)
-    done = run(fake, tmp_path, *detect, "hf:me/pair", HF_HUB_OFFLINE="1")
-    assert done.returncode == 0 and len(fake.requests) == before, done.stderr
+    code, _, err = run(capsys, *detect, tiny_detector)
+    assert (code, as_cli.requests) == (0, []), err
+    monkeypatch.setattr(cli_hub, "USER_OFFLINE", True)
+    error = fails(capsys, *detect, "hf:me/pair")
+    assert error.startswith("error: me/pair is not on this machine") and as_cli.requests == []
+    monkeypatch.setattr(cli_hub, "USER_OFFLINE", False)
+    code, out, err = run(capsys, *detect, "hf:me/pair", "--score", "eam")
+    assert code == 0 and "score eam" in out, err
+    assert any("/resolve/" in r for r in as_cli.requests) and constants.HF_HUB_OFFLINE
+    assert "no repository no/such" in fails(capsys, *detect, "hf:no/such") and constants.HF_HUB_OFFLINE
 
 
-def test_cli__push_writes_the_card_it_uploads(fake, tiny_detector, tmp_path):
+def test_cli__push_writes_the_card_it_uploads(as_cli, tiny_detector, tmp_path, capsys, monkeypatch):
     folder = shutil.copytree(tiny_detector, tmp_path / "d")
     numbers = tmp_path / "n.json"
     numbers.write_text(json.dumps({"exact": {"aupr_sum": 0.25}, "frames": 10}))
-    done = run(fake, tmp_path, "push", folder, "me/mine", "--numbers", numbers, HF_TOKEN="hf_good")
-    assert done.returncode == 0 and f"shared as {fake.url}/me/mine" in done.stdout, done.stderr
-    assert b"| exact | aupr_sum | 0.25 |" in fake.committed["README.md"]
-    done = run(fake, tmp_path, "push", folder, "me/mine", "--numbers", numbers, HF_TOKEN="hf_good")
-    assert done.returncode == 2 and "is there already and would not show" in done.stderr
+    push = ("push", folder, "me/mine", "--numbers", numbers)
+    (tmp_path / "broken.json").write_text("{")
+    assert "cannot be read as the numbers" in fails(capsys, *push[:-1], tmp_path / "broken.json")
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    code, out, err = run(capsys, *push)
+    assert code == 0 and f"shared as {as_cli.url}/me/mine" in out, err
+    assert b"| exact | aupr_sum | 0.25 |" in as_cli.committed["README.md"]
+    assert "is there already and would not show" in fails(capsys, *push)
+
+
+@pytest.mark.slow
+def test_cli__in_a_process_of_its_own_by_the_environment_alone(fake, tiny_detector, tmp_path):
+    """Fetch, then the same with the user's HF_HUB_OFFLINE=1: as the user meets it, from import to exit."""
+    photo = tmp_path / "p.png"
+    Image.fromarray(IMAGE).save(photo)
+    drop = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "XENOMASK_HOME")
+    kept = {k: v for k, v in os.environ.items() if k not in drop}
+    environment = {**kept, "HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-m", "xenomask.cli", "detect", str(photo), "--out", str(tmp_path / "out")]
+    command += ["--detector", "hf:me/pair", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    before = len(fake.requests)
+    assert any("/resolve/" in r for r in fake.requests)
+    environment["HF_HUB_OFFLINE"] = "1"
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert (done.returncode, len(fake.requests)) == (0, before), done.stderr
 
 
 def test_queries__an_unpublished_iou_is_null_in_the_file(tmp_path):

@@ -59,14 +59,22 @@ def save_member(
 
 
 def stored_facts(detector: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What a detector folder says of each member's network: its facts, and the data of its query analyses."""
+    """What a detector folder says of each member's network: its facts, and the data of its query analyses.
+
+    Raises XenomaskError for a damaged file.
+    """
     facts = {}
     for row in rows:
         folder = detector / plain(row["name"])
-        card, queries = folder / CARD, folder / FOLDER / FILE
-        own = json.loads(card.read_text()) if card.is_file() else {}
-        own.pop("preprocess", None)
-        facts[row["name"]] = {**own, **row.get("facts", {})}
-        if queries.is_file():
-            facts[row["name"]]["queries"] = json.loads(queries.read_text()).get("origin", {})
+        card, queries = (_table(folder / name) for name in (CARD, f"{FOLDER}/{FILE}"))
+        own = {k: v for k, v in card.items() if k != "preprocess"}
+        facts[row["name"]] = {**own, **row.get("facts", {}), **({"queries": queries["origin"]} if queries else {})}
     return facts
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """A JSON table; an empty one where there is no file."""
+    try:
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    except (ValueError, TypeError) as e:
+        raise XenomaskError(f"{path} is damaged: {e}") from e

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
@@ -59,7 +59,7 @@ def detectors() -> None:
     from xenomask.hub import on_machine
     from xenomask.known import KNOWN
 
-    table = Table("detector", "what it is", "score", "here", "terms", show_lines=True)
+    table = Table(Column("detector", no_wrap=True), "what it is", "score", "here", "terms", show_lines=True)
     shipped = Path(__file__).parents[1] / "detectors"
     for path in sorted(shipped.glob("*/detector.json")):
         what = "two small Mask2Formers, half and half; for trying everything with"
