@@ -32,7 +32,6 @@ def point_at(monkeypatch, url: str, cache: Path, offline: bool = False) -> None:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
-    monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(cache / "no.json"), raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "no-token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     close_session()
@@ -50,8 +49,8 @@ def fake(monkeypatch, tmp_path, tiny_detector, tiny_checkpoint):
 
 
 def asked(own: FakeHub) -> list[str]:
-    """The requests but huggingface_hub's own about itself."""
-    return [r for r in own.requests if "agent-harnesses" not in r]
+    """The requests about repositories; huggingface_hub has some about itself."""
+    return [r for r in own.requests if " /api/models/" in r or "/resolve/" in r]
 
 
 @pytest.fixture(scope="session")
