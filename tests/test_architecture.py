@@ -8,9 +8,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
 LEVELS = [
     {"errors"},
-    {"files", "types"},
-    {"masks"},
+    {"files", "types", "known"},
+    {"masks", "card"},
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
+    {"hub", "saving"},
     {"detector"},
     {"run", "train", "cluster", "submission"},
     {"app", "cli"},

@@ -11,7 +11,9 @@ RUNTIMES = ("torch",)
 
 
 def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str = "cpu") -> "Network":
-    """A network from a checkpoint folder, a Hugging Face folder, or the name of a shipped one ("nano-s", "nano-l").
+    """A network from a checkpoint folder, a Hugging Face folder, a shipped one's name ("nano-s", "nano-l"), or the Hub.
+
+    The Hub is asked for "org/name@revision" (or "hf:org/name") and for a known network's name, `xenomask detectors`.
 
     Called with a normalised batch (B, 3, H, W) it gives class logits (B, Q, N) and mask logits (B, Q, h, w); its
     `predict(image)` takes an RGB uint8 photo and gives a MaskOutput. A per-pixel network (SegFormer, UPerNet) has
@@ -22,6 +24,7 @@ def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str =
     >>> network.facts["preset"]
     'nano-s'
     """
+    from xenomask import hub
     from xenomask.errors import unknown
     from xenomask.models.network import load
 
@@ -29,6 +32,10 @@ def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str =
         raise unknown("runtime", runtime, RUNTIMES)
     shipped = {p.parent.name: p.parent for p in Path(__file__).parent.glob("detectors/*/*/config.json")}
     folder = Path(folder_or_name)
+    name = str(folder_or_name)
+    # "checkpoints/nanoo" beside a folder "checkpoints" is a misspelt path and asks nobody
+    if hub.is_remote(name) or (hub.NAME.fullmatch(name) and not folder.is_dir() and not folder.parent.is_dir()):
+        return hub.fetch_network(name, device)
     if not folder.is_dir() and str(folder_or_name) not in shipped:
         raise unknown("checkpoint folder", str(folder_or_name), shipped)
     return load(folder if folder.is_dir() else shipped[str(folder_or_name)], device)

@@ -6,7 +6,9 @@ detector.json            members with score, options and weight; thresholds; cal
 
 import hashlib
 import json
+import math
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,20 +17,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from xenomask import hub
+from xenomask.card import model_card
 from xenomask.ensemble import check_weights, ensemble
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir, sha256
+from xenomask.known import KNOWN
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import Network, load
 from xenomask.models.network import WEIGHTS, is_per_pixel
 from xenomask.queries import read_queries, without_frame, write_queries
 from xenomask.queries.analysis import FOLDER
+from xenomask.saving import plain, save_member, stored_facts
 from xenomask.scores import Score, get_score, score_all
 from xenomask.types import QuerySet, ScoreMap
 
 FILE = "detector.json"
 SHIPPED = Path(__file__).parent / "detectors"
+CARD = "README.md"
 DEFAULT = "nano"
+# How a network of the Hub that brings no score is read: RbA needs no query sets (see known.py).
+HUB_SCORE = "rba"
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,81 @@ class Detector:
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
 
+    @staticmethod
+    def from_hub(name: str, device: str = "cpu", token: str | None = None) -> "Detector":
+        """A known detector ("maskomaly-paper") or a Hub repository's ("org/name@revision"), downloaded if need be.
+
+        A repository holds a detector folder, or a network, which then is the one member, read by RbA: that score needs
+        no query sets. Raises XenomaskError as `hub.fetch` and `from_folder` do.
+        """
+        return from_fetched(hub.fetch(name, token), device)
+
+    def save(self, folder: str | Path, numbers: Mapping[str, Any] | None = None) -> Path:
+        """Writes the detector as a folder, with a model card that shows `numbers` (of `xenomask evaluate --json`).
+
+        Weights that are exactly float16 numbers are stored so. Raises XenomaskError for a folder of something else, a
+        shipped detector, and members whose own folder is gone.
+        """
+        folder = Path(folder)
+        check_own(folder)
+        if folder.exists() and not (folder / FILE).is_file():
+            raise XenomaskError(f"{folder} exists and is no detector folder; choose another one")
+        make_dir(folder.parent)
+        with atomic(folder) as part:
+            part.mkdir()
+            rows = [save_member(part, m.name, m.network, m.queries, m.score, m.weight) for m in self.members]
+            table: dict[str, Any] = {"name": self.name, "members": rows, "thresholds": dict(self.thresholds)}
+            _write_table(part, table)
+            if self.calibration is not None:
+                origin = dict(self.calibration.origin)
+                if origin.get("fingerprint") == fingerprint(self.describe()):  # the same numbers in another file
+                    origin["fingerprint"] = fingerprint(describe_folder(part))
+                _write_table(part, {**table, "calibration": replace(self.calibration, origin=origin).table()})
+            write_card(part, numbers)
+        return folder
+
+    def push_to_hub(
+        self, name: str, token: str | None = None, private: bool = False, numbers: Mapping[str, Any] | None = None
+    ) -> str:
+        """Saves the detector and uploads it into the Hub repository `name`; returns the repository's address.
+
+        Raises XenomaskError as `save` and `hub.upload` do.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            return hub.upload(self.save(Path(scratch) / "detector", numbers), name, token, private)
+
+
+def from_fetched(found: hub.Fetched, device: str = "cpu") -> Detector:
+    """The detector in a folder that `hub.fetch` gave; its networks' facts say where it comes from."""
+    if (found.folder / FILE).is_file():
+        detector = Detector.from_folder(found.folder, device)
+        return replace(detector, members=tuple(_with_facts(m, found.facts) for m in detector.members))
+    network = load(found.folder, device)
+    known = found.known
+    if known is None:
+        queries, score = read_queries(found.folder, network.sha256), get_score(HUB_SCORE)
+    else:
+        outlier = dict.fromkeys(known.outlier, math.nan)
+        queries = QuerySet(network.sha256, {}, outlier, known.ground, known.queries_origin)
+        score = get_score(known.score, known.options)
+    return Detector(found.name, (_with_facts(Member(found.name, network, queries, score, 1.0), found.facts),))
+
+
+def _with_facts(member: Member, facts: Mapping[str, Any]) -> Member:
+    return replace(member, network=replace(member.network, facts={**member.network.facts, **facts}))
+
+
+def write_card(folder: Path, numbers: Mapping[str, Any] | None = None) -> Path:
+    """Writes the model card README.md of a detector folder, from its files alone.
+
+    Raises XenomaskError for a missing, damaged or shipped detector.
+    """
+    check_own(folder)
+    text = model_card(describe_folder(folder), stored_facts(folder, _read_table(folder)["members"]), numbers)
+    with atomic(folder / CARD) as part:
+        part.write_text(text)
+    return folder / CARD
+
 
 def find(folder: str | Path) -> Path:
     """The folder of a detector: a path, or the name of a shipped one."""
@@ -146,12 +230,16 @@ def find(folder: str | Path) -> Path:
     shipped = sorted(p.name for p in SHIPPED.glob("*") if (p / FILE).is_file())
     if Path(folder).is_dir():
         raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
-    raise unknown("detector", str(folder), shipped)
+    if str(folder) in KNOWN or str(folder).startswith(hub.PREFIX):
+        raise XenomaskError(f"{folder} is on the Hub, not a folder: `xenomask detect` and Detector.from_hub fetch it")
+    raise unknown("detector", str(folder), [*shipped, *KNOWN])
 
 
 def _member(path: Path, table: Mapping[str, Any], device: str) -> Member:
-    folder = path / table["name"]
+    folder = path / plain(table["name"])
     network = load(folder, device)
+    if facts := table.get("facts"):  # of a Hugging Face folder, which has no place for them
+        network = replace(network, facts={**network.facts, **facts})
     queries = read_queries(folder, network.sha256)
     return Member(
         table["name"], network, queries, get_score(table["score"], table.get("options")), float(table["weight"])

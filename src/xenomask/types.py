@@ -36,8 +36,8 @@ class QuerySet:
     """Which queries of one checkpoint are specialised on a class, which fire on anomalies, and whence we know.
 
     `inlier` maps a specialised query to its class, `outlier` an outlier query to its mean IoU with the
-    anomalies, `ground` holds the queries of Maskomaly's ground fix; `origin` holds, per analysis, the data,
-    the split and the thresholds.
+    anomalies (nan where it was not published), `ground` holds the queries of Maskomaly's ground fix; `origin`
+    holds, per analysis, the data, the split and the thresholds.
     """
 
     checkpoint_sha256: str = ""

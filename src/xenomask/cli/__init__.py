@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from xenomask import __version__
-from xenomask.cli import benchmark, convert, data, evaluation, photos, submission, thresholds, training
+from xenomask.cli import benchmark, convert, data, evaluation, hub, photos, submission, thresholds, training
 from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for part in (photos, evaluation, thresholds, benchmark, convert, training, data):
+for part in (photos, evaluation, thresholds, benchmark, convert, training, data, hub):
     app.add_typer(part.app)
 app.add_typer(submission.app, name="submission")
 
@@ -30,7 +30,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="print the ver
 
 def main() -> None:
     """Runs the command line; what the user can mend becomes one line on stderr and exit code 2."""
-    # a Hub is asked only by commands that say so
+    # the Hub is asked only on an explicit request, through hub.asking_hub, which says how
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         app()

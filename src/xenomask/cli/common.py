@@ -14,7 +14,8 @@ from xenomask.errors import XenomaskError
 
 out_console, err_console = Console(), Console(stderr=True)
 
-DetectorOption = Annotated[str, typer.Option("--detector", help="detector folder, or a shipped one's name")]
+DetectorOption = Annotated[str, typer.Option("--detector", help="detector folder, a name that `xenomask detectors` "
+                                             "lists, or hf:org/name")]  # fmt: skip
 DatasetOption = Annotated[str, typer.Option("--dataset", help="a name that `xenomask datasets` lists; folder is one "
                                             "of your own")]  # fmt: skip
 RootOption = Annotated[Path, typer.Option("--root", help="folder of the data set")]
@@ -60,9 +61,12 @@ def choose_device(name: str | None) -> str:
 
 
 def load_detector(detector: str, device: str | None, score: str | None = None, member: str | None = None):
+    from xenomask.cli.hub import open_remote
     from xenomask.detector import Detector
+    from xenomask.hub import is_remote
 
-    found = Detector.from_folder(detector, choose_device(device))
+    chosen = choose_device(device)
+    found = open_remote(detector, chosen) if is_remote(detector) else Detector.from_folder(detector, chosen)
     if member:
         found = found.only(member)
     return found.with_score(score) if score else found

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -153,7 +154,8 @@ def write_queries(checkpoint: Path, queries: QuerySet) -> Path:
     table = {
         "checkpoint_sha256": queries.checkpoint_sha256,
         "inlier": {str(q): c for q, c in queries.inlier.items()},
-        "outlier": {str(q): round(v, 6) for q, v in queries.outlier.items()},
+        # an IoU that nobody published is nan, which JSON has no word for
+        "outlier": {str(q): None if math.isnan(v) else round(v, 6) for q, v in queries.outlier.items()},
         "ground": list(queries.ground),
         "origin": dict(queries.origin),
     }
@@ -178,7 +180,7 @@ def read_queries(checkpoint: Path, checkpoint_sha256: str) -> QuerySet:
         queries = QuerySet(
             table["checkpoint_sha256"],
             {int(q): int(c) for q, c in table["inlier"].items()},
-            {int(q): float(v) for q, v in table["outlier"].items()},
+            {int(q): math.nan if v is None else float(v) for q, v in table["outlier"].items()},
             tuple(int(q) for q in table["ground"]),
             table["origin"],
         )
