@@ -22,9 +22,10 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from xenomask.errors import XenomaskError, unknown
+from xenomask.errors import XenomaskError, first_line, unknown
 from xenomask.files import sha256
-from xenomask.models.network import CONFIG, Network
+from xenomask.models.config import CONFIG, read_config
+from xenomask.models.network import Network
 from xenomask.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from xenomask.models.presets import without_warnings
 
@@ -161,11 +162,12 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
 def _read_config(folder: Path):
     if not (folder / CONFIG).is_file():
         raise XenomaskError(f"{folder} is no Hugging Face folder: it has no {CONFIG}")
+    read_config(folder)  # refuses what asks for code or for a size that no network has
     try:
         with without_warnings():
             return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise XenomaskError(f"{folder / CONFIG} cannot be read: {str(e).splitlines()[0]}") from e
+    except Exception as e:  # the checks of its many configurations raise whatever they like
+        raise XenomaskError(f"{folder / CONFIG} cannot be read: {first_line(e)}") from e
 
 
 @contextmanager
