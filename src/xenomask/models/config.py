@@ -75,9 +75,7 @@ def _check_backbone(where: str, part: Mapping[str, Any], inner: bool) -> None:
     if name is None:
         return
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise XenomaskError(
-            f"{where} has the backbone {str(name)[:80]!r}, not a plain name of timm's"
-        )
+        raise XenomaskError(f"{where} has the backbone {str(name)[:80]!r}, not a plain name of timm's")
     # transformers would ask the Hub for a backbone of this name
     if not inner and not part.get("backbone_config") and part.get("model_type") != "timm_backbone":
         raise XenomaskError(f"{where} names the backbone {name} and has no backbone_config that says how it is built")
