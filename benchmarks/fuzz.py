@@ -13,6 +13,7 @@ cases; one that dies or hangs is replaced, and the case is kept.
 import argparse
 import copy
 import json
+import logging
 import multiprocessing as mp
 import os
 import pickle
@@ -28,7 +29,8 @@ from typing import Any
 
 LIMIT, MEMORY, CANARY = 10.0, 1000, "canary"  # seconds, MB, a file's name
 ODD: list[Any] = [
-    None, True, -1, 0, 1, 3, 10**9, 2**63, -(2**63), 10**30, 1e308, 0.5, "", "x", "../../x", "/etc/passwd", "a\nb", "\0",
+    None, True, -1, 0, 1, 3, 10**9, 2**63, -(2**63), 10**30, 1e308, 0.5, "", "x", "../../x", "/etc/passwd", "a\nb",
+    "\0",
     "kernels-community/x", "hf-hub:a/b", [], {}, [1], [[[]]], {"a": 1}, "eager", "swin", "resnet", "timm_backbone",
     "detr", "https://example.com/x", "é" * 300, float("nan"), float("inf"), [10**9] * 4, "0", {"0": 1}, ["1", 2],
 ]  # fmt: skip
@@ -93,7 +95,8 @@ def of_json(r: random.Random, text: bytes) -> bytes:
             del holder[key]
         case 1 if isinstance(holder, dict):
             holder[r.choice((*map(str, range(3)), "backbone", "attn_implementation", "auto_map", "model_type", "name",
-                             "quantization_config", "num_labels", "_name_or_path", "__class__"))] = r.choice(ODD)  # fmt: skip
+                             "quantization_config", "num_labels", "_name_or_path", "__class__"))
+                   ] = r.choice(ODD)  # fmt: skip
         case 2:
             other, k = r.choice(places)
             holder[key] = copy.deepcopy(other[k])
@@ -119,7 +122,8 @@ def a_pickle(r: random.Random, canary: str) -> bytes:
              "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "numpy.core.multiarray _reconstruct",
              "numpy ndarray", "numpy dtype", "_codecs encode", "numpy.core.multiarray scalar", "posix system",
              "mmengine.logging.history_buffer HistoryBuffer", "__builtin__ bytes", "copyreg _reconstructor")  # fmt: skip
-    texts = ("latin1", "utf-32", "f4", "storage", "0", "cpu", f"touch {canary}", "model", "state_dict", "a" * 5000, "é")
+    texts = ("latin1", "utf-32", "f4", "storage", "0", "cpu", f"touch {canary}", "model", "state_dict", "a" * 5000,
+             "é")  # fmt: skip
 
     def text() -> bytes:
         raw = r.choice(texts).encode()
@@ -156,9 +160,11 @@ def a_config(r: random.Random, canary: str) -> str:
         return r.choice((
             lambda: repr(r.choice(ODD)), lambda: r.choice("abcd"), lambda: f"[{v()}, {v()}]", lambda: f"({v()}, {v()})",
             lambda: f"dict({r.choice('abcd')}={v()}, **{v()})", lambda: f"dict({r.choice('abcd')}={v()})",
-            lambda: f"{{{v()}: {v()}}}", lambda: f"{v()} {r.choice(('+', '-', '*', '/', '//', '%', '**', '<<', '@'))} {v()}",
+            lambda: f"{{{v()}: {v()}}}",
+            lambda: f"{v()} {r.choice(('+', '-', '*', '/', '//', '%', '**', '<<', '@'))} {v()}",
             lambda: f"-{v()}", lambda: f"not {v()}", lambda: f"{v()}[{v()}]", lambda: f"_base_.{r.choice('abcd')}",
-            lambda: f"{{{{_base_.{r.choice('abcd')}}}}}", lambda: f"[{v()} for x in range({v()})]", lambda: f"f'{{{v()}}}'",
+            lambda: f"{{{{_base_.{r.choice('abcd')}}}}}", lambda: f"[{v()} for x in range({v()})]",
+            lambda: f"f'{{{v()}}}'",
             lambda: f"open({canary!r}, 'w')", lambda: f"__import__('os').system('touch {canary}')",
             lambda: f"list({v()})", lambda: f"int({v()})", lambda: f"(lambda: {v()})()", lambda: f"{v()}.__class__",
             lambda: "9" * r.choice((5, 400, 5000)), lambda: "[" * 300 + "]" * 300, lambda: f"{v()} if {v()} else {v()}",
@@ -169,11 +175,13 @@ def a_config(r: random.Random, canary: str) -> str:
         a = r.choice("abcd")
         return r.choice((
             lambda: f"{a} = {value(0)}", lambda: f"{a} = {value(0)}", lambda: f"model = dict(backbone={value(0)})",
-            lambda: f"{a}.update({value(0)})", lambda: f"_base_ = {r.choice(('good.py', '../x.py', '/etc/passwd', []))!r}",
-            lambda: "import os", lambda: f"for {a} in {value(0)}:\n    pass", lambda: f"del {a}", lambda: f"{a}: int = {value(0)}",
-            lambda: f"{a} = {a} * {value(0)}", lambda: f"def {a}():\n    return {value(0)}", lambda: "data_preprocessor = "
-            f"dict(mean={value(0)}, std={value(0)}, bgr_to_rgb=True)", lambda: f"test_pipeline = [dict(type='Resize', scale={value(0)}"
-            ", keep_ratio=True)]", lambda: "a = dict()\nb = [a, a]\nc = [b] * 3",
+            lambda: f"{a}.update({value(0)})",
+            lambda: f"_base_ = {r.choice(('good.py', '../x.py', '/etc/passwd', []))!r}",
+            lambda: "import os", lambda: f"for {a} in {value(0)}:\n    pass", lambda: f"del {a}",
+            lambda: f"{a}: int = {value(0)}",
+            lambda: f"{a} = {a} * {value(0)}", lambda: f"def {a}():\n    return {value(0)}",
+            lambda: f"data_preprocessor = dict(mean={value(0)}, std={value(0)}, bgr_to_rgb=True)",
+            lambda: f"test_pipeline = [dict(type='Resize', scale={value(0)}, keep_ratio=True)]", lambda: "a = dict()\nb = [a, a]\nc = [b] * 3",
         ))()  # fmt: skip
 
     return "\n".join(line() for _ in range(r.randint(1, 6))) + "\n"
@@ -193,6 +201,7 @@ def seeds(folder: Path) -> None:
     from xenomask.store import write_map
     from xenomask.types import QuerySet, ScoreMap
 
+    torch.set_num_threads(1)  # a process with threads must not be forked
     torch.manual_seed(0)
     network = build("tiny")
     network.save(folder / "own")
@@ -381,12 +390,7 @@ def _no_network(*args: Any, **kwargs: Any) -> Any:
 
 def worker(target: str, good: Path, case: Path, numbers: Any, seconds: float, pipe: Any) -> None:
     """Does cases until the time is over; tells the number of each before it begins."""
-    import torch
-
-    torch.set_num_threads(1)
     os.nice(5)
-    import logging
-
     logging.disable(logging.CRITICAL)
     socket.socket.connect = socket.create_connection = socket.getaddrinfo = _no_network  # pyright: ignore
     devnull = os.open(os.devnull, os.O_WRONLY)
@@ -406,14 +410,14 @@ def worker(target: str, good: Path, case: Path, numbers: Any, seconds: float, pi
     pipe.send(("over", top))
 
 
-def fuzz(target: str, seconds: float, first: int, good: Path, out: Path, most: int | None = None) -> dict[str, Any]:
+def fuzz(target: str, seconds: float, first: int, good: Path, out: Path) -> dict[str, Any]:
     """Runs a target for that long, replacing processes that die or hang; findings are kept in `out`."""
-    context = mp.get_context("fork" if most == 1 else "spawn")
+    context = mp.get_context("fork")  # what is imported need not be imported again
     began, done, findings, number, top = time.monotonic(), 0, [], first, 0
     case = out / "case" / target
-    while (left := seconds - (time.monotonic() - began)) > 0 and (most is None or done < most):
+    while (left := seconds - (time.monotonic() - began)) > 0:
         here, there = context.Pipe()
-        numbers = range(number, first + most) if most else range(number, 2**62)
+        numbers = range(number, 2**62)
         process = context.Process(target=worker, args=(target, good, case, numbers, left, there), daemon=True)
         process.start()
         there.close()
