@@ -118,7 +118,8 @@ def _tensors(path: Path, header: Mapping[str, Entry]) -> Iterator[tuple[str, Ten
 
 
 def _read_into(f: Any, t: Tensor) -> int:
-    view = memoryview(t.reshape(-1).view(torch.uint8).numpy())
+    array: Any = t.reshape(-1).view(torch.uint8).numpy()
+    view = memoryview(array)
     done = 0
     while done < len(view) and (n := f.readinto(view[done:])):  # Linux reads 2 GB at most at once
         done += n
