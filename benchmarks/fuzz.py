@@ -6,8 +6,8 @@ Example: python benchmarks/fuzz.py --seconds 120 --out /tmp/fuzz            # 12
 A case is a good file with up to six mutations: bytes flipped, cut, repeated, copied elsewhere, extreme integers; and,
 where the file has a structure, changes of it: values of JSON swapped for odd ones, pickles put together from
 instructions, config text from a grammar. Every case is drawn from its number alone. It must end as a success or as a
-XenomaskError of one line, within 10 s of processor time, below 1 GB of memory, with no file written beside its own and no
-connection opened. A process does the cases; one that dies, or hangs for a minute, is replaced, and the case is kept.
+XenomaskError of one line, within 10 s of processor time, below 1 GB of memory, with no file written beside its own and
+no connection opened. A process does the cases; one that dies, or hangs for a minute, is replaced, and the case is kept.
 """
 
 import argparse
