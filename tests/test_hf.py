@@ -175,10 +175,10 @@ def test_load__refuses_other_kinds_and_damage(mask2former, tmp_path):
         load(tmp_path / "dpt")
     own = shutil.copytree(mask2former[0], tmp_path / "cut")
     (own / "model.safetensors").write_bytes((own / "model.safetensors").read_bytes()[:100])
-    with pytest.raises(XenomaskError, match="cannot be read"):
+    with pytest.raises(XenomaskError, match="model.safetensors is damaged"):
         load(own)
     (own / "config.json").write_text("{")
-    with pytest.raises(XenomaskError, match="config.json cannot be read"):
+    with pytest.raises(XenomaskError, match="config.json is damaged"):
         load(own)
     with pytest.raises(XenomaskError, match="has no config.json"):
         load(tmp_path / "nothing")

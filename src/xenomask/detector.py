@@ -21,7 +21,7 @@ from xenomask import hub
 from xenomask.card import model_card
 from xenomask.ensemble import check_weights, ensemble
 from xenomask.errors import XenomaskError, unknown
-from xenomask.files import atomic, make_dir, sha256
+from xenomask.files import atomic, make_dir, read_object, sha256
 from xenomask.known import KNOWN
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import Network, load
@@ -38,6 +38,7 @@ CARD = "README.md"
 DEFAULT = "nano"
 # How a network of the Hub that brings no score is read: RbA needs no query sets (see known.py).
 HUB_SCORE = "rba"
+MAX_MEMBERS = 32
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,12 @@ class Detector:
         """
         path = find(folder)
         try:
-            table = json.loads((path / FILE).read_text())
+            table = _read_table(path)
+            thresholds = {k: {**t, "value": _finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
+            calibration = read_calibration(table.get("calibration"))
             members = tuple(_member(path, m, device) for m in table["members"])
-            thresholds = {k: {**t, "value": float(t["value"])} for k, t in table.get("thresholds", {}).items()}
-            return Detector(str(table["name"]), members, thresholds, read_calibration(table.get("calibration")))
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            return Detector(str(table["name"]), members, thresholds, calibration)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
 
     @staticmethod
@@ -241,6 +243,10 @@ def _member(path: Path, table: Mapping[str, Any], device: str) -> Member:
     if facts := table.get("facts"):  # of a Hugging Face folder, which has no place for them
         network = replace(network, facts={**network.facts, **facts})
     queries = read_queries(folder, network.sha256)
+    count = getattr(network.config, "num_queries", None)
+    for q in (*queries.inlier, *queries.outlier, *queries.ground):
+        if type(count) is int and q >= count:
+            raise XenomaskError(f"{folder} has a query file that names query {q}, its network has 0..{count - 1}")
     return Member(
         table["name"], network, queries, get_score(table["score"], table.get("options")), float(table["weight"])
     )
@@ -283,7 +289,7 @@ def describe_folder(folder: Path) -> dict[str, Any]:
             members.append((m["name"], sha, score, float(m["weight"]), queries))
             drawn.append((score, float(m["weight"]), is_per_pixel(folder / m["name"])))
         return _describe(str(table["name"]), members, _scale(drawn))
-    except (ValueError, KeyError, TypeError, OSError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as e:
         raise XenomaskError(f"{folder / FILE} is damaged: {e!r}") from e
 
 
@@ -296,10 +302,35 @@ def fingerprint(description: Mapping[str, Any]) -> str:
 def _read_table(folder: Path) -> dict[str, Any]:
     if not (folder / FILE).is_file():
         raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
+    table = read_object(folder / FILE)
     try:
-        return dict(json.loads((folder / FILE).read_text()))
-    except (ValueError, TypeError) as e:
+        _check_members(folder, table["members"])
+    except (ValueError, KeyError, TypeError, OverflowError) as e:
         raise XenomaskError(f"{folder / FILE} is damaged: {e!r}") from e
+    return table
+
+
+def _check_members(folder: Path, members: Any) -> None:
+    """Refuses what would make a detector of other folders than its own, or of far too many networks."""
+    if type(members) is not list or not 1 <= len(members) <= MAX_MEMBERS:
+        raise ValueError(f"members is no list of 1 to {MAX_MEMBERS}")
+    names = [m["name"] for m in members]
+    for name in names:
+        if type(name) is not str or Path(name).name != name or name in ("", "..") or not name.isprintable():
+            raise XenomaskError(f"{folder / FILE} names the member {str(name)[:80]!r}, which is no folder inside it")
+    if len({*names}) < len(names):
+        raise ValueError("two members have one name")
+    for m in members:
+        for key, value in (m.get("options") or {}).items():
+            if value is not None and type(value) not in (str, bool) and not math.isfinite(value):
+                raise ValueError(f"option {key} is not finite")
+    check_weights([_finite(m["weight"]) for m in members], len(members))
+
+
+def _finite(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{str(value)[:40]} is no finite number")
+    return float(value)
 
 
 def check_own(folder: Path) -> None:

@@ -18,3 +18,13 @@ def unknown(what: str, name: str, known: Iterable[str]) -> XenomaskError:
     near = get_close_matches(name, names, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ";"
     return XenomaskError(f"unknown {what} '{name}'{hint} known: {', '.join(names)}")
+
+
+def first_line(e: BaseException) -> str:
+    """What a library's error says, short enough for one line.
+
+    >>> first_line(ValueError("no\\nyes")), first_line(KeyError())
+    ('no', 'KeyError')
+    """
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(e).__name__

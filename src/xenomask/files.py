@@ -14,6 +14,8 @@ from typing import Any
 
 from xenomask.errors import XenomaskError
 
+MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
+
 
 def make_dir(path: Path) -> Path:
     """Creates the folder (and its parents) and checks that files can be written there.
@@ -72,6 +74,42 @@ def finite(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return [finite(v) for v in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's dict; ValueError for a key that is there twice (the `object_pairs_hook` of json.loads).
+
+    >>> json.loads('{"a": 1, "a": 2}', object_pairs_hook=unique_keys)
+    Traceback (most recent call last):
+    ValueError: it has the key 'a' twice
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [k for k, _ in pairs]
+        twice = next(k for k in names if names.count(k) > 1) if len(names) < 10_000 else "..."
+        raise ValueError(f"it has the key {twice[:80]!r} twice")
+    return found
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; XenomaskError, with the reason, for anything else, also for NaN and doubled keys."""
+
+    def refuse(name: str) -> Any:
+        raise ValueError(f"it holds {name}, which is no number of JSON")
+
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"it is larger than {MAX_JSON >> 20} MB")
+        found = json.loads(path.read_text("utf-8"), object_pairs_hook=unique_keys, parse_constant=refuse)
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not an object")
+    except OSError as e:
+        raise XenomaskError(f"cannot read {path}: {e.strerror}") from e
+    except ValueError as e:
+        raise XenomaskError(f"{path} is damaged: {e}") from e
+    except RecursionError as e:
+        raise XenomaskError(f"{path} is damaged: it is nested too deeply") from e
+    return found
 
 
 def write_numbers(path: Path, numbers: Any) -> None:

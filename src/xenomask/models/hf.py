@@ -27,10 +27,12 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-from xenomask.errors import XenomaskError, unknown
-from xenomask.files import sha256
-from xenomask.models.network import CONFIG, Network
-from xenomask.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from xenomask.errors import XenomaskError, first_line, unknown
+from xenomask.files import read_object, sha256
+from xenomask.models.config import CONFIG, read_config
+from xenomask.models.hf_files import check_files, check_finite
+from xenomask.models.network import Network
+from xenomask.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, check_preprocess
 from xenomask.models.presets import without_warnings
 
 log = logging.getLogger(__name__)
@@ -151,9 +153,15 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
         module = WithTask(module, _task_tokens(folder, config))
     preprocess, note = read_preprocess(folder)
     if config.model_type in WINDOWED:
+        if type(config.image_size) is not int or type(config.patch_size) is not int:
+            raise XenomaskError(f"{folder / CONFIG} has an image_size or a patch_size that is no whole number")
         module = WithWindows(module, config.image_size, config.patch_size)
         preprocess = replace(preprocess, size=config.image_size, longest=16 * config.image_size)
         preprocess = replace(preprocess, divisor=config.patch_size)
+    try:
+        check_preprocess(preprocess)
+    except (ValueError, TypeError) as e:
+        raise XenomaskError(f"the preprocessing in {folder} is damaged: {first_line(e)}") from e
     if note:
         log.warning("%s: %s", folder, note)
     facts = {"source": str(folder), "architecture": config.model_type, **({"preprocess_note": note} if note else {})}
@@ -164,11 +172,12 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
 def _read_config(folder: Path):
     if not (folder / CONFIG).is_file():
         raise XenomaskError(f"{folder} is no Hugging Face folder: it has no {CONFIG}")
+    read_config(folder)  # refuses what asks for code or for a size that no network has
     try:
         with without_warnings():
             return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        raise XenomaskError(f"{folder / CONFIG} cannot be read: {str(e).splitlines()[0]}") from e
+    except Exception as e:  # the checks of its many configurations raise whatever they like
+        raise XenomaskError(f"{folder / CONFIG} cannot be read: {first_line(e)}") from e
 
 
 @contextmanager
@@ -188,6 +197,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _load_module(folder: Path, config) -> nn.Module:
+    check_files(folder, CLASSES[config.model_type], config)
     try:
         with without_warnings(), _quietly():
             module, report = CLASSES[config.model_type].from_pretrained(
@@ -197,14 +207,17 @@ def _load_module(folder: Path, config) -> nn.Module:
     except (
         Exception
     ) as e:  # transformers raises whatever its readers do: OSError, SafetensorError, UnpicklingError, ...
-        raise XenomaskError(f"the weights in {folder} cannot be read: {str(e).splitlines()[0]}") from e
+        raise XenomaskError(f"the weights in {folder} cannot be read: {first_line(e)}") from e
     for what, keys in (
         ("lacks", report["missing_keys"]), ("does not know", report["unexpected_keys"]),
         ("has other shapes for", [k[0] if isinstance(k, tuple) else k for k in report["mismatched_keys"]]),
     ):  # fmt: skip
         if real := sorted(k for k in keys if not any(h in k for h in HARMLESS)):
-            raise XenomaskError(f"the weights in {folder} are not those of its {CONFIG}: it {what} {len(real)} tensors "
-                                f"({', '.join(real[:3])}{', ...' if len(real) > 3 else ''})")  # fmt: skip
+            some = ", ".join(k[:80] for k in real[:3]) + (", ..." if len(real) > 3 else "")
+            raise XenomaskError(
+                f"the weights in {folder} are not those of its {CONFIG}: it {what} {len(real)} tensors ({some})"
+            )
+    check_finite(folder, module)
     return module
 
 
@@ -222,8 +235,8 @@ def _task_tokens(folder: Path, config) -> torch.Tensor:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         found = tokenizer(TASK, padding="max_length", max_length=config.task_seq_len, truncation=True,
                           return_tensors="pt")  # fmt: skip
-    except (OSError, ValueError, TypeError, KeyError) as e:
-        raise XenomaskError(f"the tokenizer in {folder} cannot be read: {str(e).splitlines()[0]}") from e
+    except Exception as e:  # whatever the tokenizers' reader makes of a damaged file
+        raise XenomaskError(f"the tokenizer in {folder} cannot be read: {first_line(e)}") from e
     return found["input_ids"]
 
 
@@ -237,14 +250,14 @@ def read_preprocess(folder: Path) -> tuple[Preprocess, str | None]:
     if not path.is_file():
         return Preprocess("shortest", 1024, 2048), "no preprocessor_config.json: ImageNet's mean and std, 1024 x 2048"
     try:
-        stored = json.loads(path.read_text())
+        stored = read_object(path)
         mean, std = stored.get("image_mean"), stored.get("image_std")
         mean = tuple(255 * float(x) for x in mean) if mean else IMAGENET_MEAN
         std = tuple(255 * float(x) for x in std) if std else IMAGENET_STD
         divisor = int(stored.get("size_divisor") or 32)
         size = stored.get("size") or {}
-    except (ValueError, TypeError, AttributeError) as e:
-        raise XenomaskError(f"{path} is damaged: {e}") from e
+    except (ValueError, TypeError, AttributeError, OverflowError) as e:
+        raise XenomaskError(f"{path} is damaged: {first_line(e)}") from e
     if len(mean) != 3 or len(std) != 3:
         raise XenomaskError(f"{path} has {len(mean)} means and {len(std)} deviations, not three of each")
     p = Preprocess("shortest", 1024, 2048, mean, std, max(divisor, 32))  # pyright: ignore[reportArgumentType]

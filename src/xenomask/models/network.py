@@ -6,6 +6,7 @@ writes them, and `xenomask.json` with the preprocessing, the preset and the trai
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,20 +14,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, PreTrainedConfig
 
-from xenomask.errors import XenomaskError, unknown
-from xenomask.files import atomic, make_dir, sha256
+from xenomask.errors import XenomaskError, first_line, unknown
+from xenomask.files import atomic, make_dir, read_object, sha256
 from xenomask.masks import MaskOutput, PixelOutput
+from xenomask.models.config import CONFIG, read_config
 from xenomask.models.levels import one_level
-from xenomask.models.preprocess import Preprocess, network_input
+from xenomask.models.preprocess import Preprocess, check_preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
+from xenomask.models.weights import MAX_BUFFERS, Entry, check_shapes, fill, fill_buffers, own_buffers, read_header
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "xenomask.json"
+WEIGHTS, CARD = "model.safetensors", "xenomask.json"
 # Networks that give a logit for each class and pixel, and have no queries.
 PER_PIXEL = ("segformer", "upernet")
 
@@ -137,21 +138,53 @@ def load(folder: Path, device: str = "cpu") -> Network:
     for name in (CONFIG, WEIGHTS, CARD):
         if not (folder / name).is_file():
             raise XenomaskError(f"{folder} is no checkpoint folder: it has no {name}")
+    config = _config(folder)
+    p, card = _read_card(folder / CARD)
+    header = read_header(folder / WEIGHTS)
+    with ThreadPoolExecutor(1) as pool:  # hashing takes about as long as all else, and another core
+        digest = pool.submit(sha256, folder / WEIGHTS)
+        module = _filled(config, folder / WEIGHTS, header)
+        return Network(module.to(device).eval(), config, p, digest.result(), card)
+
+
+def _config(folder: Path) -> Mask2FormerConfig:
+    stored = read_config(folder)
     try:
         with without_warnings():
-            config = Mask2FormerConfig.from_dict(json.loads((folder / CONFIG).read_text()))
-        card = json.loads((folder / CARD).read_text())
+            config = Mask2FormerConfig.from_dict(stored)
+    except Exception as e:  # its checks raise whatever they like
+        raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG}: {first_line(e)}") from e
+    if stored.get("model_type") != "mask2former":
+        raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG}: its model_type is not mask2former")
+    return config
+
+
+def _filled(config: Mask2FormerConfig, weights: Path, header: Mapping[str, Entry]) -> nn.Module:
+    """The module with the file's weights; nothing of its size is taken before all shapes were compared."""
+    try:
+        with torch.device("meta"):
+            module = _module(config)
+    except Exception as e:  # whatever transformers and timm make of numbers that fit no network
+        raise XenomaskError(f"{weights.parent / CONFIG} describes no network that can be built: {first_line(e)}") from e
+    check_shapes(module.state_dict(), header, str(weights), CONFIG)
+    if sum(b.nbytes for _, _, b in own_buffers(module)) > MAX_BUFFERS:
+        raise XenomaskError(f"{weights.parent / CONFIG} describes a network whose own tables take too much memory")
+    if not fill_buffers(module):  # a backbone whose tables only its constructor computes
+        module = _module(config)
+    fill(module, weights, header)
+    return module.to(memory_format=torch.channels_last)  # pyright: ignore
+
+
+def _read_card(path: Path) -> tuple[Preprocess, dict[str, Any]]:
+    """The preprocessing in a xenomask.json, and all else that it says."""
+    card = read_object(path)
+    try:
         stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.pop("preprocess").items()}
         p = Preprocess(**stored)
+        check_preprocess(p)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG} or {CARD}: {e}") from e
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as e:
-        raise XenomaskError(f"{folder / WEIGHTS} is damaged or no safetensors file: {e}") from e
-    module = _module(config)
-    load_weights(module, tensors, str(folder / WEIGHTS))
-    return Network(module.to(device).eval(), config, p, sha256(folder / WEIGHTS), card)
+        raise XenomaskError(f"{path} is damaged: its preprocess: {first_line(e)}") from e
+    return p, card
 
 
 def is_per_pixel(folder: Path) -> bool:
@@ -165,13 +198,5 @@ def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: 
     Raises XenomaskError that names the first few disagreements.
     """
     own = module.state_dict()
-    missing, extra = own.keys() - tensors.keys(), tensors.keys() - own.keys()
-    shapes = [k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape]
-    if missing or extra or shapes:
-        parts = []
-        for what, keys in (("lacks", missing), ("does not know", extra), ("has other shapes for", shapes)):
-            if keys:
-                some = ", ".join(sorted(keys)[:3])
-                parts.append(f"{what} {len(keys)} tensors ({some}{', ...' if len(keys) > 3 else ''})")
-        raise XenomaskError(f"{where} is of another architecture than its {CONFIG}: it {'; '.join(parts)}")
+    check_shapes(own, tensors, where, CONFIG)
     module.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})

@@ -13,6 +13,7 @@ from xenomask.types import Size
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+LARGEST = 8192  # pixels of a photo's edge that a file may ask for
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,26 @@ class Preprocess:
     std: tuple[float, float, float] = IMAGENET_STD
     divisor: int = 32  # padded right and bottom, after normalisation, with zeros
     antialias: bool = False  # average over the source pixels when shrinking (cv2 INTER_AREA)
+
+
+def check_preprocess(p: Preprocess) -> None:
+    """Raises ValueError for settings, read from a file, that no photo can be prepared by."""
+    if p.policy not in ("shortest", "longest", "fit", "none"):
+        raise ValueError(f"unknown policy {str(p.policy)[:40]!r}")
+    least = 0 if p.policy == "none" else 1
+    for name, value, low, high in (
+        ("size", p.size, least, LARGEST), ("divisor", p.divisor, 1, 1024),
+        ("longest", p.longest, 0 if p.policy == "longest" else least, 16 * LARGEST),
+    ):  # fmt: skip
+        if type(value) is not int or not low <= value <= high:
+            raise ValueError(f"{name} = {str(value)[:40]} is not in {low}..{high}")
+    for name, values in (("mean", p.mean), ("std", p.std)):
+        if type(values) is not tuple or len(values) != 3 or not all(type(v) in (int, float) for v in values):
+            raise ValueError(f"{name} is not three numbers")
+        if not all(abs(v) < 1e6 and (name == "mean" or v > 0) for v in values):
+            raise ValueError(f"{name} = {values} is out of range")
+    if type(p.antialias) is not bool:
+        raise ValueError("antialias is neither true nor false")
 
 
 def target_size(p: Preprocess, size: Size) -> Size:

@@ -12,13 +12,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, make_dir
+from xenomask.files import atomic, make_dir, read_object
 from xenomask.masks import MaskOutput, PixelOutput, class_probabilities, with_queries
 from xenomask.queries.inlier import InlierCounts, count_predictions, merge, specialised
 from xenomask.queries.outlier import anomaly_iou, choose, mean_iou
 from xenomask.types import QuerySet, Sample
 
 FOLDER, FILE = "query_analysis", "queries.json"
+MAX_QUERIES = 100_000
 Look = Callable[[np.ndarray], MaskOutput | PixelOutput]
 
 
@@ -175,16 +176,18 @@ def read_queries(checkpoint: Path, checkpoint_sha256: str) -> QuerySet:
     path = checkpoint / FOLDER / FILE
     if not path.is_file():
         return QuerySet(checkpoint_sha256)
+    table = read_object(path)
     try:
-        table = json.loads(path.read_text())
         queries = QuerySet(
-            table["checkpoint_sha256"],
-            {int(q): int(c) for q, c in table["inlier"].items()},
-            {int(q): math.nan if v is None else float(v) for q, v in table["outlier"].items()},
-            tuple(int(q) for q in table["ground"]),
-            table["origin"],
+            _is(table["checkpoint_sha256"], str),
+            {_query(q): _query(c) for q, c in table["inlier"].items()},
+            # the IoU of a query set that was published without its IoUs is not known
+            {_query(q): math.nan if v is None else _number(v) for q, v in table["outlier"].items()},
+            tuple(_query(q) for q in _is(table["ground"], list)),
+            _is(table["origin"], dict),
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        _check_origin(queries.origin)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
         raise XenomaskError(f"query file {path} is damaged: {e!r}") from e
     if queries.checkpoint_sha256 != checkpoint_sha256:
         raise XenomaskError(
@@ -192,3 +195,37 @@ def read_queries(checkpoint: Path, checkpoint_sha256: str) -> QuerySet:
             f"weights are {checkpoint_sha256[:12]}...): run `xenomask queries inlier` and `outlier` on this one"
         )
     return queries
+
+
+def _is(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{str(value)[:40]!r} is no {kind.__name__}")
+    return value
+
+
+def _query(value: Any) -> int:
+    """The number of a query or a class."""
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else _is(value, int)
+    if not 0 <= number < MAX_QUERIES:
+        raise ValueError(f"{str(value)[:40]} is the number of no query or class")
+    return number
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{str(value)[:40]} is no finite number")
+    return float(value)
+
+
+def _check_origin(origin: Mapping[str, Any]) -> None:
+    """The part that leave-one-image-out computes with."""
+    outlier = _is(origin.get("outlier", {}), dict)
+    lengths = set()
+    for values in _is(outlier.get("per_frame_iou", {}), dict).values():
+        lengths.add(len([_number(v) for v in _is(values, list)]))
+    if len(lengths) > 1:
+        raise ValueError("its frames have different numbers of queries")
+    if lengths:
+        _number(outlier["iou"])
+        if outlier["top_k"] is not None:
+            _query(outlier["top_k"])

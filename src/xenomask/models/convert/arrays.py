@@ -1,4 +1,4 @@
-"""A file of named arrays, written by pickle or by torch.save -> {name: array}. Nothing in the file is ever run.
+"""A pickle of named arrays -> {name: array}. Nothing in the file is ever run.
 
 A pickle is a program. Python's own unpickler runs it and can only be told which names not to call; this one knows no
 way to import or to call: it steps through the few opcodes that a dict of NumPy arrays consists of, and where the
@@ -9,20 +9,16 @@ itself. No size that the file claims is believed before the bytes for it were co
 import math
 import mmap
 import pickletools
-import re
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from xenomask.errors import XenomaskError
 
 MAX_STEPS = 200_000  # opcodes; a Swin-L's file has 12,000
-TORCH_1_5 = 0x1950A86A20F9469CFC6C  # the number that torch.save began its files with
 LARGE = 1024  # bytes; longer runs are looked at in place, not copied
 KINDS = "".join("f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1").split()  # of numbers, as NumPy writes them: no objects
 
@@ -32,48 +28,24 @@ class Refused(ValueError):
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
-    """The file's content: a dict that holds arrays (NumPy's or torch's) at any depth; strings and numbers beside them.
+    """The file's content: a dict that holds arrays at any depth, and strings and numbers beside them.
 
-    Which of the two formats it is, is read from its first bytes. Raises XenomaskError for everything else.
+    Raises XenomaskError for everything else.
     """
     try:
         with path.open("rb") as f:
-            start = f.read(4)
-            if start[:2] == b"PK":
-                found = _torch(path)
-            elif start[:1] == b"\x80":
-                # ACCESS_READ: the arrays are views of the file until someone copies them
-                found = unpickle(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
-            else:
+            if f.read(1) != b"\x80":
                 raise Refused("it is neither a pickle (.pkl) nor a file of torch.save (.pth)")
+            # ACCESS_READ: the arrays are views of the file until someone copies them
+            data = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+        found = unpickle(_InPlace(data), _Machine(len(data), CALLS), STEPS, MAX_STEPS)
     except Refused as e:
         raise XenomaskError(f"{path} is refused: {e}; a checkpoint holds named arrays and nothing else") from e
     except OSError as e:
         raise XenomaskError(f"cannot read {path}: {e.strerror}") from e
-    if found == TORCH_1_5:
-        raise XenomaskError(f"{path} is a file of torch before 1.6; load it with a newer torch and save it again")
     if not isinstance(found, dict):
         raise XenomaskError(f"{path} is refused: it holds a {type(found).__name__}, no dict of named arrays")
     return found
-
-
-def _torch(path: Path) -> object:
-    """torch's own restricted reader, once the archive was seen to unpack to no more than its own size."""
-    try:
-        with zipfile.ZipFile(path) as z:
-            entries = z.infolist()
-        if any(e.compress_type != zipfile.ZIP_STORED for e in entries):
-            raise Refused("its archive is compressed, which torch.save never does")
-        if sum(e.file_size for e in entries) > path.stat().st_size:
-            raise Refused("its archive claims more bytes than the file has")
-        # mmap: a tensor takes memory once it is copied, and cannot claim more than is there
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (Refused, OSError):
-        raise
-    except Exception as e:  # whatever a damaged archive makes torch, pickle or zipfile raise
-        # torch's text advises to switch the safety off; only what it met is repeated
-        met = re.search(r"(?:GLOBAL|global|instruction|operand|class) [\w.]+", str(e))
-        raise Refused(f"torch's restricted reader does not take it ({met[0] if met else type(e).__name__})") from e
 
 
 @dataclass(frozen=True)
@@ -102,11 +74,14 @@ class _Machine:
     """The unpickler's state; `size` bytes of file bound all that may be built from them."""
 
     size: int
+    calls: Mapping["_Name", Callable[["_Machine", tuple], Any]]  # what the names that may be called make
     stack: list[Any] = field(default_factory=list)
     marks: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
     encoded: int = 0  # bytes made of text
     built: int = 0  # bytes of arrays
+    texts: int = 0  # bytes of text in memory
+    storages: dict[str, int] = field(default_factory=dict)  # bytes of torch's, by key
 
     def popmark(self) -> list[Any]:
         items, self.stack = self.stack, self.marks.pop()
@@ -127,21 +102,21 @@ class _Machine:
         return np.frombuffer(raw, real).reshape(shape, order="F" if order == "F" else "C")
 
 
-def unpickle(data: mmap.mmap) -> Any:
-    """Steps through a pickle of dicts, lists, strings, numbers and NumPy arrays (protocols 2 to 5).
+def unpickle(source: Any, m: _Machine, steps: Mapping[str, Callable[[_Machine, Any], None]], most: int) -> Any:
+    """Steps through a pickle of dicts, lists, strings, numbers and arrays, at most so many instructions.
 
-    Raises Refused for every other opcode or name, for claims that exceed the file, and for a damaged file.
+    Raises Refused for every instruction or name that is not in the tables, for claims that exceed the file, and for a
+    damaged file.
     """
-    m = _Machine(len(data))
     try:
-        for n, (op, arg, _) in enumerate(_opcodes(data)):
-            if n >= MAX_STEPS:
-                raise Refused(f"it has more than {MAX_STEPS} steps")
-            if op == "STOP":
+        for n, (op, arg, _) in enumerate(pickletools.genops(source)):
+            if n >= most:
+                raise Refused(f"it has more than {most} steps")
+            if op.name == "STOP":
                 return _plain(m.stack.pop())
-            step = STEPS.get(op)
+            step = steps.get(op.name)
             if step is None:
-                raise Refused(f"it uses the pickle instruction {op}")
+                raise Refused(f"it uses the pickle instruction {op.name}")
             step(m, arg)
     except Refused:
         raise
@@ -164,12 +139,6 @@ class _InPlace:
         view = self.view[start : start + n]
         self.data.seek(start + len(view))
         return view
-
-
-def _opcodes(data: mmap.mmap) -> Iterator[tuple[str, Any, Any]]:
-    source: Any = _InPlace(data)
-    for op, arg, position in pickletools.genops(source):
-        yield op.name, arg, position
 
 
 def _plain(value: Any) -> Any:
@@ -325,9 +294,9 @@ def _import(m: _Machine, module: str, name: str) -> None:
 
 def _reduce(m: _Machine, _: Any) -> None:
     args, what = m.stack.pop(), m.stack.pop()
-    if type(what) is not _Name or what not in CALLS:
+    if type(what) is not _Name or what not in m.calls:
         raise Refused("it calls something that makes no array")
-    m.stack.append(CALLS[what](m, _is(args, tuple)))
+    m.stack.append(m.calls[what](m, _is(args, tuple)))
 
 
 def _build(m: _Machine, _: Any) -> None:

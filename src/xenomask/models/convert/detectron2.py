@@ -24,6 +24,7 @@ from xenomask.errors import XenomaskError
 from xenomask.files import sha256
 from xenomask.models import network
 from xenomask.models.convert.arrays import read_arrays
+from xenomask.models.convert.checkpoint import is_torch_file, read_torch
 from xenomask.models.convert.common import Converted
 from xenomask.models.network import Network
 from xenomask.models.preprocess import Preprocess
@@ -158,15 +159,15 @@ class Sources:
         return n
 
 
-def convert_detectron2(path: Path, *, outlier_class: bool | None = None) -> Converted:
+def convert_detectron2(path: Path, *, outlier_class: bool | None = None, content: Any = None) -> Converted:
     """Reads a .pkl or .pth of detectron2's Mask2Former; the file is never run.
 
     `outlier_class`: whether the last class before "no object" stands for outliers, as in Open-set-M2F's UNO
     (`NUM_CLASSES: 20`). The weights cannot tell; None takes 20 classes as Cityscapes' 19 and outliers, and any other
-    number as none. Raises XenomaskError for a file that holds more than arrays, and for tensors missing, unknown or of
-    another shape, by their names.
+    number as none. `content` is what the file holds, where it was read before. Raises XenomaskError for a file that
+    holds more than arrays, and for tensors missing, unknown or of another shape, by their names.
     """
-    sources = _sources(path)
+    sources = _sources(path, content)
     config = _config(sources, outlier_class)
     with torch.device("meta"):  # shapes without memory: they are compared before anything is allocated
         wanted = _build(config, sources).state_dict()
@@ -197,9 +198,12 @@ def _facts(path: Path, s: Sources, config: Any, dropped: Mapping[str, str]) -> d
 # --- the file ----------------------------------------------------------------------------------------------------
 
 
-def _sources(path: Path) -> Sources:
-    found = read_arrays(path)
-    tensors = found.get("model", found)  # beside it: the optimizer's state, the author, the iteration
+def _sources(path: Path, found: Any = None) -> Sources:
+    if found is None:
+        found = read_torch(path) if is_torch_file(path) else read_arrays(path)
+    tensors = (
+        found.get("model", found) if isinstance(found, dict) else None
+    )  # beside it: the optimizer's state, the author, the iteration
     if not isinstance(tensors, dict) or not tensors:
         raise XenomaskError(f"{path} holds no 'model': a dict of named tensors")
     total, arrays, called = 0, {}, {}

@@ -34,14 +34,15 @@ from xenomask.types import CITYSCAPES_CLASSES
 SHOWN = 3  # tensors that an error names
 
 
-def convert_mmseg(path: Path, config: Path | None = None) -> Converted:
+def convert_mmseg(path: Path, config: Path | None = None, content: Any = None) -> Converted:
     """Converts a Mask2Former of MMSegmentation with a Swin or a ResNet-50/101.
 
     `path` is a checkpoint or a run's work folder; the config is the given file, else the one inside the checkpoint,
     else the folder's, else what the shapes tell and Cityscapes' usual preprocessing. Nothing of the files is executed.
+    `content` is what `read_torch` gave, where that was done before.
     Raises XenomaskError that names the tensor, the config's entry or the line that stands in the way.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, content)
     told, told_by = _config(checkpoint, path, config)
     try:
         tensors, layout = new_layout(checkpoint.tensors)

@@ -1,6 +1,7 @@
 """Which project a checkpoint is from, by its content, and the converter for it."""
 
 from pathlib import Path
+from typing import Any
 
 from xenomask.errors import XenomaskError
 from xenomask.models.convert.checkpoint import find_checkpoint, is_torch_file, read_torch, state_dict
@@ -9,17 +10,22 @@ from xenomask.models.convert.common import Converted
 
 def recognise(path: Path) -> str:
     """ "mmsegmentation" or "detectron2", by the names of the tensors; XenomaskError for anything else."""
-    path = find_checkpoint(path)
+    return _recognised(find_checkpoint(path))[0]
+
+
+def _recognised(path: Path) -> tuple[str, Any]:
+    """The project, and what the file holds where it had to be read to tell."""
     if not is_torch_file(path):
         with path.open("rb") as f:
             if f.read(1) == b"\x80":
-                return "detectron2"  # its .pkl files are plain pickles of arrays
+                return "detectron2", None  # its .pkl files are plain pickles of arrays
         raise XenomaskError(f"{path} is neither a file of torch.save nor a pickle, so it is no checkpoint to convert")
-    names = [str(k).removeprefix("module.") for k in state_dict(read_torch(path))]
+    content = read_torch(path)
+    names = [str(k).removeprefix("module.") for k in state_dict(content)]
     for prefix, project in (("decode_head.", "mmsegmentation"), ("sem_seg_head.", "detectron2")):
         if any(n.startswith(prefix) for n in names):
-            return project
-    shown = ", ".join(n[:60] for n in names[:3]) or "none"
+            return project, content
+    shown = ", ".join(repr(n[:60]) for n in names[:3]) or "none"
     raise XenomaskError(
         f"{path} is of no project that xenomask converts (MMSegmentation: decode_head.*, detectron2: sem_seg_head.*); "
         f"its first names are {shown}"
@@ -28,12 +34,13 @@ def recognise(path: Path) -> str:
 
 def convert(path: Path, config: Path | None = None) -> Converted:
     """Converts a Mask2Former of MMSegmentation or detectron2; `config` is for the former alone."""
-    if recognise(path) == "mmsegmentation":
+    project, content = _recognised(find_checkpoint(path))
+    if project == "mmsegmentation":
         from xenomask.models.convert.mmseg import convert_mmseg
 
-        return convert_mmseg(path, config)
+        return convert_mmseg(path, config, content)
     if config is not None:
         raise XenomaskError(f"{path} is a detectron2 checkpoint, whose weights tell all: leave out --config")
     from xenomask.models.convert.detectron2 import convert_detectron2
 
-    return convert_detectron2(find_checkpoint(path))
+    return convert_detectron2(find_checkpoint(path), content=content)

@@ -1,0 +1,81 @@
+"""config.json as data: looked through before transformers builds anything from it."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from xenomask.errors import XenomaskError
+from xenomask.files import read_object
+
+CONFIG = "config.json"
+MAX_ITEMS = 50_000
+MAX_NUMBER = 100_000  # of channels, queries, words, classes
+MAX_LAYERS = 1000  # each is built before any shape can be compared
+MAX_WINDOW = 64  # real ones are 7 to 24; its table grows with the fourth power
+REPEATED = re.compile(r"depths?|.*(layers|blocks|stages|levels)")
+NAME = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
+# How a config can make transformers fetch code: each of these may only be what stands beside it.
+CODE: Mapping[str, tuple[Any, ...]] = {
+    **dict.fromkeys(
+        ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation"),
+        (None, "eager", "sdpa"),
+    ),
+    **dict.fromkeys(("auto_map", "quantization_config", "custom_pipelines", "kernel_config"), (None, {})),
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint folder, as plain JSON.
+
+    Raises XenomaskError for numbers that no network has, and for entries by which transformers would ask the network
+    for more, or run code.
+    """
+    config = read_object(folder / CONFIG)
+    where = str(folder / CONFIG)
+    for n, (key, value) in enumerate(_walk(config)):
+        if n >= MAX_ITEMS:
+            raise XenomaskError(f"{where} has more than {MAX_ITEMS} entries")
+        _check(where, key, value)
+    for part, inner in [(config, False), *((v, True) for _, v in _walk(config) if isinstance(v, dict))]:
+        _check_backbone(where, part, inner)
+    return config
+
+
+def _walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value, however deep, with the key that it or its list has."""
+    waiting = [(key, value)]
+    while waiting:
+        key, value = waiting.pop()
+        yield key, value
+        if isinstance(value, dict):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += ((key, v) for v in value)
+
+
+def _check(where: str, key: str, value: Any) -> None:
+    if key.startswith("__") or callable(getattr(PreTrainedConfig, key, None)):
+        raise XenomaskError(f"{where} has an entry {key[:60]!r}, which is no setting of a network")
+    if key in CODE and value not in CODE[key]:
+        raise XenomaskError(f"{where} asks for code from elsewhere ({key} = {str(value)[:60]!r}), which is never run")
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    most = MAX_LAYERS if REPEATED.fullmatch(key) else MAX_WINDOW if key == "window_size" else MAX_NUMBER
+    # thresholds and penalties may be as large as they like
+    if not math.isfinite(value) or (isinstance(value, int) and abs(value) > most):
+        raise XenomaskError(f"{where} says {key[:60]} = {str(value)[:30]}, which no network has (at most {most})")
+
+
+def _check_backbone(where: str, part: Mapping[str, Any], inner: bool) -> None:
+    name = part.get("backbone")
+    if name is None:
+        return
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise XenomaskError(f"{where} has the backbone {str(name)[:80]!r}, not a plain name of timm's")
+    # transformers would ask the Hub for a backbone of this name
+    if not inner and not part.get("backbone_config") and part.get("model_type") != "timm_backbone":
+        raise XenomaskError(f"{where} names the backbone {name} and has no backbone_config that says how it is built")

@@ -1,0 +1,63 @@
+"""A Hugging Face folder's weights files, looked at before transformers opens them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from xenomask.errors import XenomaskError, first_line
+from xenomask.files import read_object
+from xenomask.models.convert.arrays import Refused
+from xenomask.models.convert.torchfile import check_legacy, check_zip
+from xenomask.models.presets import without_warnings
+from xenomask.models.weights import read_header
+
+SPARE = 512 * 2**20  # bytes that a network may have beyond its files, for parts that inference never reads
+
+
+def check_files(folder: Path, kind: Any, config: Any) -> None:
+    """Raises XenomaskError for files with lies in them, and for a config that asks for far more memory than they fill.
+
+    `kind` is the network's class, built on the meta device to know its size.
+    """
+    for index in sorted(folder.glob("*.index.json")):
+        parts = read_object(index).get("weight_map")
+        for name in set(map(str, parts.values())) if isinstance(parts, dict) else {"a table"}:
+            if Path(name).name != name or not (folder / name).is_file():
+                raise XenomaskError(f"{index} names {name[:80]!r} as a weights file, which is none inside the folder")
+    weights = sorted(folder.glob("*.safetensors"))
+    total = sum(sum(4 * e.size // e.dtype.itemsize for e in read_header(p).values()) for p in weights)
+    for path in sorted(folder.glob("pytorch_model*.bin")):
+        _check_bin(path)
+        total += 2 * path.stat().st_size
+    try:
+        with torch.device("meta"), without_warnings():
+            module: nn.Module = kind(config)
+    except Exception as e:  # whatever transformers makes of numbers that fit no network
+        raise XenomaskError(f"{folder / 'config.json'} describes no network that can be built: {first_line(e)}") from e
+    wanted = sum(t.numel() * 4 for t in (*module.parameters(), *module.buffers()))
+    if wanted > total + SPARE:
+        raise XenomaskError(
+            f"the config in {folder} describes a network of {wanted >> 20} MB, but its weights hold {total >> 20} MB"
+        )
+
+
+def _check_bin(path: Path) -> None:
+    try:
+        with path.open("rb") as f:
+            zipped = f.read(2) == b"PK"
+        check_zip(path) if zipped else check_legacy(path)
+    except XenomaskError:
+        raise
+    except Refused as e:
+        raise XenomaskError(f"{path} is refused: {e}; nothing of it was run") from e
+    except Exception as e:  # a damaged archive can make zipfile raise anything at all
+        raise XenomaskError(f"{path} is damaged: {first_line(e)}") from e
+
+
+def check_finite(folder: Path, module: nn.Module) -> None:
+    """Raises XenomaskError for a weight that is NaN or infinite."""
+    for name, t in module.state_dict().items():
+        if t.is_floating_point() and t.numel() and not all(x.isfinite() for x in t.aminmax()):
+            raise XenomaskError(f"the weights in {folder}: tensor {name} holds NaN or infinity")
