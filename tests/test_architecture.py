@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
 LEVELS = [
     {"errors"},
-    {"files", "types"},
+    {"files", "jit", "types"},
     {"masks"},
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"detector"},

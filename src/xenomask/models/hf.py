@@ -24,6 +24,7 @@ from transformers.utils import logging as hf_logging
 
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import sha256
+from xenomask.models.deformable import use_kernel
 from xenomask.models.network import CONFIG, Network
 from xenomask.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from xenomask.models.presets import without_warnings
@@ -198,7 +199,7 @@ def _load_module(folder: Path, config) -> nn.Module:
         if real := sorted(k for k in keys if not any(h in k for h in HARMLESS)):
             raise XenomaskError(f"the weights in {folder} are not those of its {CONFIG}: it {what} {len(real)} tensors "
                                 f"({', '.join(real[:3])}{', ...' if len(real) > 3 else ''})")  # fmt: skip
-    return module
+    return use_kernel(module)
 
 
 def _task_tokens(folder: Path, config) -> torch.Tensor:

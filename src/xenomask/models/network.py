@@ -22,6 +22,7 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir, sha256
 from xenomask.masks import MaskOutput
+from xenomask.models.deformable import use_kernel
 from xenomask.models.levels import one_level
 from xenomask.models.preprocess import Preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
@@ -92,7 +93,7 @@ def _module(config: Mask2FormerConfig) -> nn.Module:
         module = Mask2FormerForUniversalSegmentation(config)
     if min(config.feature_strides[1:]) == 32:  # RbA: the pixel decoder attends on stride 32 only
         one_level(module)
-    return module.to(memory_format=torch.channels_last)  # pyright: ignore
+    return use_kernel(module.to(memory_format=torch.channels_last))  # pyright: ignore
 
 
 def build(name: str) -> Network:
