@@ -7,7 +7,7 @@ from transformers.models.mask2former.modeling_mask2former import multi_scale_def
 
 from xenomask.errors import XenomaskError
 from xenomask.models import build
-from xenomask.models.deformable import Layer, use_kernel, attention, plain
+from xenomask.models.deformable import Layer, attention, plain, use_kernel
 
 SIZES = [
     [(6, 12), (3, 5), (1, 1)],

@@ -7,7 +7,6 @@ to, it is compiled anew in each process (1 s).
 
 from typing import no_type_check
 
-
 import numpy as np
 
 from xenomask.jit import compiled
