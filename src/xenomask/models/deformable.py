@@ -4,8 +4,7 @@ transformers samples every level into a tensor, stacks them and multiplies by th
 add each sample to its sum where it is read. Only the layers of a module that is given to `use_kernel` change.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,21 +16,9 @@ from torch import Tensor, nn
 from transformers.models.mask2former import modeling_mask2former as theirs
 
 from xenomask.errors import XenomaskError
+from xenomask.jit import in_threads
 
 Layer = theirs.Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention
-
-
-def _in_threads(kernel: Callable, pairs: int, arguments: list[np.ndarray], results: list[np.ndarray]) -> None:
-    """Calls the kernel on as many shares of the (image, head) pairs as torch has threads."""
-    n = min(torch.get_num_threads(), pairs)
-    edges = [pairs * i // n for i in range(n + 1)]
-    if n == 1:
-        kernel(*arguments, 0, pairs, *results)
-        return
-    # NOTE: not numba's own threads, which end the process when two Python threads start them at once
-    with ThreadPoolExecutor(n) as pool:
-        shares = zip(edges, edges[1:])  # noqa: B905
-        list(pool.map(lambda share: kernel(*arguments, *share, *results), shares))
 
 
 class _Attention(torch.autograd.Function):
@@ -45,7 +32,7 @@ class _Attention(torch.autograd.Function):
         v, r, o, w = (t.numpy() for t in tensors)
         B, _, H, D = v.shape
         out = np.empty((B, r.shape[1], H, D), v.dtype)
-        _in_threads(kernels.forward, B * H, [v, sizes, r, o, w], [out])
+        in_threads(kernels.forward, torch.get_num_threads(), B * H, [v, sizes, r, o, w], [out])
         return torch.from_numpy(out).flatten(2)
 
     @staticmethod
@@ -56,7 +43,7 @@ class _Attention(torch.autograd.Function):
         B, _, H, D = v.shape
         g = grads[0].detach().contiguous().view(B, -1, H, D).numpy()
         results = [np.zeros_like(a) for a in (v, o, w)]
-        _in_threads(kernels.backward, B * H, [v, ctx.sizes, r, o, w, g], results)
+        in_threads(kernels.backward, torch.get_num_threads(), B * H, [v, ctx.sizes, r, o, w, g], results)
         value, offsets, weights = map(torch.from_numpy, results)
         return value, None, None, offsets, weights
 

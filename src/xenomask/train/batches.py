@@ -20,11 +20,10 @@ from xenomask.types import VOID
 
 
 class Batch(TypedDict):
-    """What transformers' Mask2Former is trained on; a mask and a class for every class in a crop."""
+    """What a step trains on."""
 
     pixel_values: Tensor  # (B, 3, h, w), normalised
-    mask_labels: list[Tensor]  # B of (n, h, w), 0 or 1
-    class_labels: list[Tensor]  # B of (n,)
+    labels: Tensor  # (B, h, w) uint8, class numbers or void
 
 
 TRIES = 10  # crops drawn before one without any labelled pixel is accepted
@@ -72,15 +71,7 @@ class Batches(torch.utils.data.Dataset):
             torch.manual_seed(step_seed(self.seed, step, 0))
             transform = augmentation(self.augment)
             pairs = [self._example(i, transform) for i in indices(self.seed, step, self.batch, len(self.data.frames))]
-        images = torch.stack([image for image, _ in pairs])
-        classes = [label.unique()[label.unique() != VOID] for _, label in pairs]
-        return {
-            "pixel_values": images,
-            "mask_labels": [
-                (label[None] == c[:, None, None]).float() for (_, label), c in zip(pairs, classes, strict=True)
-            ],
-            "class_labels": [c.long() for c in classes],
-        }
+        return {"pixel_values": torch.stack([x for x, _ in pairs]), "labels": torch.stack([y for _, y in pairs])}
 
     def _example(self, index: int, transform: v2.Compose) -> tuple[Tensor, Tensor]:
         sample = self.data.sample(self.data.frames[index])

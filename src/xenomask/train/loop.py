@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
 from xenomask.datasets import Dataset, open_dataset
 from xenomask.errors import XenomaskError
@@ -27,6 +27,7 @@ from xenomask.models import Network, build
 from xenomask.train.batches import Batch, Batches, batches_from, step_seed
 from xenomask.train.config import Optim, TrainConfig
 from xenomask.train.init import initialise
+from xenomask.train.loss import NotFinite, set_loss
 from xenomask.train.paste import list_cutouts
 from xenomask.train.state import last_step, restore_state, save_state
 
@@ -73,19 +74,19 @@ def validate(network: Network, data: Dataset) -> float:
 
 
 def train_step(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, config: TrainConfig, step: int):
-    """One AdamW step on transformers' set-prediction loss; returns the loss and the gradient's norm."""
+    """One AdamW step on the set-prediction loss; returns the loss and the gradient's norm."""
     network.module.train()
     torch.manual_seed(step_seed(config.seed, step, 1))  # dropout and the loss's random points
     device = next(network.module.parameters()).device
+    out = network.module(
+        pixel_values=batch["pixel_values"].to(device, memory_format=torch.channels_last), output_auxiliary_logits=True
+    )
+    outputs = [*out.auxiliary_logits, {k: out[k] for k in ("class_queries_logits", "masks_queries_logits")}]
+    classes, masks = ([o[k] for o in outputs] for k in ("class_queries_logits", "masks_queries_logits"))
     try:
-        out = network.module(
-            pixel_values=batch["pixel_values"].to(device, memory_format=torch.channels_last),
-            mask_labels=[m.to(device) for m in batch["mask_labels"]],
-            class_labels=[c.to(device) for c in batch["class_labels"]],
-        )
-    except ValueError as e:  # of the matching, which meets NaN before the loss does
+        loss = set_loss(classes, masks, batch["labels"].to(device), network.config)  # pyright: ignore
+    except NotFinite as e:
         raise XenomaskError(f"step {step}: {DIVERGED}: {e}") from e
-    loss: Tensor = out.loss.sum()
     optimizer.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.module.parameters(), config.optim.clip)
