@@ -12,45 +12,48 @@ from xenomask.jit import compiled
 
 
 # no_type_check: jaxtyping's test hook would otherwise wrap what numba is to compile.
-@compiled(inline="always")
-@no_type_check
-def corners(point, rows, columns):
-    """(first row, first column, weight of the second row, of the second column) of a point's four cells."""
-    f = point.dtype.type
-    x, y = point[0] * f(columns) - f(0.5), point[1] * f(rows) - f(0.5)
-    x0, y0 = int(np.floor(x)), int(np.floor(y))
-    return y0, x0, y - f(y0), x - f(x0)
-
-
 @compiled()
 @no_type_check
-def value_at(mask, point):
-    """The mask (h, w) at one point."""
-    rows, columns = mask.shape
-    y0, x0, fy, fx = corners(point, rows, columns)
-    f = mask.dtype.type
-    one, total = f(1), f(0)
-    if y0 >= 0:
-        if x0 >= 0:
-            total += (one - fy) * (one - fx) * mask[y0, x0]
-        if x0 + 1 < columns:
-            total += (one - fy) * fx * mask[y0, x0 + 1]
-    if y0 + 1 < rows:
-        if x0 >= 0:
-            total += fy * (one - fx) * mask[y0 + 1, x0]
-        if x0 + 1 < columns:
-            total += fy * fx * mask[y0 + 1, x0 + 1]
-    return total
+def locate(points, rows, columns, cells, weights):
+    """`cells` and `weights` (4, P) of points (P, 2): flat indices into a (rows, columns) map, bilinear weights.
+
+    A cell beyond the map has weight 0 and a valid index.
+    """
+    f = points.dtype.type
+    half, one = f(0.5), f(1)
+    for p in range(points.shape[0]):
+        x, y = points[p, 0] * f(columns) - half, points[p, 1] * f(rows) - half
+        x0, y0 = int(np.floor(x)), int(np.floor(y))
+        fx, fy = x - f(x0), y - f(y0)
+        left, right = (one - fx) * f(x0 >= 0), fx * f(x0 + 1 < columns)
+        top, low = (one - fy) * f(y0 >= 0), fy * f(y0 + 1 < rows)
+        r0, r1 = max(y0, 0) * columns, min(y0 + 1, rows - 1) * columns
+        c0, c1 = max(x0, 0), min(x0 + 1, columns - 1)
+        cells[0, p], cells[1, p], cells[2, p], cells[3, p] = r0 + c0, r0 + c1, r1 + c0, r1 + c1
+        weights[0, p], weights[1, p], weights[2, p], weights[3, p] = top * left, top * right, low * left, low * right
 
 
 @compiled()
 @no_type_check
 def sample(masks, index, points, group, first, last, out):
     """out (M, P) = masks (n, h, w)[index[m]] at points (G, P, 2)[group[m]]."""
+    rows, columns = masks.shape[1:]
+    flat = masks.reshape(masks.shape[0], rows * columns)
+    count = points.shape[1]
+    cells, weights = np.empty((4, count), np.uint32), np.empty((4, count), points.dtype)
+    known = -1
     for m in range(first, last):
-        mask = masks[index[m]]
-        for p in range(points.shape[1]):
-            out[m, p] = value_at(mask, points[group[m], p])
+        if group[m] != known:  # neighbours often share their points
+            known = group[m]
+            locate(points[known], rows, columns, cells, weights)
+        mask, row = flat[index[m]], out[m]
+        for p in range(count):
+            row[p] = (
+                weights[0, p] * mask[cells[0, p]]
+                + weights[1, p] * mask[cells[1, p]]
+                + weights[2, p] * mask[cells[2, p]]
+                + weights[3, p] * mask[cells[3, p]]
+            )
 
 
 @compiled()
@@ -58,22 +61,15 @@ def sample(masks, index, points, group, first, last, out):
 def spread(points, index, group, grad, first, last, grad_masks):
     """The gradient of `sample`: adds grad (M, P) to the four cells of every point; no index twice."""
     rows, columns = grad_masks.shape[1:]
-    one = grad.dtype.type(1)
+    flat = grad_masks.reshape(grad_masks.shape[0], rows * columns)
+    count = points.shape[1]
+    cells, weights = np.empty((4, count), np.uint32), np.empty((4, count), points.dtype)
     for m in range(first, last):
-        mask = grad_masks[index[m]]
-        for p in range(points.shape[1]):
-            y0, x0, fy, fx = corners(points[group[m], p], rows, columns)
-            g = grad[m, p]
-            if y0 >= 0:
-                if x0 >= 0:
-                    mask[y0, x0] += (one - fy) * (one - fx) * g
-                if x0 + 1 < columns:
-                    mask[y0, x0 + 1] += (one - fy) * fx * g
-            if y0 + 1 < rows:
-                if x0 >= 0:
-                    mask[y0 + 1, x0] += fy * (one - fx) * g
-                if x0 + 1 < columns:
-                    mask[y0 + 1, x0 + 1] += fy * fx * g
+        locate(points[group[m]], rows, columns, cells, weights)
+        mask, row = flat[index[m]], grad[m]
+        for p in range(count):
+            for corner in range(4):
+                mask[cells[corner, p]] += weights[corner, p] * row[p]
 
 
 @compiled()
@@ -81,44 +77,76 @@ def spread(points, index, group, grad, first, last, grad_masks):
 def sample_labels(labels, image, klass, points, group, first, last, out):
     """out (M, P) = the mask labels (B, H, W)[image[m]] == klass[m] at points (G, P, 2)[group[m]]."""
     rows, columns = labels.shape[1:]
-    one = out.dtype.type(1)
+    flat = labels.reshape(labels.shape[0], rows * columns)
+    count = points.shape[1]
+    cells, weights = np.empty((4, count), np.uint32), np.empty((4, count), points.dtype)
+    known = -1
     for m in range(first, last):
-        label, k = labels[image[m]], klass[m]
-        for p in range(points.shape[1]):
-            y0, x0, fy, fx = corners(points[group[m], p], rows, columns)
-            total = out.dtype.type(0)
-            if y0 >= 0:
-                if x0 >= 0 and label[y0, x0] == k:
-                    total += (one - fy) * (one - fx)
-                if x0 + 1 < columns and label[y0, x0 + 1] == k:
-                    total += (one - fy) * fx
-            if y0 + 1 < rows:
-                if x0 >= 0 and label[y0 + 1, x0] == k:
-                    total += fy * (one - fx)
-                if x0 + 1 < columns and label[y0 + 1, x0 + 1] == k:
-                    total += fy * fx
-            out[m, p] = total
+        if group[m] != known:
+            known = group[m]
+            locate(points[known], rows, columns, cells, weights)
+        label, k, row = flat[image[m]], klass[m], out[m]
+        for p in range(count):
+            total = weights.dtype.type(0)
+            for corner in range(4):
+                total += weights[corner, p] * weights.dtype.type(label[cells[corner, p]] == k)
+            row[p] = total
+
+
+@compiled()
+@no_type_check
+def smallest(values, k, counts):
+    """The k-th smallest (from 1) of non-negative values; NaN counts as the largest. `counts` (bins,) is scratch.
+
+    Most values are only counted into bins: np.partition over all of them takes three times as long.
+    """
+    bins = len(counts)
+    top = values.dtype.type(0)
+    for v in values:
+        if v > top and v < np.inf:
+            top = v
+    scale = (bins - 1) / top if top > 0 else 0.0
+    counts[:] = 0
+    for v in values:
+        counts[int(v * scale) if v <= top else bins - 1] += 1
+    place, b = k, 0
+    while place > counts[b]:
+        place -= counts[b]
+        b += 1
+    inside, n = np.empty(counts[b], values.dtype), 0
+    for v in values:
+        if (int(v * scale) if v <= top else bins - 1) == b:
+            inside[n] = v
+            n += 1
+    return np.sort(inside)[place - 1]
 
 
 @compiled()
 @no_type_check
 def uncertain(masks, index, points, first, last, out):
     """out (M, k, 2) = the k of points (M, P, 2) where masks[index[m]] is nearest to 0; of equals the first."""
-    count = points.shape[1]
-    wanted = out.shape[1]
-    size = np.empty(count, masks.dtype)
+    rows, columns = masks.shape[1:]
+    flat = masks.reshape(masks.shape[0], rows * columns)
+    count, wanted = points.shape[1], out.shape[1]
+    cells, weights = np.empty((4, count), np.uint32), np.empty((4, count), points.dtype)
+    size, counts = np.empty(count, masks.dtype), np.empty(1024, np.int64)
     for m in range(first, last):
-        mask = masks[index[m]]
+        locate(points[m], rows, columns, cells, weights)
+        mask = flat[index[m]]
         for p in range(count):
-            size[p] = abs(value_at(mask, points[m, p]))
-        limit = np.partition(size, wanted - 1)[wanted - 1]
-        below = 0
+            size[p] = abs(
+                weights[0, p] * mask[cells[0, p]]
+                + weights[1, p] * mask[cells[1, p]]
+                + weights[2, p] * mask[cells[2, p]]
+                + weights[3, p] * mask[cells[3, p]]
+            )
+        limit = smallest(size, wanted, counts)
+        equals, i = wanted, 0
         for p in range(count):
-            below += size[p] < limit
-        equals, i = wanted - below, 0
+            equals -= size[p] < limit
         for p in range(count):
             at = size[p] == limit
-            if i < wanted and (size[p] < limit or (at and equals > 0)):
+            if size[p] < limit or (at and equals > 0):
                 equals -= at
-                out[m, i] = points[m, p]
+                out[m, i, 0], out[m, i, 1] = points[m, p, 0], points[m, p, 1]
                 i += 1
