@@ -12,9 +12,7 @@ from xenomask.train.points import sample, sample_labels, uncertain
 
 
 def config(points=24, classes=5, **changes) -> Mask2FormerConfig:
-    return Mask2FormerConfig(
-        train_num_points=points, num_labels=classes, id2label={i: str(i) for i in range(classes)}, **changes
-    )
+    return Mask2FormerConfig(train_num_points=points, id2label={i: str(i) for i in range(classes)}, **changes)
 
 
 def case(labels, outputs=3, queries=6, classes=5, size=(5, 7), dtype=torch.float64, seed=0):
@@ -135,7 +133,7 @@ def test_points__kernels_read_as_grid_sample_does(monkeypatch):
     g = torch.Generator().manual_seed(0)
     masks = torch.randn(7, 5, 9, generator=g, dtype=torch.float64)
     points = torch.rand(3, 50, 2, generator=g, dtype=torch.float64)
-    points[0, :4] = torch.tensor([[0, 0], [1, 1], [0, 1], [1, 0]])
+    points[0, :6] = torch.tensor([[0, 0], [1, 1], [0, 1], [1, 0], [-3, 0.5], [1e9, 2]])
     index, group = torch.tensor([4, 0, 6, 2]), torch.tensor([0, 0, 2, 1])
     labels = torch.randint(0, 3, (2, 6, 4), generator=g)
     image, klass = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 2, 1, 1])

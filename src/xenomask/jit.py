@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 
 
 def compiled(**options: Any) -> Callable:
     """A decorator: numba.njit without the interpreter's lock, cached on disk where a folder can be written to."""
+
+    import numba  # it takes half a second to load
 
     def decorate(f: Callable) -> Callable:
         try:

@@ -66,12 +66,13 @@ def attention(
 
 def _forward(
     layer: Any, hidden_states, attention_mask=None, encoder_hidden_states=None, encoder_attention_mask=None,
-    position_embeddings=None, reference_points=None, spatial_shapes_list=None, **rest,
+    position_embeddings=None, reference_points: Any = None, spatial_shapes_list: Any = None, **rest,
 ):  # fmt: skip
     """The layer's forward, with the kernel in the place of transformers' function where the kernel can run."""
     mine = hidden_states.device.type == "cpu" and hidden_states.dtype in (torch.float32, torch.float64)
     mine &= reference_points.shape[-1] == 2 and not reference_points.requires_grad
-    if not mine or torch.is_autocast_enabled("cpu") or torch.jit.is_tracing() or torch.compiler.is_compiling():
+    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()  # pyright: ignore
+    if not mine or traced or torch.is_autocast_enabled("cpu"):
         return type(layer).forward(
             layer, hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask,
             position_embeddings, reference_points, spatial_shapes_list, **rest,
@@ -100,7 +101,7 @@ def use_kernel(module: nn.Module) -> nn.Module:
         raise XenomaskError(f"the attention kernel needs numba, which does not load: {e}") from e
     for layer in module.modules():
         if isinstance(layer, Layer):
-            layer.forward = partial(_forward, layer)
+            layer.forward = partial(_forward, layer)  # pyright: ignore
     return module
 
 
@@ -114,4 +115,4 @@ def plain(module: nn.Module) -> Iterator[nn.Module]:
         yield module
     finally:
         for layer in fast:
-            layer.forward = partial(_forward, layer)
+            layer.forward = partial(_forward, layer)  # pyright: ignore

@@ -25,10 +25,11 @@ def locate(points, rows, columns, cells, weights):
         x, y = points[p, 0] * f(columns) - half, points[p, 1] * f(rows) - half
         x0, y0 = int(np.floor(x)), int(np.floor(y))
         fx, fy = x - f(x0), y - f(y0)
-        left, right = (one - fx) * f(x0 >= 0), fx * f(x0 + 1 < columns)
-        top, low = (one - fy) * f(y0 >= 0), fy * f(y0 + 1 < rows)
-        r0, r1 = max(y0, 0) * columns, min(y0 + 1, rows - 1) * columns
-        c0, c1 = max(x0, 0), min(x0 + 1, columns - 1)
+        left, right = (one - fx) * f(0 <= x0 < columns), fx * f(0 <= x0 + 1 < columns)
+        top, low = (one - fy) * f(0 <= y0 < rows), fy * f(0 <= y0 + 1 < rows)
+        # in range also for a point from nowhere: nothing else keeps the reads inside the map
+        c0, c1 = min(max(x0, 0), columns - 1), min(max(x0 + 1, 0), columns - 1)
+        r0, r1 = columns * min(max(y0, 0), rows - 1), columns * min(max(y0 + 1, 0), rows - 1)
         cells[0, p], cells[1, p], cells[2, p], cells[3, p] = r0 + c0, r0 + c1, r1 + c0, r1 + c1
         weights[0, p], weights[1, p], weights[2, p], weights[3, p] = top * left, top * right, low * left, low * right
 
