@@ -1,5 +1,6 @@
 """The loop-written truth that the package's fast code is held against: slow, plain, and sharing nothing with it."""
 
+import itertools
 import math
 
 import numpy as np
@@ -214,3 +215,68 @@ def components(mask, label, min_predicted, min_true):
 
     ppv = [(true[pred == p] != 0).mean() for p in sorted(set(np.unique(pred)) - {0})]
     return siou(true, pred), siou(pred, true), ppv
+
+
+def read_at(grid, x, y) -> float:
+    """A mask's value at x, y in [0, 1]: bilinear between cell centres, 0 beyond its edge."""
+    h, w = len(grid), len(grid[0])
+    u, v = x * w - 0.5, y * h - 0.5
+    total = 0.0
+    for i in range(h):
+        for j in range(w):
+            total += max(0.0, 1 - abs(v - i)) * max(0.0, 1 - abs(u - j)) * grid[i][j]
+    return total
+
+
+def set_loss(outputs, labels, num_classes, matching, many, few, no_object=0.1):
+    """The set-prediction loss, pair by pair and point by point; every assignment is tried.
+
+    `outputs` [(class logits [B][Q][N], mask logits [B][Q][h][w])]; `labels` [B][H][W]; points [output][image] of
+    (x, y) for the matching, [output] of lists, one for each matched pair, of which the P - len(few) most uncertain
+    of `many` count.
+    """
+    B = len(labels)
+    present = [sorted({v for row in label for v in row} - {255}) for label in labels]
+    masks = [[[[float(v == k) for v in row] for row in label] for k in ks] for label, ks in zip(labels, present)]  # noqa: B905
+    normaliser = max(1, sum(len(ks) for ks in present))
+    total = 0.0
+
+    def entropy(logit, t):
+        return -t * math.log(sigmoid(logit)) - (1 - t) * math.log(sigmoid(-logit))
+
+    def dice(pairs):
+        s = [sigmoid(x) for x, _ in pairs]
+        both = sum(a * t for a, (_, t) in zip(s, pairs))  # noqa: B905
+        return 1 - (2 * both + 1) / (sum(s) + sum(t for _, t in pairs) + 1)
+
+    for o, (z, m) in enumerate(outputs):
+        row, nll, weights = 0, 0.0, 0.0
+        for b in range(B):
+            Q = len(z[b])
+            cost = []
+            for q in range(Q):
+                cost.append([])
+                for k, mask in zip(present[b], masks[b]):  # noqa: B905
+                    pairs = [(read_at(m[b][q], *p), read_at(mask, *p)) for p in matching[o][b]]
+                    ce = sum(entropy(x, t) for x, t in pairs) / len(pairs)
+                    cost[-1].append(-2 * softmax(z[b][q])[k] + 5 * ce + 5 * dice(pairs))
+            n = len(present[b])
+            if n <= Q:
+                tries = [list(zip(qs, range(n))) for qs in itertools.permutations(range(Q), n)]  # noqa: B905
+            else:
+                tries = [list(zip(range(Q), ks)) for ks in itertools.permutations(range(n), Q)]  # noqa: B905
+            best = min(tries, key=lambda pairs: sum(cost[q][k] for q, k in pairs))
+            for q, k in sorted(best):
+                points = sorted(many[o][row], key=lambda p: abs(read_at(m[b][q], *p)))
+                points = points[: len(matching[o][b]) - len(few[o][row])] + few[o][row]
+                pairs = [(read_at(m[b][q], *p), read_at(masks[b][k], *p)) for p in points]
+                total += 5 * sum(entropy(x, t) for x, t in pairs) / len(pairs) / normaliser
+                total += 5 * dice(pairs) / normaliser
+                row += 1
+            target = {q: present[b][k] for q, k in best}
+            for q in range(Q):
+                weight = 1.0 if q in target else no_object
+                nll -= weight * math.log(softmax(z[b][q])[target.get(q, num_classes)])
+                weights += weight
+        total += 2 * nll / weights
+    return total

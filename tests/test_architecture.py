@@ -8,7 +8,7 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
 LEVELS = [
     {"errors"},
-    {"files", "types", "known"},
+    {"files", "jit", "types", "known"},
     {"masks", "card"},
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"hub", "saving"},

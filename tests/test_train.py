@@ -115,10 +115,9 @@ def test_batches__depend_on_seed_and_step_alone(scenes):
     assert torch.equal(one["pixel_values"], two["pixel_values"])
     assert not torch.equal(one["pixel_values"], batches[6]["pixel_values"])
     assert one["pixel_values"].shape == (2, 3, 32, 64)
-    for masks, classes in zip(one["mask_labels"], one["class_labels"], strict=True):
-        assert masks.shape == (len(classes), 32, 64)
-        assert (masks.sum(0) <= 1).all() and (masks.sum((1, 2)) > 0).all()
-        assert 255 not in classes
+    assert one["labels"].shape == (2, 32, 64) and one["labels"].dtype == torch.uint8
+    assert torch.equal(one["labels"], two["labels"])
+    assert ((one["labels"] < 19) | (one["labels"] == 255)).all() and (one["labels"] != 255).any()
 
 
 def test_indices__each_epoch_holds_every_frame_once():
@@ -169,8 +168,9 @@ def test_train_step__a_crop_without_any_label_still_trains(scenes, tmp_path):
     run = Run(config, engine, network, module, optimizer, None, Records(None))
     batch: Batch = {
         "pixel_values": torch.zeros(2, 3, 32, 64),
-        "mask_labels": [torch.zeros(0, 32, 64), torch.ones(1, 32, 64)],
-        "class_labels": [torch.zeros(0, dtype=torch.long), torch.tensor([4])],
+        "labels": torch.stack(
+            [torch.full((32, 64), 255, dtype=torch.uint8), torch.full((32, 64), 4, dtype=torch.uint8)]
+        ),
         "places": [0, 1],
         "ids": ["a", "b"],
     }

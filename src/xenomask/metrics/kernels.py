@@ -5,25 +5,15 @@ several threads. Compiled code is cached beside this file, or in the user's cach
 to, it is compiled anew in each process (1 s).
 """
 
-from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import no_type_check
 
-import numba
 import numpy as np
 
-
-def _compiled(**options: Any) -> Callable:
-    def compiled(f: Callable) -> Callable:
-        try:
-            return numba.njit(nogil=True, cache=True, **options)(f)
-        except RuntimeError:  # no folder to cache in
-            return numba.njit(nogil=True, **options)(f)
-
-    return compiled
+from xenomask.jit import compiled
 
 
 # no_type_check: jaxtyping's test hook would otherwise wrap what numba is to compile.
-@_compiled()
+@compiled()
 @no_type_check
 def histogram(bits, label, kind, out):
     """Adds one to out[kind[label], bits] for every pixel of the flat uint16 `bits` and uint8 `label`.
@@ -39,7 +29,7 @@ def histogram(bits, label, kind, out):
 
 
 # error_model: a resample may have drawn no anomaly; its numbers become nan instead of an exception.
-@_compiled(error_model="numpy")
+@compiled(error_model="numpy")
 @no_type_check
 def advance(tp, fp, P, N, state):
     """Walks along one block of every resample's curve; see `resampling.curve_numbers`.

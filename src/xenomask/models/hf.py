@@ -30,6 +30,7 @@ from transformers.utils import logging as hf_logging
 from xenomask.errors import XenomaskError, first_line, unknown
 from xenomask.files import read_object, sha256
 from xenomask.models.config import CONFIG, read_config
+from xenomask.models.deformable import use_kernel
 from xenomask.models.hf_files import check_files, check_finite
 from xenomask.models.network import Network
 from xenomask.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, check_preprocess
@@ -218,7 +219,7 @@ def _load_module(folder: Path, config) -> nn.Module:
                 f"the weights in {folder} are not those of its {CONFIG}: it {what} {len(real)} tensors ({some})"
             )
     check_finite(folder, module)
-    return module
+    return use_kernel(module)
 
 
 def _task_tokens(folder: Path, config) -> torch.Tensor:

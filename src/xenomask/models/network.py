@@ -22,6 +22,7 @@ from xenomask.errors import XenomaskError, first_line, unknown
 from xenomask.files import atomic, make_dir, read_object, sha256
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.models.config import CONFIG, read_config
+from xenomask.models.deformable import use_kernel
 from xenomask.models.levels import one_level
 from xenomask.models.preprocess import Preprocess, check_preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
@@ -117,7 +118,7 @@ def _module(config: Mask2FormerConfig) -> nn.Module:
         module = Mask2FormerForUniversalSegmentation(config)
     if min(config.feature_strides[1:]) == 32:  # RbA: the pixel decoder attends on stride 32 only
         one_level(module)
-    return module.to(memory_format=torch.channels_last)  # pyright: ignore
+    return use_kernel(module.to(memory_format=torch.channels_last))  # pyright: ignore
 
 
 def build(name: str) -> Network:

@@ -18,15 +18,13 @@ from xenomask.models import Preprocess
 from xenomask.train.augment import augment
 from xenomask.train.config import Augment
 from xenomask.train.paste import paste
-from xenomask.types import VOID
 
 
 class Batch(TypedDict):
-    """One process' share of a step's images; a mask and a class for every class in a crop."""
+    """One process' share of a step's images."""
 
     pixel_values: Tensor  # (B, 3, h, w), normalised
-    mask_labels: list[Tensor]  # B of (n, h, w), 0 or 1
-    class_labels: list[Tensor]  # B of (n,)
+    labels: Tensor  # (B, h, w) uint8, class numbers or void
     places: list[int]  # of these images in the step's whole batch
     ids: list[str]  # of their frames
 
@@ -63,13 +61,9 @@ class Batches(torch.utils.data.Dataset):
         frames = indices(self.seed, step, self.batch, len(self.data.frames))
         places = range(self.rank, self.batch, self.world)
         pairs = [self._example(frames[j], np.random.default_rng([self.seed, step, j])) for j in places]
-        classes = [label.unique()[label.unique() != VOID] for _, label in pairs]
         return {
-            "pixel_values": torch.stack([image for image, _ in pairs]),
-            "mask_labels": [
-                (label[None] == c[:, None, None]).float() for (_, label), c in zip(pairs, classes, strict=True)
-            ],
-            "class_labels": [c.long() for c in classes],
+            "pixel_values": torch.stack([x for x, _ in pairs]),
+            "labels": torch.stack([y for _, y in pairs]),
             "places": list(places),
             "ids": [self.data.frames[frames[j]].id for j in places],
         }

@@ -31,6 +31,7 @@ from xenomask.train.batches import Batch, Batches, batches_from, parts, step_see
 from xenomask.train.config import TrainConfig
 from xenomask.train.engine import Engine, open_engine
 from xenomask.train.init import initialise
+from xenomask.train.loss import NotFinite, Totals, classes_of, set_loss, totals
 from xenomask.train.optim import lr_factor, update_average
 from xenomask.train.paste import list_cutouts
 from xenomask.train.records import Records, logged_to, open_records
@@ -165,16 +166,16 @@ def train_step(run: Run, batch: Batch, step: int) -> tuple[float, float, bool]:
     run.module.train()
     run.optimizer.zero_grad()
     pieces = parts(batch, config.optim.accumulate)
-    masks = engine.sum([float(sum(len(c) for c in batch["class_labels"])), float(run.stop.is_set())])
-    loss = torch.zeros((), device=engine.device)
+    masks, weight, stop = engine.sum([*_totals(run, batch), float(run.stop.is_set())])
+    loss = 0.0
     try:
         for i, piece in enumerate(pieces):
-            last = i + 1 == len(pieces)
-            with nullcontext() if last else engine.no_sync(run.module):
-                part = set_loss(run, piece, step, masks[0])
-                engine.backward(part)
-            loss += part.detach()
-    except ValueError as e:  # of the matching, which meets NaN before the loss does
+            # gradients are averaged over the processes once, with the last part
+            with engine.no_sync(run.module) if i + 1 < len(pieces) else nullcontext():
+                part = _loss(run, piece, step, Totals(masks, weight))
+                engine.backward(part * engine.world)
+            loss += part.item()
+    except NotFinite as e:
         raise _diverged(step, batch, str(e)) from e
     except RuntimeError as e:
         if "memory" not in str(e):
@@ -184,27 +185,31 @@ def train_step(run: Run, batch: Batch, step: int) -> tuple[float, float, bool]:
             "raise optim.accumulate, lower optim.batch or augment.crop, or set engine.checkpoint_activations"
         ) from e
     norm = engine.clip(run.module, config.optim.clip)
-    (value,) = engine.sum([loss.item()])
+    (value,) = engine.sum([loss])
     if not math.isfinite(value) or not (math.isfinite(norm) or engine.scales):
         raise _diverged(step, batch, f"loss {value}, gradient norm {norm}")
     run.optimizer.step()
     if run.average is not None:
         update_average(run.average, run.network.module, config.optim.ema)
-    return value, norm, masks[1] > 0
+    return value, norm, stop > 0
 
 
-def set_loss(run: Run, batch: Batch, step: int, masks: float) -> torch.Tensor:
-    """This part's share of the step's loss: transformers' loss times its share of the step's masks."""
-    device = run.engine.device
-    # dropout and the loss's random points; of the first image, as parts are told apart by it
-    torch.manual_seed(step_seed(run.config.seed, step, 1 + batch["places"][0]))
+def _totals(run: Run, batch: Batch) -> Totals:
+    config: Any = run.network.config
+    return totals(classes_of(batch["labels"], config.num_labels), config.num_queries, config.no_object_weight)
+
+
+def _loss(run: Run, batch: Batch, step: int, whole: Totals) -> torch.Tensor:
+    """These images' share of the step's set-prediction loss."""
+    seeds = [step_seed(run.config.seed, step, 1 + place) for place in batch["places"]]
+    torch.manual_seed(seeds[0])  # dropout and drop path, which the nanos have none of
+    x = batch["pixel_values"].to(run.engine.device, memory_format=torch.channels_last)
     with run.engine.precision():
-        out = run.module(
-            pixel_values=batch["pixel_values"].to(device, memory_format=torch.channels_last),
-            mask_labels=[m.to(device) for m in batch["mask_labels"]],
-            class_labels=[c.to(device) for c in batch["class_labels"]],
-        )
-    return out.loss.sum() * run.engine.world / run.config.optim.accumulate
+        out = run.module(pixel_values=x, output_auxiliary_logits=True)
+    outputs = [*out.auxiliary_logits, {k: out[k] for k in ("class_queries_logits", "masks_queries_logits")}]
+    classes, masks = ([o[k].float() for o in outputs] for k in ("class_queries_logits", "masks_queries_logits"))
+    labels = batch["labels"].to(run.engine.device)
+    return set_loss(classes, masks, labels, run.network.config, seeds=seeds, whole=whole)  # pyright: ignore
 
 
 def _diverged(step: int, batch: Batch, why: str) -> XenomaskError:

@@ -1,0 +1,38 @@
+"""Plain loops -> machine code, by numba."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+
+def compiled(**options: Any) -> Callable:
+    """A decorator: numba.njit without the interpreter's lock, cached on disk where a folder can be written to."""
+
+    import numba  # it takes half a second to load
+
+    def decorate(f: Callable) -> Callable:
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(f)
+        except RuntimeError:  # no folder to cache in
+            return numba.njit(nogil=True, **options)(f)
+
+    return decorate
+
+
+def in_threads(
+    kernel: Callable, threads: int, n: int, arguments: Sequence[np.ndarray], results: Sequence[np.ndarray]
+) -> None:
+    """Calls kernel(*arguments, first, last, *results) on shares of range(n), one for each thread.
+
+    Nothing depends on the number of threads if no two of the n write to one place.
+    """
+    threads = max(1, min(threads, n))
+    edges = [n * i // threads for i in range(threads + 1)]
+    if threads == 1:
+        kernel(*arguments, 0, n, *results)
+        return
+    # NOTE: not numba's own threads, which end the process when two Python threads start them at once
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda share: kernel(*arguments, *share, *results), zip(edges, edges[1:], strict=False)))

@@ -1,0 +1,118 @@
+"""Fast deformable attention for Mask2Former's pixel decoder on the CPU; transformers' own elsewhere.
+
+transformers samples every level into a tensor, stacks them and multiplies by the weights; the kernels beside this file
+add each sample to its sum where it is read. Only the layers of a module that is given to `use_kernel` change.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers.models.mask2former import modeling_mask2former as theirs
+
+from xenomask.errors import XenomaskError
+from xenomask.jit import in_threads
+
+Layer = theirs.Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, sizes: np.ndarray, reference: Tensor, offsets: Tensor, weights: Tensor):
+        from xenomask.models import kernels
+
+        tensors = [t.detach().contiguous() for t in (value, reference, offsets, weights)]
+        ctx.save_for_backward(*tensors)
+        ctx.sizes = sizes
+        v, r, o, w = (t.numpy() for t in tensors)
+        B, _, H, D = v.shape
+        out = np.empty((B, r.shape[1], H, D), v.dtype)
+        in_threads(kernels.forward, torch.get_num_threads(), B * H, [v, sizes, r, o, w], [out])
+        return torch.from_numpy(out).flatten(2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor):
+        from xenomask.models import kernels
+
+        v, r, o, w = (t.numpy() for t in ctx.saved_tensors)
+        B, _, H, D = v.shape
+        g = grads[0].detach().contiguous().view(B, -1, H, D).numpy()
+        results = [np.zeros_like(a) for a in (v, o, w)]
+        in_threads(kernels.backward, torch.get_num_threads(), B * H, [v, ctx.sizes, r, o, w, g], results)
+        value, offsets, weights = map(torch.from_numpy, results)
+        return value, None, None, offsets, weights
+
+
+def attention(
+    value: Float[Tensor, "b s heads d"],
+    sizes: list[tuple[int, int]],
+    reference: Float[Tensor, "b q levels 2"],
+    offsets: Float[Tensor, "b q heads levels points 2"],
+    weights: Float[Tensor, "b q heads levels points"],
+) -> Float[Tensor, "b q heads_d"]:
+    """Sums, per query and head, of weights times values at reference + offsets (eq. 3 of Deformable DETR).
+
+    `sizes` are the levels' (rows, columns), which cut `value`'s s cells up; `reference` x, y in [0, 1]; `offsets` x, y
+    in cells of their level; bilinear, zeros outside. On the CPU, float32 or float64. No gradient reaches `reference`.
+    """
+    assert sum(h * w for h, w in sizes) == value.shape[1]  # the kernel would read beyond its end
+    return _Attention.apply(value, np.array(sizes, np.int64), reference, offsets, weights)  # pyright: ignore
+
+
+def _forward(
+    layer: Any, hidden_states, attention_mask=None, encoder_hidden_states=None, encoder_attention_mask=None,
+    position_embeddings=None, reference_points: Any = None, spatial_shapes_list: Any = None, **rest,
+):  # fmt: skip
+    """The layer's forward, with the kernel in the place of transformers' function where the kernel can run."""
+    mine = hidden_states.device.type == "cpu" and hidden_states.dtype in (torch.float32, torch.float64)
+    mine &= reference_points.shape[-1] == 2 and not reference_points.requires_grad
+    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()  # pyright: ignore
+    if not mine or traced or torch.is_autocast_enabled("cpu"):
+        return type(layer).forward(
+            layer, hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask,
+            position_embeddings, reference_points, spatial_shapes_list, **rest,
+        )  # fmt: skip
+    queries = hidden_states if position_embeddings is None else hidden_states + position_embeddings
+    B, Q, _ = queries.shape
+    value = layer.value_proj(encoder_hidden_states)
+    if attention_mask is not None and attention_mask.any():  # copies all values
+        value = value.masked_fill(attention_mask[..., None], 0.0)
+    grid = (B, Q, layer.n_heads, layer.n_levels, layer.n_points)
+    offsets = layer.sampling_offsets(queries).view(*grid, 2)
+    weights = layer.attention_weights(queries).view(B, Q, layer.n_heads, -1).softmax(-1).view(grid)
+    out = attention(value.view(B, value.shape[1], layer.n_heads, -1), spatial_shapes_list, reference_points,
+                    offsets, weights)  # fmt: skip
+    return layer.output_proj(out), weights
+
+
+def use_kernel(module: nn.Module) -> nn.Module:
+    """Lets the module's own deformable attention layers use the kernel; weights, names and results stay.
+
+    Raises XenomaskError if numba, which compiles it, cannot be imported.
+    """
+    try:
+        import numba  # noqa: F401
+    except ImportError as e:
+        raise XenomaskError(f"the attention kernel needs numba, which does not load: {e}") from e
+    for layer in module.modules():
+        if isinstance(layer, Layer):
+            layer.forward = partial(_forward, layer)  # pyright: ignore
+    return module
+
+
+@contextmanager
+def plain(module: nn.Module) -> Iterator[nn.Module]:
+    """While it is open, the module runs transformers' code alone: for export and for comparison."""
+    fast = [layer for layer in module.modules() if isinstance(layer, Layer) and "forward" in vars(layer)]
+    for layer in fast:
+        del layer.forward
+    try:
+        yield module
+    finally:
+        for layer in fast:
+            layer.forward = partial(_forward, layer)  # pyright: ignore
