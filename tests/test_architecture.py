@@ -12,7 +12,8 @@ LEVELS = [
     {"masks"},
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"detector"},
-    {"run", "train", "cluster", "submission"},
+    {"run", "train", "submission"},
+    {"cluster"},
     {"app", "cli"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
