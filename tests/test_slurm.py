@@ -296,15 +296,15 @@ def node(tmp_path_factory):
         subprocess.run([script, "stop", str(folder)], check=True, timeout=120)
 
 
+def queue() -> str:
+    return subprocess.run(["squeue", "--noheader"], check=True, capture_output=True, text=True).stdout
+
+
 def wait_for(condition, seconds=600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, subprocess.run(["squeue"], capture_output=True, text=True).stdout
-        time.sleep(0.3)
-
-
-def ended(out: Path) -> bool:
-    return not any(r.state in ("pending", "running") for r in status(out))
+        assert time.monotonic() < deadline, queue()
+        time.sleep(0.5)
 
 
 def logs(out: Path) -> str:
@@ -337,7 +337,7 @@ def test_pipeline__gives_what_the_same_commands_give_by_hand(node, recipes, draw
         ("evaluate", *maps, "--json", hand / "evaluation.json"),
     ):
         assert run(capsys, *command)[0] == 0, command
-    wait_for(lambda: ended(out))
+    wait_for(lambda: not queue())
     assert {r.state for r in status(out)} == {"done"}, logs(out)
     assert json.loads((out / "evaluation.json").read_text()) == json.loads((hand / "evaluation.json").read_text())
     assert {p.name: p.read_bytes() for p in (out / "maps").iterdir()} == {
@@ -357,7 +357,7 @@ def test_pipeline__gives_what_the_same_commands_give_by_hand(node, recipes, draw
     (out / "heatmaps/contact_sheet.jpg").unlink()
     code, text, _ = run(capsys, *submitting)
     assert code == 0 and "1 jobs submitted" in text and "heatmaps" in text
-    wait_for(lambda: ended(out))
+    wait_for(lambda: not queue())
     assert (out / "heatmaps/contact_sheet.jpg").is_file(), logs(out)
 
 
@@ -388,7 +388,7 @@ def test_preempted_and_requeued__trainings_end_with_the_unbroken_weights(node, s
     assert "iter_30" not in cut, f"nothing was preempted: {cut}\n{said()}"
     assert run(capsys, "train", recipe, "--work-dir", work["unbroken"])[0] == 0
     wait_for(lambda: all((work[n] / "iter_30/model.safetensors").is_file() for n in ("pipeline", "script")))
-    wait_for(lambda: not subprocess.run(["squeue", "--noheader"], capture_output=True, text=True).stdout)
+    wait_for(lambda: not queue())
     assert len({sha256(work[n] / "iter_30/model.safetensors") for n in work}) == 1
     for job in jobs:
         told = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True).stdout
@@ -402,7 +402,7 @@ def test_failed_step__stops_what_waits_for_it_and_status_says_so(node, drawn, sc
     data = ("--dataset", "anomaly-track", "--root", drawn)
     code, _, err = run(capsys, "slurm", "pipeline", broken, *data, "--out", out)
     assert code == 0, err
-    wait_for(lambda: ended(out))
+    wait_for(lambda: not queue())
     rows = {r.name: r for r in status(out)}
     assert (rows["train-broken"].state, rows["train-broken"].remark) == ("failed", "exit code 2"), logs(out)
     assert {r.state for n, r in rows.items() if n != "train-broken"} == {"stopped"}
