@@ -66,15 +66,17 @@ class Network:
             image_size=(image.shape[0], image.shape[1]),
         )
 
-    def save(self, folder: Path, *, half: bool = False) -> Path:
+    def save(self, folder: Path, *, half: bool = False, weights: Mapping[str, Tensor] | None = None) -> Path:
         """Writes the checkpoint folder, whole or not at all; `half` stores the weights as float16.
+
+        `weights` are stored in place of the module's own (a moving average, or what several processes hold in parts).
 
         Raises XenomaskError for other architectures than Mask2Former, whose Hugging Face folders are used as they are.
         """
         if self.config.model_type != "mask2former":
             raise XenomaskError(f"a {self.config.model_type} is not written anew: use its own folder as it is")
         make_dir(folder.parent)
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.module.state_dict().items()}
+        tensors = {k: v.detach().cpu().contiguous() for k, v in (weights or self.module.state_dict()).items()}
         if half:
             tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
         card = {"preprocess": asdict(self.preprocess), **self.facts}

@@ -1,6 +1,9 @@
-"""Frames -> training batches: batch i depends on (seed, i) alone, so a resumed run sees what it would have seen."""
+"""Frames -> training batches: image j of step i depends on (seed, i, j) alone.
 
-from collections.abc import Iterator
+So a resumed run sees what it would have seen, and so do several processes that share a batch.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -9,45 +12,32 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from xenomask.datasets import Dataset
 from xenomask.models import Preprocess
+from xenomask.train.augment import augment
 from xenomask.train.config import Augment
 from xenomask.train.paste import paste
 from xenomask.types import VOID
 
 
 class Batch(TypedDict):
-    """What transformers' Mask2Former is trained on; a mask and a class for every class in a crop."""
+    """One process' share of a step's images; a mask and a class for every class in a crop."""
 
     pixel_values: Tensor  # (B, 3, h, w), normalised
     mask_labels: list[Tensor]  # B of (n, h, w), 0 or 1
     class_labels: list[Tensor]  # B of (n,)
-
-
-TRIES = 10  # crops drawn before one without any labelled pixel is accepted
+    places: list[int]  # of these images in the step's whole batch
+    ids: list[str]  # of their frames
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:
-    """A seed of 63 bits for one step; streams 0 (batch), 1 (network and loss) are independent."""
+    """A seed of 63 bits for one step; its streams are independent."""
     return int(np.random.SeedSequence([seed, step, stream]).generate_state(2, np.uint32).view(np.uint64)[0] >> 1)
 
 
-def augmentation(a: Augment) -> v2.Compose:
-    """Random scale, crop, flip and photometric jitter, from torchvision."""
-    p = a.photometric
-    return v2.Compose([
-        v2.RandomResize(a.short_edge[0], a.short_edge[1], antialias=True),
-        v2.RandomCrop(a.crop, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: VOID}),
-        v2.RandomHorizontalFlip(a.flip),
-        v2.RandomPhotometricDistort(p=p),
-    ])  # fmt: skip
-
-
 def indices(seed: int, step: int, batch: int, frames: int) -> list[int]:
-    """The frames of a batch: each epoch is a fresh permutation, batches run across its end."""
+    """The frames of a step: each epoch is a fresh permutation, batches run across its end."""
     out = []
     for position in range(step * batch, (step + 1) * batch):
         epoch, place = divmod(position, frames)
@@ -58,47 +48,50 @@ def indices(seed: int, step: int, batch: int, frames: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Batches(torch.utils.data.Dataset):
-    """Map-style: `batches[step]` is the whole batch of that step."""
+    """Map-style: `batches[step]` is this process' share of that step: images rank, rank + world, ..."""
 
     data: Dataset
     augment: Augment
     preprocess: Preprocess
-    batch: int
+    batch: int  # images a step, over all processes
     seed: int
     cutouts: tuple[Path, ...] = ()
+    rank: int = 0
+    world: int = 1
 
     def __getitem__(self, step: int) -> Batch:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(step_seed(self.seed, step, 0))
-            transform = augmentation(self.augment)
-            pairs = [self._example(i, transform) for i in indices(self.seed, step, self.batch, len(self.data.frames))]
-        images = torch.stack([image for image, _ in pairs])
+        frames = indices(self.seed, step, self.batch, len(self.data.frames))
+        places = range(self.rank, self.batch, self.world)
+        pairs = [self._example(frames[j], np.random.default_rng([self.seed, step, j])) for j in places]
         classes = [label.unique()[label.unique() != VOID] for _, label in pairs]
         return {
-            "pixel_values": images,
+            "pixel_values": torch.stack([image for image, _ in pairs]),
             "mask_labels": [
                 (label[None] == c[:, None, None]).float() for (_, label), c in zip(pairs, classes, strict=True)
             ],
             "class_labels": [c.long() for c in classes],
+            "places": list(places),
+            "ids": [self.data.frames[frames[j]].id for j in places],
         }
 
-    def _example(self, index: int, transform: v2.Compose) -> tuple[Tensor, Tensor]:
+    def _example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         sample = self.data.sample(self.data.frames[index])
-        if self.cutouts and torch.rand(()) < self.augment.paste_share:
-            sample = paste(sample, self.cutouts, int(torch.randint(2**31, ())))
-        image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))
-        mask = tv_tensors.Mask(torch.from_numpy(sample.label))
-        x, label = image, mask
-        for _ in range(TRIES):
-            x, label = transform(image, mask)
-            if (label != VOID).any():
-                break
-        mean = torch.tensor(self.preprocess.mean)[:, None, None]
-        std = torch.tensor(self.preprocess.std)[:, None, None]
-        return (x.as_subclass(Tensor).float() - mean) / std, label.as_subclass(Tensor)
+        if self.cutouts and rng.random() < self.augment.paste_share:
+            sample = paste(sample, self.cutouts, int(rng.integers(2**31)))
+        assert sample.label is not None
+        image, label = augment(sample.image, sample.label, self.augment, rng)
+        mean, std = (np.array(v, np.float32) for v in (self.preprocess.mean, self.preprocess.std))
+        x = (image.astype(np.float32) - mean) / std
+        return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))), torch.from_numpy(label)
 
 
-def batches_from(source: Batches, start: int, stop: int, workers: int) -> Iterator[Batch]:
-    """The batches of steps start, ..., stop - 1, prepared in `workers` processes (0: in this one)."""
-    steps = list(range(start, stop))
+def batches_from(source: Batches, steps: Sequence[int], workers: int) -> Iterator[Batch]:
+    """The batches of these steps, prepared in `workers` processes (0: in this one)."""
     return iter(DataLoader(source, batch_size=None, sampler=steps, num_workers=workers))  # pyright: ignore
+
+
+def parts(batch: Batch, n: int) -> list[Batch]:
+    """The batch cut into n of equal size, for gradient accumulation."""
+    size = len(batch["ids"]) // n
+    cuts = [slice(i * size, (i + 1) * size) for i in range(n)]
+    return [Batch(**{k: v[c] for k, v in batch.items()}) for c in cuts]  # pyright: ignore

@@ -24,27 +24,41 @@ class Data(_Table):
 
 
 class Augment(_Table):
-    """[augment]: torchvision v2 transforms, in this order."""
+    """[augment]: in this order, see xenomask.train.augment."""
 
-    short_edge: tuple[int, int] = (192, 449)  # random shortest edge, lower bound included, upper not
+    short_edge: tuple[int, ...] = (192, 224, 256, 288, 320, 352, 384, 416, 448)  # one of these, drawn evenly
+    longest: int = Field(default=4096, ge=1)  # the longest edge is never resized beyond
     crop: tuple[int, int] = (192, 384)  # (height, width); smaller images are padded with void
+    crop_cap: float = Field(default=0.75, gt=0, le=1)  # largest share of one class in a crop; 1: any labelled crop
     flip: float = Field(default=0.5, ge=0, le=1)
     paste: Path | None = None  # folder of RGBA cut-outs pasted as outliers (labelled void), before the rest
     paste_share: float = Field(default=0.6, ge=0, le=1)  # of the examples that get one to three of them
-    photometric: float = Field(default=0.5, ge=0, le=1)  # probability of each jitter of RandomPhotometricDistort
+    photometric: float = Field(default=0.5, ge=0, le=1)  # probability of each jitter: brightness, contrast, ...
 
 
 class Optim(_Table):
     """[optim]: AdamW, linear warm-up, then poly."""
 
     iterations: int = Field(ge=1)
-    batch: int = Field(default=4, ge=1)
+    batch: int = Field(default=4, ge=1)  # images a step, over all processes
+    accumulate: int = Field(default=1, ge=1)  # parts into which each process cuts its share of the batch
     lr: float = Field(default=4e-4, gt=0)
     backbone_lr: float = Field(default=0.25, ge=0)  # times lr
-    weight_decay: float = Field(default=0.05, ge=0)  # none on norms, embeddings, biases
+    weight_decay: float = Field(default=0.05, ge=0)  # none on norms, embeddings, relative position tables
     clip: float = Field(default=1.0, gt=0)  # norm of the whole model's gradient
     power: float = Field(default=0.9, gt=0)
     warmup: int = Field(default=100, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)  # decay of the weights' moving average, which is what is saved; 0: none
+
+
+class Engine(_Table):
+    """[engine]: how the steps are computed; none of it changes what is computed beyond rounding, but the precision."""
+
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    shard: bool = False  # FSDP instead of DDP where several processes run (torchrun)
+    checkpoint_activations: bool = False  # less memory, one more forward
+    compile: bool = False  # torch.compile
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()  # beside the files of the work folder
 
 
 class TrainConfig(_Table):
@@ -57,12 +71,14 @@ class TrainConfig(_Table):
     init: Path | None = None
     save_every: int = Field(default=100, ge=1)
     val_every: int = Field(default=1000, ge=1)
-    keep: int = Field(default=2, ge=1)  # newest checkpoints kept
+    log_every: int = Field(default=20, ge=1)
+    keep: int = Field(default=2, ge=1)  # newest checkpoints kept, beside the best
     workers: int = Field(default=0, ge=0)  # processes that prepare batches
     threads: int | None = Field(default=None, ge=1)  # torch's threads; None: torch decides
     data: Data
     augment: Augment = Field(default_factory=Augment)
     optim: Optim
+    engine: Engine = Field(default_factory=Engine)
 
 
 def _explain(error: ValidationError, path: Path) -> XenomaskError:
@@ -72,7 +88,7 @@ def _explain(error: ValidationError, path: Path) -> XenomaskError:
     if first["type"] == "extra_forbidden":
         model: type[BaseModel] = TrainConfig
         for table in tables:
-            model = {"data": Data, "augment": Augment, "optim": Optim}[table]
+            model = {"data": Data, "augment": Augment, "optim": Optim, "engine": Engine}[table]
         where = f" in [{'.'.join(tables)}]" if tables else ""
         return XenomaskError(f"{path}: {unknown(f'key{where}', key, model.model_fields)}")
     return XenomaskError(f"{path}: {'.'.join([*tables, key])}: {first['msg']}")

@@ -4,98 +4,298 @@ Every random number of step i is drawn from (seed, i): the state of a run is its
 and a run that was killed goes on as if it had not been.
 """
 
-import json
 import logging
 import math
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
 from xenomask.datasets import Dataset, open_dataset
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, make_dir
+from xenomask.files import make_dir
 from xenomask.masks import class_probabilities, semantic, soft_masks
 from xenomask.metrics.segmentation import confusion, miou
 from xenomask.models import Network, build
-from xenomask.train.batches import Batch, Batches, batches_from, step_seed
-from xenomask.train.config import Optim, TrainConfig
+from xenomask.train.batches import Batch, Batches, batches_from, parts, step_seed
+from xenomask.train.config import TrainConfig
+from xenomask.train.engine import Engine, open_engine
 from xenomask.train.init import initialise
+from xenomask.train.optim import lr_factor, update_average
 from xenomask.train.paste import list_cutouts
-from xenomask.train.state import last_step, restore_state, save_state
+from xenomask.train.records import Records, logged_to, open_records
+from xenomask.train.state import last_step, read_state, save_best, save_state, sweep
 
-log = logging.getLogger(__name__)
-LOG_EVERY = 20
+log = logging.getLogger("xenomask.train")
 DIVERGED = "training diverged (lower optim.lr and run again: it goes on from the last checkpoint, which is kept)"
+WARNINGS = (signal.SIGTERM, signal.SIGUSR1)  # Slurm's, before it takes a job's node away
 
 
-def parameter_groups(module: nn.Module, o: Optim) -> list[dict]:
-    """Backbone and the rest, each with and without weight decay (none on norms, embeddings and biases)."""
-    undecayed = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.Embedding)
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for prefix, part in module.named_modules():
-        for name, parameter in part.named_parameters(recurse=False):
-            full = f"{prefix}.{name}"
-            lr = o.lr * (o.backbone_lr if "pixel_level_module.encoder." in full else 1.0)
-            bare = isinstance(part, undecayed) or name.endswith(("bias", "relative_position_bias_table"))
-            decay = 0.0 if bare or name == "level_embed" else o.weight_decay
-            groups.setdefault((lr, decay), []).append(parameter)
-    return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]
+@dataclass(frozen=True)
+class Run:
+    """All that a run is made of; torch changes weights and optimizer in place, a signal sets `stop`."""
+
+    config: TrainConfig
+    engine: Engine
+    network: Network  # its module is the one that the optimizer moves
+    module: nn.Module  # the same, wrapped by the engine
+    optimizer: torch.optim.Optimizer
+    average: dict[str, torch.Tensor] | None
+    records: Records
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
-def lr_factor(o: Optim, step: int) -> float:
-    """Linear warm-up times the poly decay to zero.
+def train(config: TrainConfig, *, device: str = "cpu") -> Path:
+    """Trains to the last iteration, from the last checkpoint in `work_dir` where there is one.
 
-    >>> o = Optim(iterations=100, warmup=10, power=1.0)
-    >>> lr_factor(o, 4), lr_factor(o, 50), lr_factor(o, 100)
-    (0.48, 0.5, 0.0)
+    Writes iter_N and best_mIoU_iter_N (checkpoint folders), last_checkpoint, and a folder of log and numbers for this
+    launch into `work_dir`. On SIGTERM and SIGUSR1 it saves and returns early. Returns the last checkpoint's folder.
+    Raises XenomaskError for bad data, for a diverging loss and where memory does not suffice.
     """
-    warm = min(1.0, (step + 1) / o.warmup) if o.warmup else 1.0
-    return warm * (1 - step / o.iterations) ** o.power
-
-
-def validate(network: Network, data: Dataset) -> float:
-    """mIoU of argmax_k L_k at the photo's size, pooled over the frames."""
-    network.module.eval()
-    matrices = []
-    for frame in data.frames:
-        sample = data.sample(frame)
-        out = network.predict(sample.image)
-        predicted = semantic(class_probabilities(out), soft_masks(out)).argmax(0).cpu().numpy()
-        matrices.append(confusion(sample.label, predicted, network.config.num_labels))  # pyright: ignore
-    return miou(sum(matrices[1:], matrices[0]))
-
-
-def train_step(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, config: TrainConfig, step: int):
-    """One AdamW step on transformers' set-prediction loss; returns the loss and the gradient's norm."""
-    network.module.train()
-    torch.manual_seed(step_seed(config.seed, step, 1))  # dropout and the loss's random points
-    device = next(network.module.parameters()).device
+    make_dir(config.work_dir)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    engine = open_engine(config, device)
     try:
-        out = network.module(
+        first = engine.first
+        if first:
+            sweep(config.work_dir)
+        engine.wait()
+        total = config.optim.iterations
+        start = last_step(config.work_dir)
+        if start is not None and start >= total:
+            return config.work_dir / f"iter_{start}"
+        records = open_records(config.work_dir, config.model_dump_json(indent=1)) if first else Records(None)
+        with logged_to(records):
+            return _train(config, engine, records, start)
+    finally:
+        engine.close()
+
+
+def _train(config: TrainConfig, engine: Engine, records: Records, start: int | None) -> Path:
+    training = _open(config, config.data.train, "train")
+    validation = _open(config, config.data.val, "val")
+    assert training is not None
+    if validation is not None:
+        validation = replace(validation, frames=validation.frames[: config.data.val_frames])
+    run, best = _prepare(config, engine, records, start)
+    cutouts = list_cutouts(config.augment.paste) if config.augment.paste else ()
+    source = Batches(
+        training, config.augment, run.network.preprocess, config.optim.batch, config.seed, cutouts,
+        engine.rank, engine.world,
+    )  # fmt: skip
+    with _warned(run.stop):
+        return _loop(run, source, validation, start or 0, best)
+
+
+def _prepare(config: TrainConfig, engine: Engine, records: Records, start: int | None) -> tuple[Run, float]:
+    """The run at its first step or at the one that is resumed, and the best mIoU so far."""
+    torch.manual_seed(config.seed)
+    network = build(config.preset)
+    facts = {**network.facts, "trained": config.model_dump(mode="json")}
+    if start is None and config.init:
+        initialise(network, config.init)
+    state: dict[str, Any] = {}
+    if start is not None:
+        state = read_state(config.work_dir, start)
+        network.module.load_state_dict(state["weights"])
+        log.info("resuming from iter_%d", start)
+    network = replace(network, module=network.module.to(engine.device), facts=facts)
+    module, optimizer = engine.prepare(network.module, config)
+    average = None
+    if config.optim.ema:
+        own = state.get("average") or network.module.state_dict()
+        average = {k: v.detach().clone().to(engine.device) for k, v in own.items()}
+    if state:
+        engine.restore(module, optimizer, state)
+    return Run(config, engine, network, module, optimizer, average, records), state.get("best_miou", -1.0)
+
+
+def _loop(run: Run, source: Batches, validation: Dataset | None, start: int, best: float) -> Path:
+    config, engine = run.config, run.engine
+    total, folder = config.optim.iterations, config.work_dir / f"iter_{start}"
+    facts: dict[str, Any] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    waited, clock, since = 0.0, time.monotonic(), start
+    batches = batches_from(source, range(start, total), config.workers)
+    with Progress(*columns, disable=not (engine.first and sys.stderr.isatty())) as bar:
+        task = bar.add_task("train", total=total, completed=start)
+        for step in range(start, total):
+            before = time.monotonic()
+            batch = next(batches)
+            waited += time.monotonic() - before
+            loss, norm, stop = train_step(run, batch, step)
+            done = step + 1
+            bar.update(task, completed=done, description=f"train, loss {loss:.1f}")
+            if done % config.log_every == 0 or done == total:
+                spent = time.monotonic() - clock
+                _say(run, done, loss, norm, spent / (done - since), waited / spent)
+                waited, clock, since = 0.0, time.monotonic(), done
+            if validation and (done % config.val_every == 0 or done == total):
+                value = _validate(run, validation, done, best)
+                best, facts = max(best, value), {"val_miou": value, "step": done}
+                waited, clock, since = 0.0, time.monotonic(), done
+            if done % config.save_every == 0 or done == total or stop:
+                folder = _save(run, done, best, facts)
+            if stop and done < total:
+                log.info("step %d  stopped by a signal; run the same command to go on", done)
+                break
+    return folder
+
+
+def train_step(run: Run, batch: Batch, step: int) -> tuple[float, float, bool]:
+    """One AdamW step on the set-prediction loss; the loss, the gradient's norm, whether a signal asks to stop.
+
+    Loss and gradient are those of the step's whole batch, over however many processes and parts it is dealt out.
+    """
+    config, engine = run.config, run.engine
+    factor = lr_factor(config.optim, step)
+    for group in run.optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    run.module.train()
+    run.optimizer.zero_grad()
+    pieces = parts(batch, config.optim.accumulate)
+    masks = engine.sum([float(sum(len(c) for c in batch["class_labels"])), float(run.stop.is_set())])
+    loss = torch.zeros((), device=engine.device)
+    try:
+        for i, piece in enumerate(pieces):
+            last = i + 1 == len(pieces)
+            with nullcontext() if last else engine.no_sync(run.module):
+                part = set_loss(run, piece, step, masks[0])
+                engine.backward(part)
+            loss += part.detach()
+    except ValueError as e:  # of the matching, which meets NaN before the loss does
+        raise _diverged(step, batch, str(e)) from e
+    except RuntimeError as e:
+        if "memory" not in str(e):
+            raise
+        raise XenomaskError(
+            f"step {step}: memory does not suffice for {len(pieces[0]['ids'])} crops of {config.augment.crop} at once: "
+            "raise optim.accumulate, lower optim.batch or augment.crop, or set engine.checkpoint_activations"
+        ) from e
+    norm = engine.clip(run.module, config.optim.clip)
+    (value,) = engine.sum([loss.item()])
+    if not math.isfinite(value) or not (math.isfinite(norm) or engine.scales):
+        raise _diverged(step, batch, f"loss {value}, gradient norm {norm}")
+    run.optimizer.step()
+    if run.average is not None:
+        update_average(run.average, run.network.module, config.optim.ema)
+    return value, norm, masks[1] > 0
+
+
+def set_loss(run: Run, batch: Batch, step: int, masks: float) -> torch.Tensor:
+    """This part's share of the step's loss: transformers' loss times its share of the step's masks."""
+    device = run.engine.device
+    # dropout and the loss's random points; of the first image, as parts are told apart by it
+    torch.manual_seed(step_seed(run.config.seed, step, 1 + batch["places"][0]))
+    with run.engine.precision():
+        out = run.module(
             pixel_values=batch["pixel_values"].to(device, memory_format=torch.channels_last),
             mask_labels=[m.to(device) for m in batch["mask_labels"]],
             class_labels=[c.to(device) for c in batch["class_labels"]],
         )
-    except ValueError as e:  # of the matching, which meets NaN before the loss does
-        raise XenomaskError(f"step {step}: {DIVERGED}: {e}") from e
-    loss: Tensor = out.loss.sum()
-    optimizer.zero_grad()
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(network.module.parameters(), config.optim.clip)
-    if not math.isfinite(loss.item()) or not math.isfinite(norm.item()):
-        raise XenomaskError(f"step {step}: {DIVERGED}: loss {loss.item()}, gradient norm {norm.item()}")
-    factor = lr_factor(config.optim, step)
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
-    optimizer.step()
-    return loss.item(), norm.item()
+    return out.loss.sum() * run.engine.world / run.config.optim.accumulate
+
+
+def _diverged(step: int, batch: Batch, why: str) -> XenomaskError:
+    return XenomaskError(f"step {step}, frames {', '.join(batch['ids'])}: {DIVERGED}: {why}")
+
+
+def _validate(run: Run, data: Dataset, done: int, best: float) -> float:
+    """The mIoU, recorded; the checkpoint is kept where it is the best one."""
+    with _averaged(run):
+        value = validate(run.network, data, run.engine)
+    run.records.scalars(step=done, mIoU=value)
+    run.engine.track({"val/mIoU": value}, done)
+    log.info("step %d  mIoU %.4f on %d frames", done, value, len(data.frames))
+    if value > best:
+        weights = run.average or run.engine.weights(run.module)
+        if run.engine.first:
+            facts = {"val_miou": value, "step": done}
+            save_best(_with_facts(run.network, facts), weights, run.config.work_dir, done)
+    return value
+
+
+def validate(network: Network, data: Dataset, engine: Engine | None = None) -> float:
+    """mIoU of argmax_k L_k at the photo's size, pooled over the frames, which the processes share."""
+    network.module.eval()
+    rank, world = (engine.rank, engine.world) if engine else (0, 1)
+    classes: int = network.config.num_labels  # pyright: ignore
+    matrix = np.zeros((classes, classes), np.int64)
+    # sharded weights come together only while all processes look: those without a frame left look at the first again
+    for i in range(rank, -(-len(data.frames) // world) * world, world):
+        sample = data.sample(data.frames[i if i < len(data.frames) else 0])
+        out = network.predict(sample.image)
+        if i < len(data.frames):
+            assert sample.label is not None
+            predicted = semantic(class_probabilities(out), soft_masks(out)).argmax(0).cpu().numpy()
+            matrix += confusion(sample.label, predicted, classes)
+    return miou(engine.sum_array(matrix) if engine else matrix)
+
+
+def _with_facts(network: Network, facts: Mapping[str, Any]) -> Network:
+    return replace(network, facts={**network.facts, **facts})
+
+
+def _save(run: Run, done: int, best: float, facts: Mapping[str, Any]) -> Path:
+    weights = run.engine.weights(run.module)  # every process takes part in gathering these
+    state = {**run.engine.state(run.module, run.optimizer), "best_miou": best}
+    folder = run.config.work_dir / f"iter_{done}"
+    if run.engine.first:
+        if run.average is not None:
+            state, weights = {**state, "weights": weights}, run.average
+        folder = save_state(_with_facts(run.network, facts), weights, state, run.config.work_dir, done, run.config.keep)
+    run.engine.wait()
+    return folder
+
+
+@contextmanager
+def _averaged(run: Run) -> Iterator[None]:
+    """Inside, the network holds the moving average of its weights, where one is kept."""
+    if run.average is None:
+        yield
+        return
+    raw = {k: v.detach().clone() for k, v in run.network.module.state_dict().items()}
+    run.network.module.load_state_dict(run.average)
+    try:
+        yield
+    finally:
+        run.network.module.load_state_dict(raw)
+
+
+def _say(run: Run, done: int, loss: float, norm: float, seconds: float, waiting: float) -> None:
+    rates = [group["lr"] for group in run.optimizer.param_groups]
+    numbers = {"loss": loss, "grad_norm": norm, "base_lr": max(rates), "lr": min(rates)}
+    run.records.scalars(**numbers, time=round(seconds, 4), data_time=round(seconds * waiting, 4), step=done)
+    run.engine.track({f"train/{k}": v for k, v in numbers.items()}, done)
+    log.info(
+        "step %d/%d  loss %.2f  lr %.2e  %.2f s/step, %.1f %% of it waiting for data",
+        done, run.config.optim.iterations, loss, max(rates), seconds, 100 * waiting,
+    )  # fmt: skip
+
+
+@contextmanager
+def _warned(stop: threading.Event) -> Iterator[None]:
+    """While it is open, the signals that announce an end set the event instead of ending the process."""
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        yield
+        return
+    before = {s: signal.signal(s, lambda *_: stop.set()) for s in WARNINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _open(config: TrainConfig, root: Path | None, split: str) -> Dataset | None:
@@ -104,100 +304,3 @@ def _open(config: TrainConfig, root: Path | None, split: str) -> Dataset | None:
     return open_dataset(
         config.data.dataset, root, split=split, coding="train_ids", resize=config.data.resize
     ).labelled()
-
-
-def _record(work_dir: Path, **scalars: float) -> None:
-    with (work_dir / "scalars.jsonl").open("a") as f:
-        f.write(json.dumps(scalars) + "\n")
-
-
-def _drop_records_after(work_dir: Path, step: int) -> None:
-    """Forgets what a killed run wrote after the checkpoint that is resumed, so that no step appears twice."""
-    path = work_dir / "scalars.jsonl"
-    if path.is_file():
-        kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
-        with atomic(path) as part:
-            part.write_text("".join(line + "\n" for line in kept))
-
-
-@contextmanager
-def _logged_to(path: Path) -> Iterator[None]:
-    """While it is open, what this module logs is also appended to the file."""
-    handler, level = logging.FileHandler(path), log.level
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-        handler.close()
-
-
-def train(config: TrainConfig, *, device: str = "cpu") -> Path:
-    """Trains to the last iteration, from the last checkpoint in `work_dir` where there is one.
-
-    Writes iter_N (checkpoint folders), last_checkpoint, recipe.json, train.log and scalars.jsonl into `work_dir`.
-    Returns the folder of the final checkpoint. Raises XenomaskError for bad data and for a diverging loss.
-    """
-    make_dir(config.work_dir)
-    with atomic(config.work_dir / "recipe.json") as part:
-        part.write_text(config.model_dump_json(indent=1) + "\n")
-    with _logged_to(config.work_dir / "train.log"):
-        return _train(config, device)
-
-
-def _train(config: TrainConfig, device: str) -> Path:
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    training = _open(config, config.data.train, "train")
-    validation = _open(config, config.data.val, "val")
-    assert training is not None
-    if validation is not None:
-        validation = replace(validation, frames=validation.frames[: config.data.val_frames])
-    work_dir = config.work_dir
-    torch.manual_seed(config.seed)
-    network = build(config.preset)
-    facts = {**network.facts, "trained": config.model_dump(mode="json")}
-    network = replace(network, module=network.module.to(device), facts=facts)
-    optimizer = torch.optim.AdamW(parameter_groups(network.module, config.optim))
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    start = last_step(work_dir)
-    if start is not None:
-        restore_state(network, optimizer, work_dir, start)
-        _drop_records_after(work_dir, start)
-        log.info("resuming from iter_%d", start)
-    else:
-        start = 0
-        if config.init:
-            initialise(network, config.init)
-    total = config.optim.iterations
-    if start >= total:
-        return work_dir / f"iter_{start}"
-    cutouts = list_cutouts(config.augment.paste) if config.augment.paste else ()
-    source = Batches(training, config.augment, network.preprocess, config.optim.batch, config.seed, cutouts)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    folder, clock, since = work_dir, time.monotonic(), start
-    with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task("train", total=total, completed=start)
-        for step, batch in enumerate(batches_from(source, start, total, config.workers), start):
-            loss, norm = train_step(network, optimizer, batch, config, step)
-            done = step + 1
-            bar.update(task, completed=done, description=f"train, loss {loss:.1f}")
-            if done % LOG_EVERY == 0 or done == total:
-                rate = (time.monotonic() - clock) / (done - since)
-                clock, since = time.monotonic(), done
-                lr = optimizer.param_groups[0]["lr"]
-                _record(work_dir, step=done, loss=loss, grad_norm=norm, lr=lr, seconds_per_step=round(rate, 3))
-                log.info("step %d/%d  loss %.2f  lr %.2e  %.2f s/step", done, total, loss, lr, rate)
-            if validation and (done % config.val_every == 0 or done == total):
-                value = validate(network, validation)
-                network = replace(network, facts={**network.facts, "val_miou": value, "step": done})
-                _record(work_dir, step=done, miou=value)
-                log.info("step %d  mIoU %.4f on %d frames", done, value, len(validation.frames))
-                clock, since = time.monotonic(), done
-            if done % config.save_every == 0 or done == total:
-                folder = save_state(network, optimizer, work_dir, done, config.keep)
-    return folder

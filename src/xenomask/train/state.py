@@ -1,53 +1,80 @@
 """Training state <-> disk: iter_N folders, whole or not at all, and the name of the last."""
 
+import re
 import shutil
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from safetensors.torch import load_file
+from torch import Tensor
 
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic
-from xenomask.models import Network, load
-from xenomask.models.network import load_weights
+from xenomask.models import Network
+from xenomask.models.network import WEIGHTS
 
-OPTIMIZER = "optimizer.pt"
-LAST = "last_checkpoint"
+TRAINING = "training.pt"  # optimizer, loss scale, best mIoU; the raw weights where those beside it are an average
+LAST, BEST = "last_checkpoint", "best_mIoU_iter_"
 
 
-def save_state(network: Network, optimizer: Optimizer, work_dir: Path, step: int, keep: int) -> Path:
-    """Writes work_dir/iter_<step> (a checkpoint folder plus the optimizer) and drops all but the newest `keep`."""
-    folder = network.save(work_dir / f"iter_{step}")
-    # Weights first: a folder without the optimizer is a checkpoint to use, only not one to resume from.
+def save_state(
+    network: Network, weights: Mapping[str, Tensor], state: Mapping[str, Any], work_dir: Path, step: int, keep: int
+) -> Path:
+    """Writes work_dir/iter_<step> (a checkpoint folder plus the training state) and drops all but the newest `keep`."""
+    folder = network.save(work_dir / f"iter_{step}", weights=weights)
+    # Weights first: a folder without the training state is a checkpoint to use, only not one to resume from.
     buffer = BytesIO()  # torch.save's own error on a full disk is no OSError
-    torch.save(optimizer.state_dict(), buffer)
-    with atomic(folder / OPTIMIZER) as part:
+    torch.save(dict(state), buffer)
+    with atomic(folder / TRAINING) as part:
         part.write_bytes(buffer.getbuffer())
     with atomic(work_dir / LAST) as part:
         part.write_text(folder.name + "\n")
     steps = sorted(int(p.name.removeprefix("iter_")) for p in work_dir.glob("iter_*"))
     for old in steps[:-keep]:
-        # out of sight first: a name iter_N must never stand for a half
-        shutil.rmtree((work_dir / f"iter_{old}").rename(work_dir / f".iter_{old}.old"))
+        _drop(work_dir / f"iter_{old}")
     return folder
 
 
-def last_step(work_dir: Path) -> int | None:
-    """The step of the last whole checkpoint, None in a fresh folder; sweeps up what a killed run left half-done."""
+def save_best(network: Network, weights: Mapping[str, Tensor], work_dir: Path, step: int) -> Path:
+    """Writes work_dir/best_mIoU_iter_<step> (a checkpoint folder) in place of the best one before."""
+    folder = network.save(work_dir / f"{BEST}{step}", weights=weights)
+    for old in work_dir.glob(f"{BEST}*"):
+        if old != folder:
+            _drop(old)
+    return folder
+
+
+def _drop(folder: Path) -> None:
+    # out of sight first: a name iter_N must never stand for a half
+    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.old")))
+
+
+def sweep(work_dir: Path) -> None:
+    """Removes what a killed run left half-done; for one process alone."""
     for leftover in [*work_dir.glob(".*.part.*"), *work_dir.glob(".*.old*")]:
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+
+def last_step(work_dir: Path) -> int | None:
+    """The step of the last whole checkpoint, None in a fresh folder."""
     try:
         name = (work_dir / LAST).read_text().strip()
     except FileNotFoundError:
         return None
-    if not (work_dir / name / OPTIMIZER).is_file():
+    if not re.fullmatch(r"iter_\d+", name) or not (work_dir / name / TRAINING).is_file():
         raise XenomaskError(f"{work_dir / LAST} names {name}, which is not there; delete {LAST} to start anew")
     return int(name.removeprefix("iter_"))
 
 
-def restore_state(network: Network, optimizer: Optimizer, work_dir: Path, step: int) -> None:
-    """Copies weights and optimizer state of that step into the given ones."""
+def read_state(work_dir: Path, step: int) -> dict[str, Any]:
+    """The training state of that step, "weights" included, on the CPU; raises XenomaskError if it is damaged."""
     folder = work_dir / f"iter_{step}"
-    load_weights(network.module, load(folder).module.state_dict(), str(folder))
-    optimizer.load_state_dict(torch.load(folder / OPTIMIZER, weights_only=True))
+    try:
+        state = torch.load(folder / TRAINING, weights_only=True, map_location="cpu")
+        saved = load_file(folder / WEIGHTS)
+        return {"weights": saved, **state, **({"average": saved} if "weights" in state else {})}
+    except Exception as e:  # torch and safetensors raise whatever their readers do
+        raise XenomaskError(f"{folder} is damaged ({str(e).splitlines()[0]}); name an older iter_N in {LAST}") from e
