@@ -37,6 +37,8 @@ if [[ $1 == stop ]]; then
 fi
 
 [[ ! -s $dir/slurmctld.pid ]] || die "a node runs in $dir already: stop it first"
+started=''
+trap '[[ $started ]] || "$0" stop "$dir"' EXIT  # no daemon stays behind where another did not start
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 chmod 755 "$dir"
 mkdir -p "$dir/state" "$dir/spool"
@@ -85,10 +87,10 @@ for daemon in "slurmctld -c" "slurmd -N localhost"; do
 done
 for _ in {1..100}; do
     if [[ $(timeout 5 sinfo --noheader --partition=low --format=%T 2>/dev/null) == idle ]]; then
+        started=1
         echo "export SLURM_CONF=$SLURM_CONF"
         exit 0
     fi
     sleep 0.2
 done
-"$0" stop "$dir"
 die "the node did not become idle; see the logs in $dir"

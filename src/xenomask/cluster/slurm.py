@@ -227,6 +227,8 @@ def _state(record: Mapping[str, object], state: str, reason: str) -> tuple[str, 
     ('timeout', '')
     >>> _state({"state": "running"}, "", "")
     ('lost', 'ended without a word, and Slurm remembers nothing')
+    >>> _state({"state": "interrupted"}, "", "")
+    ('interrupted', 'ended by a signal, and not put back into the queue')
     """
     if state in LIVE:
         return ("running" if state in ("RUNNING", "COMPLETING") else "pending"), reason
@@ -237,4 +239,6 @@ def _state(record: Mapping[str, object], state: str, reason: str) -> tuple[str, 
         return state.lower(), ""
     if own is None:
         return "not started", ""
+    if own == "interrupted":
+        return "interrupted", "ended by a signal, and not put back into the queue"
     return "lost", "ended without a word, and Slurm remembers nothing"
