@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from xenomask.detector import assemble
-from xenomask.masks import MaskOutput
+from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.models import build
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -31,6 +31,12 @@ def make_output(q=6, n=5, h=5, w=7, padded=(20, 28), used=(18, 25), image=(13, 3
         input_size=used,
         image_size=image,
     )
+
+
+def make_pixel_output(k=5, h=5, w=7, padded=(20, 28), used=(18, 25), image=(13, 31), seed=0):
+    """Random logits, of both signs, of a per-pixel network whose input was padded."""
+    g = torch.Generator().manual_seed(seed)
+    return PixelOutput(4 * torch.randn(k, h, w, generator=g), padded, used, image)
 
 
 def from_probabilities(p, m) -> MaskOutput:

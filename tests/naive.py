@@ -23,7 +23,7 @@ def bilinear(grid, y: float, x: float) -> float:
 
 
 def resized(logits, padded, used, image):
-    """Mask logits (Q, h, w) at the image's size: cells wholly in the padding dropped, then bilinear, pixel by pixel."""
+    """Logits (Q or K, h, w) at the image's size: cells wholly in the padding dropped, then bilinear, pixel by pixel."""
     q, h, w = logits.shape
     keep_h, keep_w = math.ceil(used[0] * h / padded[0]), math.ceil(used[1] * w / padded[1])
     out = np.zeros((q, *image))
@@ -54,23 +54,33 @@ def semantic(p, m) -> np.ndarray:
     return out
 
 
-def scores(p, m):
-    """Every baseline score from its formula, pixel by pixel in float64."""
-    L = semantic(p, m)
+def logit_scores(L):
+    """The scores that are defined on any class logits (K, H, W), pixel by pixel in float64."""
     K, (H, W) = len(L), L[0].shape
-    names = ("msp", "max_logit", "max_share", "entropy", "entropy_softmax", "energy", "not_covered", "rba")
-    out = {name: np.zeros((H, W)) for name in (*names, "void_mass", "eam")}
+    out = {name: np.zeros((H, W)) for name in ("msp", "max_logit", "entropy_softmax", "energy")}
     for y in range(H):
         for x in range(W):
             pixel = L[:, y, x].tolist()
             soft = softmax(pixel)
-            share = [v / sum(pixel) for v in pixel]
             out["msp"][y, x] = 1 - max(soft)
             out["max_logit"][y, x] = -max(pixel)
+            out["entropy_softmax"][y, x] = -sum(s * math.log(s) for s in soft if s > 0) / math.log(K)
+            out["energy"][y, x] = -math.log(sum(math.exp(v) for v in pixel))
+    return out
+
+
+def scores(p, m):
+    """Every baseline score from its formula, pixel by pixel in float64."""
+    L = semantic(p, m)
+    K, (H, W) = len(L), L[0].shape
+    names = ("max_share", "entropy", "not_covered", "rba", "void_mass", "eam")
+    out = logit_scores(L) | {name: np.zeros((H, W)) for name in names}
+    for y in range(H):
+        for x in range(W):
+            pixel = L[:, y, x].tolist()
+            share = [v / sum(pixel) for v in pixel]
             out["max_share"][y, x] = 1 - max(share)
             out["entropy"][y, x] = -sum(s * math.log(s) for s in share if s > 0) / math.log(K)
-            out["entropy_softmax"][y, x] = -sum(s * math.log(s) for s in soft) / math.log(K)
-            out["energy"][y, x] = -math.log(sum(math.exp(v) for v in pixel))
             out["not_covered"][y, x] = 1 - min(max(sum(pixel), 0), 1)
             out["rba"][y, x] = -sum(math.tanh(v) for v in pixel)
             out["void_mass"][y, x] = sum(p[i, -1] * m[i, y, x] for i in range(len(p)))

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from xenomask.errors import XenomaskError
 from xenomask.files import sha256
+from xenomask.masks import with_queries
 from xenomask.models import load, network
 from xenomask.models.convert import arrays
 from xenomask.models.convert.arrays import read_arrays
@@ -405,7 +406,7 @@ def same(a: network.Network, b: network.Network) -> None:
     assert a.preprocess == b.preprocess and a.config.to_dict() == b.config.to_dict()
     photo = np.random.default_rng(0).integers(0, 256, (45, 67, 3), np.uint8)  # odd: resized and padded
     small = [network.Network(n.module, n.config, replace(n.preprocess, size=45, longest=90)) for n in (a, b)]
-    x, y = (n.predict(photo) for n in small)
+    x, y = (with_queries(n.predict(photo)) for n in small)
     assert torch.equal(x.class_logits, y.class_logits) and torch.equal(x.mask_logits, y.mask_logits)
 
 

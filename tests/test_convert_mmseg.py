@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from conftest import SHARED
 from xenomask.cli.convert import app
 from xenomask.errors import XenomaskError
+from xenomask.masks import with_queries
 from xenomask.models import Network, load
 from xenomask.models.convert import mmseg, rules
 from xenomask.models.convert.architecture import Architecture, read_architecture, transformers_config
@@ -78,7 +79,7 @@ def test_convert__a_real_runs_folder(size):
     facts = network.facts["converted"]
     assert (facts["file"], facts["iterations"], facts["miou"]) == ("iter_6.pth", 6, 0.30)
     # the whole way of a photo, with the padding
-    output = network.predict(np.ascontiguousarray(answers["image_bgr"][..., ::-1]), "native")
+    output = with_queries(network.predict(np.ascontiguousarray(answers["image_bgr"][..., ::-1]), "native"))
     masks = torch.nn.functional.interpolate(output.mask_logits[None], output.padded_size, mode="bilinear")[0]
     scores = torch.einsum("qc,qhw->chw", output.class_logits.softmax(-1)[:, :-1], masks.sigmoid())
     h, w = output.image_size

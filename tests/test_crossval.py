@@ -10,6 +10,7 @@ from conftest import from_probabilities
 from xenomask.datasets import open_dataset
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
+from xenomask.masks import with_queries
 from xenomask.metrics import count, curve, numbers, pool
 from xenomask.models.network import Network
 from xenomask.run.common import MANIFEST
@@ -138,7 +139,7 @@ def _renamed(data):
 def test_outputs__round_trip_and_damage(tmp_path):
     output = from_probabilities(np.full((2, 3), 1 / 3), np.full((2, 4, 5), 0.25))
     write_output(tmp_path / "o.safetensors", output)
-    again = read_output(tmp_path / "o.safetensors")
+    again = with_queries(read_output(tmp_path / "o.safetensors"))
     assert torch.equal(again.mask_logits, output.mask_logits) and again.image_size == output.image_size
     (tmp_path / "o.safetensors").write_bytes((tmp_path / "o.safetensors").read_bytes()[:40])
     with pytest.raises(XenomaskError, match="is damaged"):

@@ -8,13 +8,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     DetrConfig,
+    DPTConfig,
     EomtConfig,
+    EomtDinov3Config,
+    EomtDinov3ForUniversalSegmentation,
     EomtForUniversalSegmentation,
     MaskFormerConfig,
     MaskFormerForInstanceSegmentation,
     OneFormerConfig,
     OneFormerForUniversalSegmentation,
-    SegformerConfig,
     SwinConfig,
 )
 
@@ -103,14 +105,23 @@ def test_load__oneformer_says_its_task_by_the_folders_tokenizer(x, tmp_path):
     assert torch.allclose(logits(network.module, x)[0], expected, atol=1e-5)
 
 
+def eomt(**sizes):
+    return EomtForUniversalSegmentation(EomtConfig(**sizes))
+
+
+def eomt_dinov3(**sizes):
+    return EomtDinov3ForUniversalSegmentation(EomtDinov3Config(**sizes, intermediate_size=32))
+
+
+@pytest.mark.parametrize("make", [eomt, eomt_dinov3])
 @pytest.mark.parametrize("shape", [(32, 32), (32, 64), (32, 56), (80, 32)])
-def test_load__eomt_looks_through_windows(shape, tmp_path):
+def test_load__eomt_looks_through_windows(make, shape, tmp_path):
     sizes: dict[str, Any] = dict(
         hidden_size=16, num_hidden_layers=3, num_attention_heads=2, image_size=32, patch_size=8, num_blocks=1,
         num_queries=5, num_register_tokens=1, num_upscale_blocks=1,
     )  # fmt: skip
     torch.manual_seed(0)
-    module = EomtForUniversalSegmentation(EomtConfig(**sizes)).eval()
+    module = make(**sizes).eval()
     module.save_pretrained(tmp_path)
     network = load(tmp_path)
     x = torch.randn(2, 3, *shape)
@@ -159,9 +170,9 @@ def test_load__refuses_by_name(mask2former, tmp_path):
 
 
 def test_load__refuses_other_kinds_and_damage(mask2former, tmp_path):
-    SegformerConfig().save_pretrained(tmp_path / "seg")
-    with pytest.raises(XenomaskError, match="classifies pixels and has no queries"):
-        load(tmp_path / "seg")
+    DPTConfig().save_pretrained(tmp_path / "dpt")
+    with pytest.raises(XenomaskError, match="unknown kind of network in .* 'dpt'; .*known: .*segformer, upernet"):
+        load(tmp_path / "dpt")
     own = shutil.copytree(mask2former[0], tmp_path / "cut")
     (own / "model.safetensors").write_bytes((own / "model.safetensors").read_bytes()[:100])
     with pytest.raises(XenomaskError, match="cannot be read"):

@@ -3,9 +3,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import make_output
+from conftest import make_output, make_pixel_output
 from naive import resized
-from xenomask.masks import class_probabilities, resized_logits, row_blocks, semantic, soft_masks
+from xenomask.errors import XenomaskError
+from xenomask.masks import class_probabilities, resized_logits, row_blocks, semantic, soft_masks, with_queries
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -23,6 +24,19 @@ def test_resized_logits__equal_the_loops(h, w, padded, used, image, dtype):
     output = make_output(q=3, h=h, w=w, padded=padded, used=used, image=image, dtype=dtype)
     expected = resized(output.mask_logits.double().numpy(), padded, used, image)
     assert np.abs(resized_logits(output).numpy() - expected).max() < 1e-5
+
+
+def test_resized_logits__of_a_class_map_equal_the_loops():
+    output = make_pixel_output()
+    expected = resized(output.class_map_logits.double().numpy(), (20, 28), (18, 25), (13, 31))
+    assert np.abs(resized_logits(output).numpy() - expected).max() < 1e-5
+
+
+def test_with_queries__refuses_what_has_none():
+    output = make_output()
+    assert with_queries(output) is output
+    with pytest.raises(XenomaskError, match="has no queries: it classifies pixels"):
+        with_queries(make_pixel_output())
 
 
 def test_resized_logits__equal_torch_where_the_cut_is_whole():

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from xenomask import load_model
 from xenomask.errors import XenomaskError
+from xenomask.masks import with_queries
 from xenomask.models import PRESETS, Network, Preprocess, build, load
 from xenomask.models.preprocess import network_input, target_size
 from xenomask.models.presets import preset
@@ -72,7 +73,7 @@ def test_network_input__normalises_then_pads_right_and_bottom_with_zeros():
 
 def test_network__output_has_the_sizes_it_says(tiny_checkpoint):
     network = load(tiny_checkpoint)
-    out = network.predict(np.zeros((50, 90, 3), np.uint8))
+    out = with_queries(network.predict(np.zeros((50, 90, 3), np.uint8)))
     assert out.class_logits.shape == (8, 20)
     assert (out.input_size, out.padded_size, out.image_size) == ((64, 115), (64, 128), (50, 90))
     assert out.mask_logits.shape == (8, 16, 32)
@@ -81,12 +82,12 @@ def test_network__output_has_the_sizes_it_says(tiny_checkpoint):
 def test_network__survives_saving_and_half_precision(tiny_checkpoint, tmp_path):
     network = load(tiny_checkpoint)
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
-    again = load(network.save(tmp_path / "same"))
-    assert torch.equal(again.predict(image).mask_logits, network.predict(image).mask_logits)
+    again, output = load(network.save(tmp_path / "same")), with_queries(network.predict(image))
+    assert torch.equal(with_queries(again.predict(image)).mask_logits, output.mask_logits)
     assert again.sha256 == network.sha256 != ""
     half = load(network.save(tmp_path / "half", half=True))
     assert load_file(tmp_path / "half/model.safetensors")["class_predictor.weight"].dtype == torch.float16
-    assert torch.allclose(half.predict(image).class_logits, network.predict(image).class_logits, atol=0.05)
+    assert torch.allclose(with_queries(half.predict(image)).class_logits, output.class_logits, atol=0.05)
 
 
 def test_checkpoint__is_a_folder_that_transformers_loads(tiny_checkpoint):
@@ -132,7 +133,7 @@ def test_presets__all_build_a_config():
 def test_network__batches_of_tensors_and_photos_agree(tiny_checkpoint):
     network = load_model(tiny_checkpoint)
     image = np.random.default_rng(0).integers(0, 255, (50, 90, 3), np.uint8)
-    stored, native = network.predict(image), network.predict(image, size_policy="native")
+    stored, native = network.predict(image), with_queries(network.predict(image, size_policy="native"))
     assert native.input_size == (50, 90) and native.padded_size == (64, 96) and stored.input_size != (50, 90)
     x, _ = network_input(replace(network.preprocess, policy="none"), image)
     class_logits, mask_logits = network(torch.cat([x, x.flip(3)]))

@@ -6,12 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import naive
-from conftest import from_probabilities, make_output
+from conftest import from_probabilities, make_output, make_pixel_output
 from xenomask.errors import XenomaskError
 from xenomask.masks import class_probabilities, soft_masks
 from xenomask.scores import SCORES, as_released, get_score, score_all
 from xenomask.types import QuerySet
 
+ON_LOGITS = ["msp", "max_logit", "entropy_softmax", "energy"]
 BASELINES = [s for s in SCORES if "maskomaly" not in s and s != "rejection"]
 
 
@@ -76,6 +77,50 @@ def test_baseline__equals_its_formula(name):
     output = make_output(q=7, n=6)
     p, m = class_probabilities(output).double().numpy(), soft_masks(output).double().numpy()
     assert np.abs(SCORES[name](output).value - naive.scores(p, m)[name]).max() < 2e-6
+
+
+def test_per_pixel__scores_equal_their_formulas_on_the_resized_logits(monkeypatch):
+    monkeypatch.setattr("xenomask.masks.BLOCK_PIXELS", 31 * 4)  # four blocks
+    output = make_pixel_output()
+    L = naive.resized(output.class_map_logits.double().numpy(), (20, 28), (18, 25), (13, 31))
+    assert (L < 0).any() and (L > 0).any()
+    expected = naive.logit_scores(L)
+    found = score_all(output, None, [SCORES[s] for s in ON_LOGITS])
+    assert list(found) == ON_LOGITS == list(expected)
+    for name, value in expected.items():
+        assert np.abs(found[name].value - value).max() < 1e-5, name
+
+
+@pytest.mark.parametrize("name", sorted(set(SCORES) - set(ON_LOGITS)))
+def test_per_pixel__other_scores_are_refused_with_the_reason(name):
+    why = "may be negative" if SCORES[name].on == "classes" else "queries' masks, and it has none"
+    with pytest.raises(XenomaskError, match=f"score {name} is not defined for a per-pixel network .*{why}") as e:
+        score_all(make_pixel_output(), QuerySet(inlier={0: 1}), [SCORES["msp"], SCORES[name]])
+    assert str(e.value).endswith("choose one of " + ", ".join(ON_LOGITS))
+
+
+def test_per_pixel__extreme_logits_stay_finite_and_nan_is_refused():
+    output = make_pixel_output()
+    output.class_map_logits[0] = torch.inf
+    output.class_map_logits[1] = -torch.inf
+    for name, found in score_all(output, None, [SCORES[s] for s in ON_LOGITS]).items():
+        assert np.isfinite(found.value).all(), name
+    output.class_map_logits[2, 0, 0] = torch.nan
+    with pytest.raises(XenomaskError, match="NaN"):
+        SCORES["energy"](output)
+
+
+def test_scores__class_map_is_summed_once_a_block(monkeypatch):
+    from xenomask import scores
+
+    sums = []
+    plain = scores.class_masses
+    monkeypatch.setattr(scores, "class_masses", lambda p, m: sums.append(1) or plain(p, m))
+    monkeypatch.setattr("xenomask.masks.BLOCK_PIXELS", 31 * 4)
+    score_all(make_output(), QuerySet(inlier={0: 1}), SCORES.values())
+    assert len(sums) == 4  # blocks, though eight scores read it
+    score_all(make_output(), None, [SCORES["eam"]])
+    assert len(sums) == 4
 
 
 def test_scores__of_one_image_in_one_pass_equal_single_calls():

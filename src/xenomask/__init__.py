@@ -14,8 +14,9 @@ def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str =
     """A network from a checkpoint folder, a Hugging Face folder, or the name of a shipped one ("nano-s", "nano-l").
 
     Called with a normalised batch (B, 3, H, W) it gives class logits (B, Q, N) and mask logits (B, Q, h, w); its
-    `predict(image)` takes an RGB uint8 photo and gives a MaskOutput. Raises XenomaskError for an unknown name or
-    runtime and for damaged files.
+    `predict(image)` takes an RGB uint8 photo and gives a MaskOutput. A per-pixel network (SegFormer, UPerNet) has
+    `class_maps(batch)` (B, K, h, w) instead, and its `predict` gives a PixelOutput. Raises XenomaskError for an unknown
+    name or runtime and for damaged files.
 
     >>> network = load_model("nano-s")
     >>> network.facts["preset"]

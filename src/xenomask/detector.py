@@ -20,7 +20,7 @@ from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir, sha256
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import Network, load
-from xenomask.models.network import WEIGHTS
+from xenomask.models.network import WEIGHTS, is_per_pixel
 from xenomask.queries import read_queries, without_frame, write_queries
 from xenomask.queries.analysis import FOLDER
 from xenomask.scores import Score, get_score, score_all
@@ -44,7 +44,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Detector:
-    """Mask transformers that look at a photo, and how their maps are joined."""
+    """Networks that look at a photo, and how their maps are joined.
+
+    Raises XenomaskError where a member's score is not defined for its network.
+    """
 
     name: str
     members: tuple[Member, ...]
@@ -55,11 +58,13 @@ class Detector:
 
     def __post_init__(self):
         check_weights([m.weight for m in self.members], len(self.members))
+        for m in self.members:
+            m.score.drawn(m.network.per_pixel)
 
     @property
     def scale(self) -> tuple[float, float]:
         """The fixed range in which this detector's maps are drawn."""
-        return _scale([(m.score, m.weight) for m in self.members])
+        return _scale([(m.score, m.weight, m.network.per_pixel) for m in self.members])
 
     @property
     def score_name(self) -> str:
@@ -114,7 +119,8 @@ class Detector:
 
     def describe(self) -> dict[str, Any]:
         """What decides its maps, ready for JSON: kept beside maps to know whether they are its own."""
-        return _describe(self.name, [(m.name, m.network.sha256, m.score, m.weight, m.queries) for m in self.members])
+        own = [(m.name, m.network.sha256, m.score, m.weight, m.queries) for m in self.members]
+        return _describe(self.name, own, self.scale)
 
     @staticmethod
     def from_folder(folder: str | Path, device: str = "cpu") -> "Detector":
@@ -152,12 +158,14 @@ def _member(path: Path, table: Mapping[str, Any], device: str) -> Member:
     )
 
 
-def _scale(members: Sequence[tuple[Score, float]]) -> tuple[float, float]:
-    low, high = (sum(weight * score.scale[i] for score, weight in members) for i in (0, 1))
-    return float(low), float(high)
+def _scale(members: Sequence[tuple[Score, float, bool]]) -> tuple[float, float]:
+    low, high = (float(sum(weight * score.drawn(pixel)[i] for score, weight, pixel in members)) for i in (0, 1))
+    return low, high
 
 
-def _describe(name: str, members: Sequence[tuple[str, str, Score, float, QuerySet]]) -> dict[str, Any]:
+def _describe(
+    name: str, members: Sequence[tuple[str, str, Score, float, QuerySet]], scale: tuple[float, float]
+) -> dict[str, Any]:
     return {
         "detector": name,
         "members": [
@@ -168,7 +176,7 @@ def _describe(name: str, members: Sequence[tuple[str, str, Score, float, QuerySe
             }
             for member, sha, score, weight, queries in members
         ],
-        "scale": list(_scale([(score, weight) for _, _, score, weight, _ in members])),
+        "scale": list(scale),
     }  # fmt: skip
 
 
@@ -179,12 +187,14 @@ def describe_folder(folder: Path) -> dict[str, Any]:
     """
     table = _read_table(folder)
     try:
-        members = []
+        members, drawn = [], []
         for m in table["members"]:
             sha = sha256(folder / m["name"] / WEIGHTS)
             queries = read_queries(folder / m["name"], sha)
-            members.append((m["name"], sha, get_score(m["score"], m.get("options")), float(m["weight"]), queries))
-        return _describe(str(table["name"]), members)
+            score = get_score(m["score"], m.get("options"))
+            members.append((m["name"], sha, score, float(m["weight"]), queries))
+            drawn.append((score, float(m["weight"]), is_per_pixel(folder / m["name"])))
+        return _describe(str(table["name"]), members, _scale(drawn))
     except (ValueError, KeyError, TypeError, OSError) as e:
         raise XenomaskError(f"{folder / FILE} is damaged: {e!r}") from e
 
@@ -244,27 +254,27 @@ def assemble(
     name: str,
     checkpoints: Sequence[tuple[str, Path]],
     weights: Sequence[float],
-    score: str,
+    score: str | Mapping[str, str],
     *,
     thresholds: Mapping[str, Mapping[str, Any]] | None = None,
     half: bool = False,
 ) -> Path:
-    """Writes a detector folder from named checkpoint folders and their query analyses.
+    """Writes a detector folder from named checkpoint folders and their query analyses, read by one score or one each.
 
     `half` stores the weights as float16. As that changes their hash, the query sets are re-addressed to the
-    rounded weights, and say so in their origin.
+    rounded weights, and say so in their origin. Raises XenomaskError for a score not defined for a network.
     """
     check_weights(weights, len(checkpoints))
-    get_score(score)
+    scores = {member: get_score(score if isinstance(score, str) else score[member]) for member, _ in checkpoints}
     make_dir(folder.parent)
     with atomic(folder) as part:
         part.mkdir()
         for member, checkpoint in checkpoints:
-            _copy_member(checkpoint, part / member, half)
+            _copy_member(checkpoint, part / member, half, scores[member])
         table = {
             "name": name,
             "members": [
-                {"name": member, "score": score, "weight": w}
+                {"name": member, "score": scores[member].name, "weight": w}
                 for (member, _), w in zip(checkpoints, weights, strict=True)
             ],
             "thresholds": dict(thresholds or {}),
@@ -273,8 +283,9 @@ def assemble(
     return folder
 
 
-def _copy_member(checkpoint: Path, target: Path, half: bool) -> None:
+def _copy_member(checkpoint: Path, target: Path, half: bool, score: Score) -> None:
     network = load(checkpoint)
+    score.drawn(network.per_pixel)
     queries = read_queries(checkpoint, network.sha256)
     if network.config.model_type != "mask2former":  # Hugging Face's folder, its analysis inside
         shutil.copytree(checkpoint, target)

@@ -1,4 +1,4 @@
-"""MaskOutput -> probabilities and soft masks at the image's size: the one place where masks are resized."""
+"""What a network says of one image, at that image's size: the one place where masks and class maps are resized."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xenomask.errors import XenomaskError
 from xenomask.types import Size
 
 # Rows of the output computed at a time: 100 queries x 64 rows x 2048 pixels of float32 are 52 MB.
@@ -28,6 +29,29 @@ class MaskOutput:
     image_size: Size
 
 
+@dataclass(frozen=True)
+class PixelOutput:
+    """What a per-pixel network (SegFormer, UPerNet) says of one image: a logit for each class and pixel, no queries.
+
+    The sizes are those of a MaskOutput.
+    """
+
+    class_map_logits: Float[Tensor, "k h w"]
+    padded_size: Size
+    input_size: Size
+    image_size: Size
+
+
+def with_queries(output: MaskOutput | PixelOutput) -> MaskOutput:
+    """The output as it is; raises XenomaskError where it is a per-pixel network's."""
+    if isinstance(output, PixelOutput):
+        raise XenomaskError(
+            "this network has no queries: it classifies pixels. Query analyses are for mask transformers "
+            "(Mask2Former, MaskFormer, OneFormer, EoMT); the scores that read classes alone need none"
+        )
+    return output
+
+
 def class_probabilities(output: MaskOutput) -> Float[Tensor, "q n"]:
     """P_q(c), the softmax over all N = K + 1 entries, "no object" included (Cheng et al. 2022, eq. 1)."""
     return output.class_logits.float().softmax(-1)
@@ -47,15 +71,16 @@ def _source(size: int, cells: int, padded: int, used: int, device: torch.device)
     return low, (low + 1).clamp(max=last), (x - low).float()
 
 
-def resized_logits(output: MaskOutput, rows: slice | None = None) -> Float[Tensor, "q r W"]:
-    """Mask logits of the given image rows: padding cut off, then bilinear, to the image's size.
+def resized_logits(output: MaskOutput | PixelOutput, rows: slice | None = None) -> Float[Tensor, "c r W"]:
+    """Mask logits, or a per-pixel network's class logits, of the given image rows: padding cut off, then bilinear.
 
     Equals torch's `interpolate(..., align_corners=False)` of the cut mask wherever the cut falls between
     two mask pixels, and its limit where it falls inside one.
     """
     (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
+    logits = output.class_map_logits if isinstance(output, PixelOutput) else output.mask_logits
     # Infinite logits mean certainty; between two of them, interpolation would give NaN.
-    logits = output.mask_logits.float().clamp(-1e30, 1e30)
+    logits = logits.float().clamp(-1e30, 1e30)
     _, h, w = logits.shape
     y0, y1, fy = (t[rows or slice(None)] for t in _source(H, h, ph, uh, logits.device))
     x0, x1, fx = _source(W, w, pw, uw, logits.device)
@@ -71,8 +96,8 @@ def soft_masks(output: MaskOutput, rows: slice | None = None) -> Float[Tensor, "
     return resized_logits(output, rows).sigmoid_()
 
 
-def row_blocks(output: MaskOutput) -> Iterator[slice]:
-    """Slices of image rows whose soft masks fit comfortably into memory."""
+def row_blocks(output: MaskOutput | PixelOutput) -> Iterator[slice]:
+    """Slices of image rows whose masks fit comfortably into memory."""
     H, W = output.image_size
     step = max(1, BLOCK_PIXELS // W)
     for start in range(0, H, step):

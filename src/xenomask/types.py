@@ -1,8 +1,8 @@
 """The named types that flow through xenomask; frozen, validated once, importing nothing of ours.
 
 Letters, the same everywhere: B batch, Q queries, K classes, N = K + 1 logits, h w mask pixels,
-H W image pixels. Sizes are (height, width). The one type that holds tensors, MaskOutput, is in xenomask.masks:
-what deals with maps and labels alone need not load torch.
+H W image pixels. Sizes are (height, width). The types that hold tensors, MaskOutput and PixelOutput, are in
+xenomask.masks: what deals with maps and labels alone need not load torch.
 """
 
 from collections.abc import Mapping

@@ -79,7 +79,14 @@ def benchmark(
     ]
     for s in lacking:
         err_console.print(f"left out: {s.name}, a member has no {'/'.join(s.needs)} query", style="yellow")
-    chosen = [s for s in chosen if s not in lacking]
+    masks_only = [
+        s for s in chosen if s and not s.logit_scale and any(m.network.per_pixel for d in found for m in d.members)
+    ]
+    for s in masks_only:
+        err_console.print(f"left out: {s.name}, a member is a per-pixel network", style="yellow")
+    chosen = [s for s in chosen if s not in (*lacking, *masks_only)]
+    if not chosen:
+        raise XenomaskError("no score is left that these detectors' networks and queries offer")
     with progress("benchmark", sum(len(d.labelled().frames) for d in data)) as tick:
         entries = run_benchmark(
             found, chosen, [(d, track_of(d.name, None)) for d in data], out, members=members, resamples=resamples,

@@ -24,7 +24,7 @@ from xenomask.cli.common import (
     progress,
     write_json,
 )
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, unknown
 
 app = typer.Typer()
 
@@ -145,7 +145,9 @@ def assemble(
     out: Annotated[Path, typer.Option(help="detector folder to write")],
     member: Annotated[list[str], typer.Option(help="NAME=CHECKPOINT_FOLDER, once a member")],
     weight: Annotated[list[float] | None, typer.Option(help="once a member; default: equal")] = None,
-    score: Annotated[str, typer.Option(help="how the members are read")] = "maskomaly",
+    score: Annotated[
+        list[str] | None, typer.Option(help="how the members are read; NAME=SCORE: that member. Default: maskomaly")
+    ] = None,
     half: Annotated[bool, typer.Option(help="store weights as float16")] = False,
     threshold: Annotated[float | None, typer.Option(help="contour that `detect` draws by default")] = None,
     threshold_origin: Annotated[str, typer.Option(help="where that threshold comes from")] = "",
@@ -162,19 +164,34 @@ def assemble(
     weights = weight or [1 / len(pairs)] * len(pairs)
     thresholds = {} if threshold is None else {"default": {"value": threshold, "origin": threshold_origin}}
     members = [(n, Path(p)) for n, _, p in pairs]
-    folder = run_assemble(out, out.name, members, weights, score, thresholds=thresholds, half=half)
+    scores = _scores_of(score or [], [n for n, _ in members])
+    folder = run_assemble(out, out.name, members, weights, scores, thresholds=thresholds, half=half)
     out_console.print(f"detector in {folder}; next: xenomask detect PHOTO --detector {folder}")
+
+
+def _scores_of(given: list[str], members: list[str]) -> dict[str, str]:
+    """The score of each member: its own (NAME=SCORE), else the one for all."""
+    own = dict(g.split("=", 1) for g in given if "=" in g)
+    common = [g for g in given if "=" not in g]
+    if strangers := [n for n in own if n not in members]:
+        raise unknown("member", strangers[0], members)
+    if len(common) > 1 or len(own) + len(common) < len(given):
+        raise XenomaskError(f"--score {' --score '.join(given)}: give one for all, and NAME=SCORE once a member")
+    return {n: own.get(n, common[0] if common else "maskomaly") for n in members}
 
 
 @app.command()
 def scores() -> None:
-    """List the scores with their formulas.
+    """List the scores with their formulas and what they read.
 
     Example: xenomask scores
     """
     from xenomask.scores import SCORES
 
-    table = Table("score", "formula (higher = stranger)", "needs", show_lines=True)
+    table = Table("score", "formula (higher = stranger)", "reads", show_lines=True)
     for s in SCORES.values():
-        table.add_row(s.name, s.formula.replace("[", r"\["), ", ".join(s.needs) + (" queries" if s.needs else ""))
+        reads = "queries" if s.on == "masks" else "classes of any network" if s.logit_scale else "classes by queries"
+        needs = f"; needs {', '.join(s.needs)} queries" if s.needs else ""
+        table.add_row(s.name, s.formula.replace("[", r"\["), reads + needs)
     out_console.print(table)
+    out_console.print("queries: of mask transformers alone; any network: per-pixel ones (SegFormer, UPerNet) too")

@@ -1,4 +1,4 @@
-"""models: image -> MaskOutput."""
+"""models: image -> MaskOutput, or PixelOutput of a per-pixel network."""
 
 from xenomask.models.network import Network as Network
 from xenomask.models.network import build as build

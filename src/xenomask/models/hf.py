@@ -1,4 +1,7 @@
-"""Hugging Face folder -> Network: Mask2Former, MaskFormer, OneFormer, EoMT; their keys of transformers 4 or 5."""
+"""Hugging Face folder -> Network; its keys of transformers 4 or 5.
+
+Mask2Former, MaskFormer, OneFormer and EoMT; SegFormer and UPerNet, which classify pixels.
+"""
 
 import hashlib
 import itertools
@@ -19,6 +22,8 @@ from transformers import (
     Mask2FormerForUniversalSegmentation,
     MaskFormerForInstanceSegmentation,
     OneFormerForUniversalSegmentation,
+    SegformerForSemanticSegmentation,
+    UperNetForSemanticSegmentation,
 )
 from transformers.utils import logging as hf_logging
 
@@ -32,16 +37,17 @@ log = logging.getLogger(__name__)
 
 # What each architecture's weights files may lack without harm: parts that inference never reads.
 HARMLESS = ("criterion.", "relative_position_index", "swin.layernorm.", "encoder.layernorm.", "text_encoder.",
-            "text_mapper.", "prompt_ctx")  # fmt: skip
+            "text_mapper.", "prompt_ctx", "auxiliary_head.")  # fmt: skip
 CLASSES: dict[str, Any] = {
     "mask2former": Mask2FormerForUniversalSegmentation,
     "maskformer": MaskFormerForInstanceSegmentation,
     "oneformer": OneFormerForUniversalSegmentation,
     "eomt": EomtForUniversalSegmentation,
     "eomt_dinov3": EomtDinov3ForUniversalSegmentation,
+    "segformer": SegformerForSemanticSegmentation,
+    "upernet": UperNetForSemanticSegmentation,
 }
 WINDOWED = ("eomt", "eomt_dinov3")
-PER_PIXEL = ("segformer", "upernet", "dpt", "beit", "data2vec-vision", "mobilevit", "mobilenet_v2", "mobilenet_v1")
 TASK = "the task is semantic"
 EMPTY = -30.0  # a mask logit whose sigmoid is 1e-13
 
@@ -136,13 +142,10 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
     Raises XenomaskError for another kind of network, missing or foreign tensors, and damaged files.
     """
     config = _read_config(folder)
-    if config.model_type in PER_PIXEL:
-        raise XenomaskError(
-            f"{folder} holds a {config.model_type}: it classifies pixels and has no queries, which the scores of "
-            "xenomask read; take a mask transformer (Mask2Former, MaskFormer, OneFormer)"
-        )
     if config.model_type not in CLASSES:
         raise unknown(f"kind of network in {folder / CONFIG}", str(config.model_type), CLASSES)
+    if config.model_type == "upernet":  # its second head is for training
+        config.use_auxiliary_head = False
     module = _load_module(folder, config)
     if config.model_type == "oneformer":
         module = WithTask(module, _task_tokens(folder, config))
@@ -169,20 +172,24 @@ def _read_config(folder: Path):
 
 
 @contextmanager
-def _no_bar() -> Iterator[None]:
-    """Hides transformers' own progress bar while it is open."""
+def _quietly() -> Iterator[None]:
+    """Hides, while it is open, transformers' progress bar and its table of tensors, of which we say what matters."""
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
+    table = logging.getLogger("transformers.modeling_utils")
+    level = table.level
+    table.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        table.setLevel(level)
         if shown:
             hf_logging.enable_progress_bar()
 
 
 def _load_module(folder: Path, config) -> nn.Module:
     try:
-        with without_warnings(), _no_bar():
+        with without_warnings(), _quietly():
             module, report = CLASSES[config.model_type].from_pretrained(
                 folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32,
                 ignore_mismatched_sizes=True, weights_only=True,

@@ -1,4 +1,4 @@
-"""Network: image -> MaskOutput, and its folder on disk.
+"""Network: image -> MaskOutput (or PixelOutput), and its folder on disk.
 
 A checkpoint is a folder that transformers can load too: `config.json` and `model.safetensors` as Hugging Face
 writes them, and `xenomask.json` with the preprocessing, the preset and the training's facts.
@@ -21,17 +21,19 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir, sha256
-from xenomask.masks import MaskOutput
+from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.models.levels import one_level
 from xenomask.models.preprocess import Preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "xenomask.json"
+# Networks that give a logit for each class and pixel, and have no queries.
+PER_PIXEL = ("segformer", "upernet")
 
 
 @dataclass(frozen=True)
 class Network:
-    """A mask transformer ready to look at photos; `facts` go into its xenomask.json as they are."""
+    """A mask transformer, or a per-pixel network, ready to look at photos; `facts` go into its xenomask.json."""
 
     module: nn.Module
     config: PreTrainedConfig
@@ -39,16 +41,39 @@ class Network:
     sha256: str = ""  # of the weights file; "" for a network that was never saved
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def per_pixel(self) -> bool:
+        """Whether it classifies pixels and has no queries."""
+        return self.config.model_type in PER_PIXEL
+
     @torch.inference_mode()
     def __call__(self, x: Float[Tensor, "b 3 ph pw"]) -> tuple[Float32[Tensor, "b q n"], Float32[Tensor, "b q h w"]]:
-        """(class logits, mask logits) of a batch that is normalised, and padded if need be, already."""
-        device = next(self.module.parameters()).device
-        out = self.module(pixel_values=x.to(device, torch.float32, memory_format=torch.channels_last))
+        """(class logits, mask logits) of a batch that is normalised, and padded if need be, already.
+
+        Raises XenomaskError for a per-pixel network, which has no such pair: `class_maps` is its call.
+        """
+        if self.per_pixel:
+            raise XenomaskError(
+                f"a {self.config.model_type} has no queries, so no class and mask logits of them: call "
+                "`class_maps(batch)` for its logits, or `predict(image)`"
+            )
+        out = self._run(x)
         return out.class_queries_logits.float(), out.masks_queries_logits.float()
+
+    @torch.inference_mode()
+    def class_maps(self, x: Float[Tensor, "b 3 ph pw"]) -> Float32[Tensor, "b k h w"]:
+        """The logits of each class and pixel that a per-pixel network gives a batch; XenomaskError for any other."""
+        if not self.per_pixel:
+            raise XenomaskError(f"a {self.config.model_type} is a mask transformer: call it for class and mask logits")
+        return self._run(x).logits.float()
+
+    def _run(self, x: Tensor) -> Any:
+        device = next(self.module.parameters()).device
+        return self.module(pixel_values=x.to(device, torch.float32, memory_format=torch.channels_last))
 
     def predict(
         self, image: UInt8[np.ndarray, "H W 3"], size_policy: Literal["stored", "native"] = "stored"
-    ) -> MaskOutput:
+    ) -> MaskOutput | PixelOutput:
         """Looks at one RGB photo of any size, resized as the checkpoint says ("stored") or not at all ("native").
 
         Either way it is normalised and then padded, right and bottom, to the checkpoint's divisor.
@@ -57,14 +82,11 @@ class Network:
             raise unknown("size policy", size_policy, ("stored", "native"))
         policy = replace(self.preprocess, policy="none") if size_policy == "native" else self.preprocess
         x, input_size = network_input(policy, image)
+        sizes = (x.shape[2], x.shape[3]), input_size, (image.shape[0], image.shape[1])
+        if self.per_pixel:
+            return PixelOutput(self.class_maps(x)[0], *sizes)
         class_logits, mask_logits = self(x)
-        return MaskOutput(
-            class_logits=class_logits[0],
-            mask_logits=mask_logits[0],
-            padded_size=(x.shape[2], x.shape[3]),
-            input_size=input_size,
-            image_size=(image.shape[0], image.shape[1]),
-        )
+        return MaskOutput(class_logits[0], mask_logits[0], *sizes)
 
     def save(self, folder: Path, *, half: bool = False, weights: Mapping[str, Tensor] | None = None) -> Path:
         """Writes the checkpoint folder, whole or not at all; `half` stores the weights as float16.
@@ -130,6 +152,11 @@ def load(folder: Path, device: str = "cpu") -> Network:
     module = _module(config)
     load_weights(module, tensors, str(folder / WEIGHTS))
     return Network(module.to(device).eval(), config, p, sha256(folder / WEIGHTS), card)
+
+
+def is_per_pixel(folder: Path) -> bool:
+    """Whether a checkpoint folder's configuration is a per-pixel network's; nothing is loaded."""
+    return json.loads((folder / CONFIG).read_text()).get("model_type") in PER_PIXEL
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:

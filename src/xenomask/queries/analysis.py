@@ -12,13 +12,13 @@ import numpy as np
 
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir
-from xenomask.masks import MaskOutput, class_probabilities
+from xenomask.masks import MaskOutput, PixelOutput, class_probabilities, with_queries
 from xenomask.queries.inlier import InlierCounts, count_predictions, merge, specialised
 from xenomask.queries.outlier import anomaly_iou, choose, mean_iou
 from xenomask.types import QuerySet, Sample
 
 FOLDER, FILE = "query_analysis", "queries.json"
-Look = Callable[[np.ndarray], MaskOutput]
+Look = Callable[[np.ndarray], MaskOutput | PixelOutput]
 
 
 @runtime_checkable
@@ -54,11 +54,11 @@ def analyse_inlier(
 ) -> tuple[QuerySet, InlierCounts]:
     """The query set with its specialised queries (and, of those, the ground's: road, sidewalk) replaced.
 
-    Only the photos are read for it, not their labels.
+    Only the photos are read for it, not their labels. Raises XenomaskError for a per-pixel network.
     """
     counts: InlierCounts | None = None
     for frame in data.frames:
-        own = count_predictions(class_probabilities(look(data.sample(frame).image)), confidence)
+        own = count_predictions(class_probabilities(with_queries(look(data.sample(frame).image))), confidence)
         counts = merge(counts, own) if counts else own
         tick()
     assert counts is not None
@@ -80,14 +80,15 @@ def analyse_outlier(
 ) -> QuerySet:
     """The query set with its outlier queries replaced; every frame's IoUs are kept for leave-one-image-out.
 
-    Frames without an anomaly have no IoU and are left out; raises XenomaskError if none has one.
+    Frames without an anomaly have no IoU and are left out; raises XenomaskError if none has one, and for a
+    per-pixel network.
     """
     per_frame: dict[str, np.ndarray] = {}
     for frame in data.frames:
         sample = data.sample(frame)
         assert sample.label is not None
         if (sample.label == 1).any():
-            per_frame[sample.id] = anomaly_iou(look(sample.image), sample.label, mask_threshold)
+            per_frame[sample.id] = anomaly_iou(with_queries(look(sample.image)), sample.label, mask_threshold)
         tick()
     if not per_frame:
         raise XenomaskError(f"no frame of {data.name} has an anomaly: outlier queries cannot be found on it")

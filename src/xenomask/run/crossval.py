@@ -17,6 +17,7 @@ import numpy as np
 from xenomask.datasets import Dataset
 from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError
+from xenomask.masks import with_queries
 from xenomask.metrics import count, curve, numbers, pool
 from xenomask.metrics.counters import FrameCounters, values
 from xenomask.queries.outlier import anomaly_iou, choose, mean_iou
@@ -120,8 +121,14 @@ def crossval(
 
     Each network looks once at each frame (`tick` once a member and frame); its outputs stay in `cache`, if given.
     What is not in `what` stays the detector's own: query sets that were themselves chosen on these frames leak.
-    Outlier queries are chosen by the thresholds of the detector's own analysis, or by `iou` and `mask_threshold`.
+    Outlier queries are chosen by the thresholds of the detector's own analysis, or by `iou` and `mask_threshold`; of a
+    per-pixel member none is. Raises XenomaskError where queries are to be chosen and no member has any.
     """
+    if "queries" in what and all(m.network.per_pixel for m in detector.members):
+        raise XenomaskError(
+            f"{detector.name} has no queries to choose: its networks classify pixels; choose weights alone "
+            "(--choose weights)"
+        )
     data = data.labelled()
     ids = [f.id for f in data.frames]
     groups = make_folds(ids, folds, by_scene, seed)
@@ -184,8 +191,9 @@ class _Trial:
             rule = {"iou": 0.25, "mask_threshold": 0.9, "top_k": None, **m.queries.origin.get("outlier", {})}
             rule |= {k: v for k, v in (("iou", iou), ("mask_threshold", mask_threshold)) if v is not None}
             self.rules.append(rule)
+            frames = () if m.network.per_pixel else self.frames
             self.iou.append(
-                {i: anomaly_iou(self.output(m, i), self.label(i), rule["mask_threshold"]) for i in self.frames}
+                {i: anomaly_iou(with_queries(self.output(m, i)), self.label(i), rule["mask_threshold"]) for i in frames}
             )
 
     def label(self, frame: str) -> np.ndarray:
@@ -199,7 +207,7 @@ class _Trial:
         if not self.choosing:
             return tuple(tuple(sorted(m.queries.outlier)) for m in self.detector.members)
         return tuple(
-            tuple(sorted(choose(mean_iou({i: own[i] for i in frames}), rule["iou"], rule["top_k"])))
+            tuple(sorted(choose(mean_iou({i: own[i] for i in frames}), rule["iou"], rule["top_k"]))) if own else ()
             for own, rule in zip(self.iou, self.rules, strict=True)
         )
 

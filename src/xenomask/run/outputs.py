@@ -10,26 +10,29 @@ from xenomask.datasets import Dataset
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir
-from xenomask.masks import MaskOutput
+from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.run.common import MANIFEST, Tick, nothing, read_manifest
 
 ENDING = ".safetensors"
 SIZES = ("padded_size", "input_size", "image_size")
 
 
-def write_output(path: Path, output: MaskOutput) -> None:
-    """Writes one MaskOutput whole or not at all, in the numbers that the network gave."""
-    tensors = {"class_logits": output.class_logits.cpu(), "mask_logits": output.mask_logits.cpu().contiguous()}
+def write_output(path: Path, output: MaskOutput | PixelOutput) -> None:
+    """Writes one network's output whole or not at all, in the numbers that the network gave."""
+    names = ("class_map_logits",) if isinstance(output, PixelOutput) else ("class_logits", "mask_logits")
+    tensors = {k: getattr(output, k).cpu().contiguous() for k in names}
     sizes = {k: json.dumps(getattr(output, k)) for k in SIZES}
     with atomic(path) as part:
         part.write_bytes(save(tensors, metadata=sizes))
 
 
-def read_output(path: Path) -> MaskOutput:
+def read_output(path: Path) -> MaskOutput | PixelOutput:
     """The inverse; raises XenomaskError for a damaged file."""
     try:
         with safe_open(path, "pt") as f:
             sizes = {k: tuple(json.loads(v)) for k, v in (f.metadata() or {}).items()}
+            if "class_map_logits" in f.keys():
+                return PixelOutput(f.get_tensor("class_map_logits"), **sizes)
             return MaskOutput(f.get_tensor("class_logits"), f.get_tensor("mask_logits"), **sizes)
     except (SafetensorError, OSError, ValueError, TypeError) as e:
         raise XenomaskError(f"{path} is damaged: {e}; delete it and run again") from e

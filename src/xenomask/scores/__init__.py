@@ -1,15 +1,16 @@
-"""scores: MaskOutput + QuerySet -> ScoreMap."""
+"""scores: MaskOutput + QuerySet, or PixelOutput -> ScoreMap."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from xenomask.errors import XenomaskError, unknown
-from xenomask.masks import MaskOutput, class_probabilities, row_blocks, soft_masks
+from xenomask.masks import MaskOutput, PixelOutput, class_probabilities, resized_logits, row_blocks, soft_masks
+from xenomask.masks import semantic as class_masses
 from xenomask.scores import mask, semantic
 from xenomask.scores.maskomaly import as_released as as_released
 from xenomask.scores.maskomaly import maskomaly
@@ -18,12 +19,18 @@ from xenomask.types import QuerySet, ScoreMap
 
 @dataclass(frozen=True)
 class Score:
-    """A named formula on (P, m, queries), its text, and the fixed range in which its maps are drawn."""
+    """A named formula, its text, and the fixed range in which its maps are drawn.
+
+    `rows` takes the class map L where the score is `on` "classes", and (P, m, queries) where it is on "masks".
+    """
 
     name: str
     rows: Callable[..., torch.Tensor]
     formula: str
     scale: tuple[float, float]
+    on: Literal["classes", "masks"] = "masks"
+    # the range in which its maps of a per-pixel network's logits are drawn; None: not defined on them
+    logit_scale: tuple[float, float] | None = None
     # which parts of a QuerySet it reads, and which of them it cannot do without
     reads: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -35,26 +42,45 @@ class Score:
         parameters = inspect.signature(self.rows).parameters.values()
         return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
-    def __call__(self, output: MaskOutput, queries: QuerySet | None = None) -> ScoreMap:
+    def drawn(self, per_pixel: bool) -> tuple[float, float]:
+        """The range in which its maps are drawn, for a per-pixel network or a mask transformer.
+
+        Raises XenomaskError where the score is not defined for a per-pixel network.
+        """
+        if not per_pixel:
+            return self.scale
+        if self.logit_scale is None:
+            reads = "queries' masks, and it has none"
+            if self.on == "classes":
+                reads = "class masses >= 0, summed over masks, and its logits are none (they may be negative)"
+            offered = ", ".join(s.name for s in SCORES.values() if s.logit_scale)
+            raise XenomaskError(
+                f"score {self.name} is not defined for a per-pixel network (SegFormer, UPerNet): it reads {reads}; "
+                f"choose one of {offered}"
+            )
+        return self.logit_scale
+
+    def __call__(self, output: MaskOutput | PixelOutput, queries: QuerySet | None = None) -> ScoreMap:
         """The raw map at the image's size, higher = stranger."""
         return score_all(output, queries, [self])[self.name]
 
 
-def _k(text: str) -> str:
-    return text + "   [L_k = sum_q P_q(k) m_q]"
+def _on_classes(name: str, rows: Callable[..., torch.Tensor], formula: str, scale, logit_scale=None) -> Score:
+    L = "L_k = sum_q P_q(k) m_q" + (", or a per-pixel network's logits" if logit_scale else "")
+    return Score(name, rows, f"{formula}   [{L}]", scale, on="classes", logit_scale=logit_scale)
 
 
 # msp and energy are drawn between a pixel that one class owns wholly (L = 1, 0, ..., 0) and an unclaimed one
-# (L = 0) for K = 19.
+# (L = 0) for K = 19; on logits, which know no bound, between a logit of 15 and none above 0. Beyond, colours stay.
 _ALL = (
-    Score("msp", semantic.msp, _k("1 - max_k softmax(L)_k"), (1 - np.e / (np.e + 18), 18 / 19)),
-    Score("max_logit", semantic.max_logit, _k("-max_k L_k"), (-1.0, 0.0)),
-    Score("max_share", semantic.max_share, _k("1 - max_k L_k / sum_k L_k"), (0.0, 1.0)),
-    Score("entropy", semantic.entropy, _k("-sum_k s_k log s_k / log K, s = L / sum_k L"), (0.0, 1.0)),
-    Score("entropy_softmax", semantic.entropy_softmax, _k("the same with s = softmax(L)"), (0.9785, 1.0)),
-    Score("energy", semantic.energy, _k("-logsumexp_k L_k"), (-np.log(np.e + 18), -np.log(19))),
-    Score("not_covered", semantic.not_covered, _k("1 - clip(sum_k L_k, 0, 1)"), (0.0, 1.0)),
-    Score("rba", semantic.rba, _k("-sum_k tanh L_k"), (-1.0, 0.0)),
+    _on_classes("msp", semantic.msp, "1 - max_k softmax(L)_k", (1 - np.e / (np.e + 18), 18 / 19), (0.0, 18 / 19)),
+    _on_classes("max_logit", semantic.max_logit, "-max_k L_k", (-1.0, 0.0), (-15.0, 0.0)),
+    _on_classes("max_share", semantic.max_share, "1 - max_k L_k / sum_k L_k", (0.0, 1.0)),
+    _on_classes("entropy", semantic.entropy, "-sum_k s_k log s_k / log K, s = L / sum_k L", (0.0, 1.0)),
+    _on_classes("entropy_softmax", semantic.entropy_softmax, "the same with s = softmax(L)", (0.9785, 1.0), (0.0, 1.0)),
+    _on_classes("energy", semantic.energy, "-logsumexp_k L_k", (-np.log(np.e + 18), -np.log(19)), (-15.0, 0.0)),
+    _on_classes("not_covered", semantic.not_covered, "1 - clip(sum_k L_k, 0, 1)", (0.0, 1.0)),
+    _on_classes("rba", semantic.rba, "-sum_k tanh L_k", (-1.0, 0.0)),
     Score("void_mass", mask.void_mass, "sum_q P_q(no object) m_q", (0.0, 1.0)),
     Score("eam", mask.eam, "1 - sum_q m_q max_{k<K} P_q(k)", (0.0, 1.0)),
     Score(
@@ -98,14 +124,45 @@ def get_score(name: str, options: Mapping[str, Any] | None = None) -> Score:
 
 
 @torch.inference_mode()
-def score_all(output: MaskOutput, queries: QuerySet | None, scores: Iterable[Score]) -> dict[str, ScoreMap]:
-    """Several scores of one image; the soft masks are computed once, a block of rows at a time.
+def score_all(
+    output: MaskOutput | PixelOutput, queries: QuerySet | None, scores: Iterable[Score]
+) -> dict[str, ScoreMap]:
+    """Several scores of one image; soft masks and class map are computed once, a block of rows at a time.
 
-    Raises XenomaskError where a score needs queries that the QuerySet lacks or names queries that the
-    network has not, and where a map is not finite.
+    Raises XenomaskError where a score is not defined for a per-pixel network, where it needs queries that the
+    QuerySet lacks or names queries that the network has not, and where a map is not finite.
     """
     scores, queries = list(scores), queries or QuerySet()
-    q = len(output.class_logits)
+    values = {s.name: np.empty(output.image_size, np.float32) for s in scores}
+    if isinstance(output, PixelOutput):
+        for s in scores:
+            s.drawn(per_pixel=True)
+    else:
+        _check_queries(scores, queries, len(output.class_logits))
+    for rows in row_blocks(output):
+        for s, value in zip(scores, _rows(output, queries, scores, rows), strict=True):
+            values[s.name][rows] = value.cpu().numpy()
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise XenomaskError(f"score {name} is not finite: the network's logits hold NaN or infinity")
+    return {name: ScoreMap(value, name) for name, value in values.items()}
+
+
+def _rows(
+    output: MaskOutput | PixelOutput, queries: QuerySet, scores: Sequence[Score], rows: slice
+) -> Iterator[torch.Tensor]:
+    """Each score of the given image rows."""
+    if isinstance(output, PixelOutput):
+        L = resized_logits(output, rows)
+        yield from (s.rows(L, **s.options) for s in scores)
+        return
+    p, m = class_probabilities(output), soft_masks(output, rows)
+    L = class_masses(p, m) if any(s.on == "classes" for s in scores) else None
+    for s in scores:
+        yield s.rows(L, **s.options) if s.on == "classes" else s.rows(p, m, queries, **s.options)
+
+
+def _check_queries(scores: Sequence[Score], queries: QuerySet, q: int) -> None:
     beyond = [i for i in (*queries.inlier, *queries.outlier, *queries.ground) if not 0 <= i < q]
     if beyond:
         raise XenomaskError(f"the query set names query {beyond[0]}, the network has 0..{q - 1}: wrong query file")
@@ -116,13 +173,3 @@ def score_all(output: MaskOutput, queries: QuerySet | None, scores: Iterable[Sco
                     f"score {s.name} needs {part} queries and the query set has none: run `xenomask queries {part}` "
                     "with lower thresholds, or choose another score"
                 )
-    p = class_probabilities(output)
-    values = {s.name: np.empty(output.image_size, np.float32) for s in scores}
-    for rows in row_blocks(output):
-        m = soft_masks(output, rows)
-        for s in scores:
-            values[s.name][rows] = s.rows(p, m, queries, **s.options).cpu().numpy()
-    for name, value in values.items():
-        if not np.isfinite(value).all():
-            raise XenomaskError(f"score {name} is not finite: the network's logits hold NaN or infinity")
-    return {name: ScoreMap(value, name) for name, value in values.items()}

@@ -24,7 +24,7 @@ from torch import nn
 from xenomask.datasets import Dataset, open_dataset
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir
-from xenomask.masks import class_probabilities, semantic, soft_masks
+from xenomask.masks import class_probabilities, semantic, soft_masks, with_queries
 from xenomask.metrics.segmentation import confusion, miou
 from xenomask.models import Network, build
 from xenomask.train.batches import Batch, Batches, batches_from, parts, step_seed
@@ -235,7 +235,7 @@ def validate(network: Network, data: Dataset, engine: Engine | None = None) -> f
     # sharded weights come together only while all processes look: those without a frame left look at the first again
     for i in range(rank, -(-len(data.frames) // world) * world, world):
         sample = data.sample(data.frames[i if i < len(data.frames) else 0])
-        out = network.predict(sample.image)
+        out = with_queries(network.predict(sample.image))
         if i < len(data.frames):
             assert sample.label is not None
             predicted = semantic(class_probabilities(out), soft_masks(out)).argmax(0).cpu().numpy()
