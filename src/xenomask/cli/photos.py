@@ -88,7 +88,8 @@ def score(
     found = load_detector(detector, device, score, member)
     with progress("score", len(data.frames)) as tick:
         new = score_dataset(found, data, out, leave_one_out=leave_one_out, tick=tick)
-    out_console.print(f"{len(data.frames)} maps in {out}, {new} of them new; score {found.score_name}")
+    said = f"{len(data.frames)} maps in {out}, {new} of them new; score {found.score_name}"
+    out_console.print(said, soft_wrap=True)  # a path is not broken where it is to be copied from a log
 
 
 @app.command()
