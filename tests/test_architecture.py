@@ -13,7 +13,8 @@ LEVELS = [
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"hub", "saving"},
     {"detector"},
-    {"run", "train", "cluster", "submission"},
+    {"run", "train", "submission"},
+    {"cluster"},
     {"app", "cli"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}

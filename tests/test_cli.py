@@ -244,6 +244,16 @@ def test_score__photo_and_label_of_different_size(tmp_path, capsys, tiny_detecto
     assert [p.name for p in (tmp_path / "maps").iterdir()] == ["manifest.json"]
 
 
+def test_score__shards(tmp_path, capsys, tiny_detector, drawn):
+    command = "score", "--dataset", "anomaly-track", "--root", drawn, "--detector", tiny_detector, "--out"
+    code, out, err = run(capsys, *command, tmp_path / "m", "--shard", "2/2")
+    assert code == 0 and "1 maps in" in out, err
+    assert [p.name for p in (tmp_path / "m").glob("*.hdf5")] == ["validation0001.hdf5"]
+    for text in ("2", "a/b", "1/2/3", "-1/2"):
+        assert f"shard '{text}' is not I/N, such as 2/8" in fails(capsys, *command, tmp_path / "x", "--shard", text)
+    assert "shard 3/2 does not exist" in fails(capsys, *command, tmp_path / "x", "--shard", "3/2")
+
+
 def test_queries__of_another_checkpoint(tmp_path, capsys, tiny_checkpoint, drawn):
     folder = load(tiny_checkpoint).save(tmp_path / "c")
     (folder / "query_analysis").mkdir()

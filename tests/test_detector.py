@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -13,9 +14,10 @@ from xenomask.errors import XenomaskError
 from xenomask.models import load
 from xenomask.queries import write_queries
 from xenomask.run.evaluation import evaluate_maps
-from xenomask.run.photos import score_dataset
+from xenomask.run.photos import score_dataset, shard_of
 from xenomask.run.suite import benchmark
 from xenomask.scores import SCORES
+from xenomask.store import map_ids
 from xenomask.types import QuerySet
 
 IMAGE = draw_scene(0, (60, 100)).image
@@ -91,6 +93,35 @@ def test_score_dataset__goes_on_where_it_stopped(tiny_detector, scenes, tmp_path
     (tmp_path / "m/manifest.json").unlink()
     with pytest.raises(XenomaskError, match="maps of unknown origin"):
         score_dataset(pair, scenes, tmp_path / "m")
+
+
+def test_score_dataset__shards_together_equal_the_whole(tiny_detector, scenes, tmp_path):
+    pair = Detector.from_folder(tiny_detector)
+    score_dataset(pair, scenes, tmp_path / "whole")
+    parts = [shard_of(scenes, i, 2) for i in (1, 2)]
+    assert sorted(f.id for p in parts for f in p.frames) == [f.id for f in scenes.frames]
+    with ThreadPoolExecutor(2) as pool:  # at the same time, in one folder
+        assert sum(pool.map(lambda part: score_dataset(pair, part, tmp_path / "dealt"), parts)) == 3
+    whole, dealt = ({p.name: p.read_bytes() for p in (tmp_path / d).iterdir()} for d in ("whole", "dealt"))
+    assert whole == dealt
+    assert score_dataset(pair, shard_of(scenes, 4, 4), tmp_path / "dealt") == 0  # more shards than frames
+    for number, count in ((0, 2), (3, 2), (1, 0)):
+        with pytest.raises(XenomaskError, match=f"shard {number}/{count} does not exist"):
+            shard_of(scenes, number, count)
+
+
+def test_score_dataset__another_shard_may_begin_at_any_moment(tiny_detector, scenes, tmp_path, monkeypatch):
+    pair, other = Detector.from_folder(tiny_detector), shard_of(scenes, 2, 2)
+
+    def begun_before(folder):
+        monkeypatch.setattr("xenomask.run.photos.map_ids", map_ids)
+        score_dataset(pair, other, folder)
+        return map_ids(folder)
+
+    # between this shard's first look at the folder and its next, the other writes its manifest and map
+    monkeypatch.setattr("xenomask.run.photos.map_ids", begun_before)
+    assert score_dataset(pair, shard_of(scenes, 1, 2), tmp_path / "m") == 2
+    assert len(map_ids(tmp_path / "m")) == 3
 
 
 def with_outliers(detector_folder, tmp_path):

@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from xenomask import __version__
-from xenomask.cli import benchmark, convert, data, evaluation, hub, photos, submission, thresholds, training
+from xenomask.cli import (
+    benchmark,
+    cluster,
+    convert,
+    data,
+    evaluation,
+    hub,
+    photos,
+    submission,
+    thresholds,
+    training,
+)
 from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
@@ -15,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="r
 for part in (photos, evaluation, thresholds, benchmark, convert, training, data, hub):
     app.add_typer(part.app)
 app.add_typer(submission.app, name="submission")
+app.add_typer(cluster.app, name="slurm")
 
 
 @app.callback(invoke_without_command=True)

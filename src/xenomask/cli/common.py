@@ -47,6 +47,14 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(parts[1]), int(parts[0])
 
 
+def parse_shard(text: str) -> tuple[int, int]:
+    """'2/8' -> (2, 8)."""
+    parts = text.split("/")
+    if len(parts) != 2 or not all(p.isdecimal() for p in parts):
+        raise XenomaskError(f"shard {text!r} is not I/N, such as 2/8 for the second of eight")
+    return int(parts[0]), int(parts[1])
+
+
 def choose_device(name: str | None) -> str:
     """Chooses once, says what; raises XenomaskError for a device that is not there."""
     import torch

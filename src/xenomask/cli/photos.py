@@ -19,6 +19,7 @@ from xenomask.cli.common import (
     load_dataset,
     load_detector,
     out_console,
+    parse_shard,
     print_numbers,
     progress,
     write_json,
@@ -69,21 +70,26 @@ def score(
     score: ScoreOption = None,
     member: MemberOption = None,
     leave_one_out: Annotated[bool, typer.Option(help="choose outlier queries on the other frames")] = False,
+    shard: Annotated[str | None, typer.Option(help="I/N: only every N-th frame from the I-th on, to share the work "
+                                              "between processes that write into one folder")] = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     device: DeviceOption = None,
-) -> None:
+) -> None:  # fmt: skip
     """Look at a data set; goes on where it stopped.
 
     Example: xenomask score --dataset anomaly-track --root data/smiyc --out maps/at
     """
-    from xenomask.run.photos import score_dataset
+    from xenomask.run.photos import score_dataset, shard_of
 
     data = load_dataset(dataset, root, split, resize, coding=None)
+    if shard is not None:
+        data = shard_of(data, *parse_shard(shard))
     found = load_detector(detector, device, score, member)
     with progress("score", len(data.frames)) as tick:
         new = score_dataset(found, data, out, leave_one_out=leave_one_out, tick=tick)
-    out_console.print(f"{len(data.frames)} maps in {out}, {new} of them new; score {found.score_name}")
+    said = f"{len(data.frames)} maps in {out}, {new} of them new; score {found.score_name}"
+    out_console.print(said, soft_wrap=True)  # a path is not broken where it is to be copied from a log
 
 
 @app.command()

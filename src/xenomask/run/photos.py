@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,24 @@ def detect_photos(
     return rows
 
 
+def shard_of(data: Dataset, number: int, count: int) -> Dataset:
+    """The frames of shard 1 <= number <= count: every count-th one, so that long drives are dealt out evenly.
+
+    Raises XenomaskError for a shard that is not there; one without a frame is an empty data set.
+    """
+    if not 1 <= number <= count:
+        raise XenomaskError(f"shard {number}/{count} does not exist: they are 1/{count} to {count}/{count}")
+    return replace(data, frames=data.frames[number - 1 :: count])
+
+
 def score_dataset(
     detector: Detector, data: Dataset, out: Path, *, leave_one_out: bool = False, tick: Tick = nothing
 ) -> int:
     """Writes out/<id>.hdf5 for every frame that has none yet; returns how many were new.
 
-    `leave_one_out` looks at each frame with outlier queries chosen on the others. Raises XenomaskError where the
-    folder already holds maps of another detector or data set.
+    `leave_one_out` looks at each frame with outlier queries chosen on the others. Shards of one data set may be
+    written into one folder at the same time. Raises XenomaskError where the folder already holds maps of another
+    detector or data set.
     """
     done, new = open_maps(detector, data, out, leave_one_out), 0
     for frame in data.frames:
@@ -74,16 +86,21 @@ def open_maps(detector: Detector, data: Dataset, out: Path, leave_one_out: bool 
     made_by = {**detector.describe(), "dataset": data.name, "leave_one_out": leave_one_out}
     made_by = json.loads(json.dumps(made_by))
     manifest = out / MANIFEST
+    # listed before the manifest is looked for: another shard writes that first and its maps then
+    done = map_ids(out)
     if manifest.is_file() and (old := read_manifest(manifest)) != made_by:
         differs = sorted(k for k in made_by.keys() | old.keys() if made_by.get(k) != old.get(k))
         raise XenomaskError(
             f"{out} holds maps of another run (its {', '.join(differs)} differ): choose another folder or empty it"
         )
-    if not manifest.is_file() and (strays := map_ids(out)):
-        raise XenomaskError(f"{out} holds maps of unknown origin ({strays[0]}{ENDING}, no {MANIFEST}): choose another")
-    with atomic(manifest) as part:
-        part.write_text(json.dumps(made_by, indent=1) + "\n")
-    return set(map_ids(out))
+    if not manifest.is_file():
+        if done:
+            raise XenomaskError(
+                f"{out} holds maps of unknown origin ({done[0]}{ENDING}, no {MANIFEST}): choose another"
+            )
+        with atomic(manifest) as part:
+            part.write_text(json.dumps(made_by, indent=1) + "\n")
+    return set(done)
 
 
 def chosen_where(detector: Detector) -> set[str]:

@@ -1,0 +1,1 @@
+"""cluster: the whole way, cut into steps, handed to an engine that exists."""
