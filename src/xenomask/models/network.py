@@ -5,7 +5,7 @@ writes them, and `xenomask.json` with the preprocessing, the preset and the trai
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -38,10 +38,14 @@ class Network:
     preprocess: Preprocess
     sha256: str = ""  # of the weights file; "" for a network that was never saved
     facts: Mapping[str, Any] = field(default_factory=dict)
+    # batch -> (class logits, mask logits) by another runtime than eager torch (xenomask.models.runtimes)
+    run: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     @torch.inference_mode()
     def __call__(self, x: Float[Tensor, "b 3 ph pw"]) -> tuple[Float32[Tensor, "b q n"], Float32[Tensor, "b q h w"]]:
         """(class logits, mask logits) of a batch that is normalised, and padded if need be, already."""
+        if self.run is not None:
+            return self.run(x)
         device = next(self.module.parameters()).device
         out = self.module(pixel_values=x.to(device, torch.float32, memory_format=torch.channels_last))
         return out.class_queries_logits.float(), out.masks_queries_logits.float()
