@@ -12,6 +12,7 @@ LEVELS = [
     {"masks"},
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"detector"},
+    {"export"},
     {"run", "train", "cluster", "submission"},
     {"app", "cli"},
 ]

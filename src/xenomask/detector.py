@@ -21,6 +21,7 @@ from xenomask.files import atomic, make_dir, sha256
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import Network, load
 from xenomask.models.network import WEIGHTS
+from xenomask.models.runtimes import with_runtime
 from xenomask.queries import read_queries, without_frame, write_queries
 from xenomask.queries.analysis import FOLDER
 from xenomask.scores import Score, get_score, score_all
@@ -117,15 +118,16 @@ class Detector:
         return _describe(self.name, [(m.name, m.network.sha256, m.score, m.weight, m.queries) for m in self.members])
 
     @staticmethod
-    def from_folder(folder: str | Path, device: str = "cpu") -> "Detector":
+    def from_folder(folder: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":
         """Reads a detector folder, or a shipped detector by its name ("nano").
 
-        Raises XenomaskError for a missing or damaged one, another architecture's weights, or foreign queries.
+        Raises XenomaskError for a missing or damaged one, another architecture's weights, foreign queries, and a runtime
+        (torch, compiled, openvino, onnxruntime) that is unknown, not installed or not for the device.
         """
         path = find(folder)
         try:
             table = json.loads((path / FILE).read_text())
-            members = tuple(_member(path, m, device) for m in table["members"])
+            members = tuple(_member(path, m, device, runtime) for m in table["members"])
             thresholds = {k: {**t, "value": float(t["value"])} for k, t in table.get("thresholds", {}).items()}
             return Detector(str(table["name"]), members, thresholds, read_calibration(table.get("calibration")))
         except (ValueError, KeyError, TypeError, AttributeError) as e:
@@ -143,9 +145,9 @@ def find(folder: str | Path) -> Path:
     raise unknown("detector", str(folder), shipped)
 
 
-def _member(path: Path, table: Mapping[str, Any], device: str) -> Member:
+def _member(path: Path, table: Mapping[str, Any], device: str, runtime: str) -> Member:
     folder = path / table["name"]
-    network = load(folder, device)
+    network = with_runtime(load(folder, device), runtime, device)
     queries = read_queries(folder, network.sha256)
     return Member(
         table["name"], network, queries, get_score(table["score"], table.get("options")), float(table["weight"])

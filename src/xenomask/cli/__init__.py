@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from xenomask import __version__
-from xenomask.cli import benchmark, convert, data, evaluation, photos, submission, thresholds, training
+from xenomask.cli import benchmark, convert, data, evaluation, export, photos, submission, thresholds, training
 from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for part in (photos, evaluation, thresholds, benchmark, convert, training, data):
+for part in (photos, evaluation, thresholds, benchmark, convert, export, training, data):
     app.add_typer(part.app)
 app.add_typer(submission.app, name="submission")
 

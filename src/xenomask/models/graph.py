@@ -4,7 +4,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,7 +45,8 @@ def trace(module: nn.Module, image: Tensor, dynamic: Mapping[int, Any] | None = 
     (torch 2.14: "Cannot view a tensor with shape [190, 49, 3, 32]").
     """
     try:
-        with _quiet(), _plain_attention(module), torch.no_grad():
+        with _quiet(), _plain_attention(module), torch.inference_mode(False), torch.no_grad():
+            image = torch.zeros(image.shape, dtype=image.dtype)  # one of inference mode could not be traced
             return torch.export.export(module, (image,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
     except XenomaskError:
         raise
@@ -55,10 +55,10 @@ def trace(module: nn.Module, image: Tensor, dynamic: Mapping[int, Any] | None = 
         raise XenomaskError(f"this network cannot be written as a graph{free}: {_first_line(e)}") from e
 
 
-def write_onnx(
-    program: torch.export.ExportedProgram, path: Path, inputs: Sequence[str], outputs: Sequence[str], metadata: str
-) -> None:
-    """Writes one ONNX file, its weights inside and `metadata` under `xenomask`.
+def onnx_bytes(
+    program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], metadata: str = "{}"
+) -> bytes:
+    """The graph as an ONNX file's bytes, its weights inside and `metadata` under `xenomask`.
 
     Raises XenomaskError where onnx and onnxscript are missing, or the graph cannot be translated or is over 2 GB.
     """
@@ -76,7 +76,7 @@ def write_onnx(
         node.metadata_props.clear()
         node.doc_string = None
     made.model.metadata_props[KEY] = metadata
-    made.save(path, external_data=False)
+    return made.model_proto.SerializeToString()
 
 
 def to_openvino(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> Any:

@@ -8,6 +8,7 @@ from xenomask.datasets import Dataset
 from xenomask.detector import Detector
 from xenomask.ensemble import ensemble
 from xenomask.errors import XenomaskError
+from xenomask.export import ExportedDetector
 from xenomask.queries import without_frame
 from xenomask.run.common import Tick, nothing
 from xenomask.run.evaluation import evaluate_maps
