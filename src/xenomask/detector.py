@@ -121,8 +121,8 @@ class Detector:
     def from_folder(folder: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":
         """Reads a detector folder, or a shipped detector by its name ("nano").
 
-        Raises XenomaskError for a missing or damaged one, another architecture's weights, foreign queries, and a runtime
-        (torch, compiled, openvino, onnxruntime) that is unknown, not installed or not for the device.
+        Raises XenomaskError for a missing or damaged one, another architecture's weights, foreign queries, and a
+        runtime (torch, compiled, openvino, onnxruntime) that is unknown, not installed or not for the device.
         """
         path = find(folder)
         try:

@@ -26,7 +26,9 @@ RootOption = Annotated[Path, typer.Option("--root", help="folder of the data set
 SplitOption = Annotated[str, typer.Option("--split", help="split, where the data set's layout has them")]
 ResizeOption = Annotated[str | None, typer.Option("--resize", help="WxH on loading, e.g. 512x256 for a squeezed copy")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default: cuda where there is one")]
-RuntimeOption = Annotated[str | None, typer.Option("--runtime", help="torch (default), compiled, openvino, onnxruntime")]
+RuntimeOption = Annotated[
+    str | None, typer.Option("--runtime", help="torch (default), compiled, openvino or onnxruntime")
+]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="also write the numbers to this file")]
 ScoreOption = Annotated[str | None, typer.Option("--score", help="read the networks by this score instead")]
 MemberOption = Annotated[str | None, typer.Option("--member", help="use this member alone")]
@@ -94,7 +96,7 @@ def _open_file(file: str, device: str | None, runtime: str | None) -> "Detector 
     if runtime not in (None, own):
         raise XenomaskError(f"{file} runs in {own}, not in {runtime}: leave --runtime out, or name the detector folder")
     if device and not device.startswith("cpu"):
-        raise XenomaskError(f"{file} runs in {own} on the CPU: leave --device {device} out, or name the detector folder")
+        raise XenomaskError(f"{file} runs in {own} on the CPU: leave --device {device} out, or name the folder")
     choose_device("cpu", f", runtime {own}, as {Path(file).name} is a file for it")
     return open_exported(Path(file))
 
@@ -110,7 +112,7 @@ def load_folder(
 
     found = load_detector(detector, device, score, member, runtime)
     if not isinstance(found, Detector):
-        raise XenomaskError(f"{detector} holds a whole detector in one graph: name its folder, or export with --queries")
+        raise XenomaskError(f"{detector} holds a detector in one graph: name its folder, or export with --queries")
     return found
 
 

@@ -76,12 +76,14 @@ class ExportedDetector:
     def only(self, member: str) -> "ExportedDetector":
         """Raises XenomaskError: the ensemble is inside the graph."""
         raise XenomaskError(
-            f"{self.name} is an exported file, its members are joined inside it: export one alone with --member {member}"
+            f"{self.name} is an exported file, its members are joined inside: export one alone with --member {member}"
         )
 
     def without_frame(self, frame: str) -> "ExportedDetector":
         """Raises XenomaskError: the queries are inside the graph."""
-        raise XenomaskError(f"{self.name} is an exported file, its queries are part of it: leave-one-out needs a folder")
+        raise XenomaskError(
+            f"{self.name} is one exported file, its queries are part of it: leave-one-out needs its folder"
+        )
 
     def _free(self, image: np.ndarray) -> np.ndarray:
         """The map of the resized photo, its padding cut off."""
@@ -204,7 +206,9 @@ def _check_ports(path: Path, metadata: Mapping[str, Any], ports: Mapping[str, tu
     size, kind = metadata["size"], metadata["kind"]
     names = ["image", *OUTPUTS[kind]]
     if list(ports) != names:
-        raise XenomaskError(f"{path} has inputs and outputs {', '.join(ports)}, not {', '.join(names)}: a foreign graph")
+        raise XenomaskError(
+            f"{path} has inputs and outputs {', '.join(ports)}, not {', '.join(names)}: a foreign graph"
+        )
     shape = ports["image"]
     if kind == "map" and (len(shape) != 4 or (size and list(shape[1:3]) != list(size))):
         raise XenomaskError(f"{path} says that its photos are {size}, but its graph takes {shape}: damaged file")

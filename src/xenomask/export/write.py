@@ -37,7 +37,9 @@ def export_detector(
         raise unknown("format", format, FORMATS)
     if path.suffix != FORMATS[format]:
         raise XenomaskError(f"{path.name}: a file of format {format} ends in {FORMATS[format]}")
-    for package, extra in {"onnx": (("onnx", "onnx"), ("onnxscript", "onnx")), "openvino": (("openvino",) * 2,)}[format]:
+    for package, extra in {"onnx": (("onnx", "onnx"), ("onnxscript", "onnx")), "openvino": (("openvino",) * 2,)}[
+        format
+    ]:
         need(package, extra)
     used = [m for m in detector.members if m.weight > 0]
     if queries and len(used) > 1:
@@ -60,7 +62,9 @@ def export_detector(
     return metadata
 
 
-def _graph_of(detector: Detector, used: list[Member], size: Size | None, queries: bool) -> tuple[nn.Module, torch.Tensor]:
+def _graph_of(
+    detector: Detector, used: list[Member], size: Size | None, queries: bool
+) -> tuple[nn.Module, torch.Tensor]:
     """The module to be traced and an input of its size."""
     divisor = used[0].network.preprocess.divisor
     if not queries:

@@ -75,6 +75,8 @@ class Network:
 
         Raises XenomaskError for other architectures than Mask2Former, whose Hugging Face folders are used as they are.
         """
+        if not list(self.module.parameters()):
+            raise XenomaskError("a network of an exported file has no weights of its own to write: take its folder")
         if self.config.model_type != "mask2former":
             raise XenomaskError(f"a {self.config.model_type} is not written anew: use its own folder as it is")
         make_dir(folder.parent)

@@ -1,4 +1,4 @@
-"""(network, runtime, device) -> batch -> (class logits, mask logits): eager PyTorch, torch.compile, OpenVINO, ONNX Runtime.
+"""Network, runtime, device -> a network whose batches run there: PyTorch, torch.compile, OpenVINO, ONNX Runtime.
 
 The default is eager PyTorch, which starts at once: the others build a graph for every new input size.
 """
@@ -28,7 +28,9 @@ def check_runtime(runtime: str, device: str) -> None:
     if runtime not in RUNTIMES:
         raise unknown("runtime", runtime, RUNTIMES)
     if runtime in CPU_ONLY and not device.startswith("cpu"):
-        raise XenomaskError(f"runtime {runtime} is for the CPU here, not for device {device}: take --device cpu or torch")
+        raise XenomaskError(
+            f"runtime {runtime} is for the CPU, not for device {device}: take --device cpu or another --runtime"
+        )
 
 
 def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network:

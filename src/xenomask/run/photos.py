@@ -16,7 +16,12 @@ from xenomask.store import ENDING, map_ids, write_map
 
 
 def detect_photos(
-    detector: Detector | ExportedDetector, photos: Sequence[Path], out: Path, *, threshold: float | None = None, tick: Tick = nothing
+    detector: Detector | ExportedDetector,
+    photos: Sequence[Path],
+    out: Path,
+    *,
+    threshold: float | None = None,
+    tick: Tick = nothing,
 ) -> list[dict[str, Any]]:
     """Writes <stem>.hdf5 (the map), <stem>_heatmap.png and <stem>_overlay.jpg for every photo.
 
@@ -67,9 +72,7 @@ def score_dataset(
     return new
 
 
-def open_maps(
-    detector: Detector | ExportedDetector, data: Dataset, out: Path, leave_one_out: bool = False
-) -> set[str]:
+def open_maps(detector: Detector | ExportedDetector, data: Dataset, out: Path, leave_one_out: bool = False) -> set[str]:
     """Makes or opens a folder of maps for this detector and data set; returns the ids that it holds already.
 
     Raises XenomaskError where it holds maps of another detector or data set, or of unknown origin.
