@@ -20,21 +20,18 @@ def main(model: str, photo: str, out: str) -> None:
     image = cv2.imread(photo)
     if image is None:
         sys.exit(f"cannot read {photo}")
-    shrinks = image.shape[0] > h and image.shape[1] > w
-    resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if image.shape[0] > h else cv2.INTER_LINEAR)
     network = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # else perhaps bfloat16
     score = network([resized[None, :, :, ::-1].copy()])["score"]  # BGR -> RGB
 
     low, high = about["scale"]
     value = cv2.resize(score[0], (image.shape[1], image.shape[0]))
-    colours = cv2.applyColorMap(
-        (np.clip((value - low) / (high - low), 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO
-    )
+    grey = (np.clip((value - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    colours = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
     if threshold := about["thresholds"].get("default"):
         strange = (value >= threshold["value"]).astype(np.uint8)
-        cv2.drawContours(
-            colours, cv2.findContours(strange, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)[0], -1, (255,) * 3, 2
-        )
+        contours, _ = cv2.findContours(strange, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(colours, contours, -1, (255, 255, 255), 2)
     cv2.imwrite(out, colours)
     print(f"{about['name']}, {about['score']}: {score.min():.3f} .. {score.max():.3f} -> {out}")
 

@@ -9,7 +9,8 @@ from xenomask.errors import XenomaskError
 from xenomask.export.resize import Resize
 from xenomask.masks import MaskOutput, class_probabilities, row_blocks, soft_masks
 from xenomask.models.preprocess import averages, target_size
-from xenomask.types import Size
+from xenomask.scores import Score
+from xenomask.types import QuerySet, Size
 
 
 class Fused(nn.Module):
@@ -55,10 +56,14 @@ def _member_map(member: Member, network: nn.Module, pixels: Tensor, size: Size |
         input_size=(h, w),
         image_size=size or (h, w),
     )
-    p_class = class_probabilities(output)
-    blocks = row_blocks(output) if size else [None]  # blocks bound the memory: never (Q, H, W) at once
-    rows = [
-        member.score.rows(p_class, soft_masks(output, block), member.queries, **member.score.options)
-        for block in blocks
+    return score_map(member.score, output, member.queries, blocks=size is not None)
+
+
+def score_map(score: Score, output: MaskOutput, queries: QuerySet, blocks: bool = True) -> Float32[Tensor, "H W"]:
+    """A score's map as `scores.score_all` computes it, but as a tensor; in blocks of rows never (Q, H, W) at once."""
+    p = class_probabilities(output)
+    parts = [
+        score.rows(p, soft_masks(output, rows), queries, **score.options)
+        for rows in (row_blocks(output) if blocks else [None])
     ]
-    return torch.cat(rows) if len(rows) > 1 else rows[0]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
