@@ -204,8 +204,8 @@ def half_metadata(model) -> None:
     ("how", "message"),
     [
         (outside, "keeps weights in other files"), (outside_in_a_subgraph, "keeps weights in other files"),
-        (lie, "bad.onnx"), (other_size, "says that its photos are"), (no_metadata, "was not written by `xenomask export`"),
-        (half_metadata, "has damaged metadata"),
+        (lie, "bad.onnx"), (other_size, "says that its photos are"),
+        (no_metadata, "was not written by `xenomask export`"), (half_metadata, "has damaged metadata"),
     ],
 )  # fmt: skip
 def test_open__hostile_and_foreign_onnx_files(exported, tmp_path, how, message):

@@ -224,7 +224,7 @@ def _open_onnx(path: Path):
         model = onnx.load_model_from_string(data)
     except Exception as e:  # protobuf's DecodeError
         raise XenomaskError(f"{path} is damaged or no ONNX file") from e
-    if b"external" in data and _external(model):
+    if _external(model):
         raise XenomaskError(f"{path} keeps weights in other files, which `xenomask export` never writes: refused")
     metadata = _metadata(path, {p.key: p.value for p in model.metadata_props}.get(KEY))
     try:
