@@ -64,7 +64,7 @@ def _members(indices, m: M) -> Tensor:
 def _of(x: Tensor, chosen: Tensor) -> Tensor:
     """The chosen queries' rows of x; in an exported graph, whose shapes are fixed, the others' are 0 instead."""
     if torch.compiler.is_exporting():
-        return torch.where(chosen[:, None, None], x, torch.zeros_like(x))
+        return x * chosen[:, None, None]
     return x[chosen]
 
 
