@@ -1,6 +1,7 @@
 """Network, runtime, device -> a network whose batches run there: PyTorch, torch.compile, OpenVINO, ONNX Runtime.
 
-The default is eager PyTorch, which starts at once: the others build a graph for every new input size.
+The default is eager PyTorch, which starts at once: the others build a graph for every new input size. nano-s at 704x384
+(two-core AMD EPYC): 18 s for ONNX Runtime, 26 s for OpenVINO.
 """
 
 from collections import OrderedDict
