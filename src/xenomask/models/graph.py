@@ -85,12 +85,21 @@ def to_openvino(program: torch.export.ExportedProgram, inputs: Sequence[str], ou
     try:
         with _quiet():
             model = openvino.convert_model(program)
+            # its converter leaves every axis free
+            model.reshape(openvino.PartialShape(_input_shape(program)))
     except Exception as e:  # OpVisitError, RuntimeError, ...
         raise XenomaskError(f"openvino cannot translate this network: {_first_line(e)}") from e
     for ports, names in ((model.inputs, inputs), (model.outputs, outputs)):
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
     return model
+
+
+def _input_shape(program: torch.export.ExportedProgram) -> list[int]:
+    """The one input's shape, -1 where an axis is free."""
+    name = program.graph_signature.user_inputs[0]
+    node = next(n for n in program.graph.nodes if n.name == name)
+    return [d if isinstance(d, int) else -1 for d in node.meta["val"].shape]
 
 
 def _first_line(e: BaseException) -> str:
