@@ -13,6 +13,7 @@ LEVELS = [
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"hub", "saving"},
     {"detector"},
+    {"export"},
     {"run", "train", "submission"},
     {"cluster"},
     {"app", "cli"},

@@ -7,7 +7,7 @@ if TYPE_CHECKING:  # importing xenomask loads no torch
     from xenomask.models.network import Network
 
 __version__ = "0.1.0"
-RUNTIMES = ("torch",)
+RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
 
 
 def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str = "cpu") -> "Network":
@@ -17,8 +17,9 @@ def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str =
 
     Called with a normalised batch (B, 3, H, W) it gives class logits (B, Q, N) and mask logits (B, Q, h, w); its
     `predict(image)` takes an RGB uint8 photo and gives a MaskOutput. A per-pixel network (SegFormer, UPerNet) has
-    `class_maps(batch)` (B, K, h, w) instead, and its `predict` gives a PixelOutput. Raises XenomaskError for an unknown
-    name or runtime and for damaged files.
+    `class_maps(batch)` (B, K, h, w) instead, and its `predict` gives a PixelOutput. `runtime` is torch, compiled,
+    openvino or onnxruntime (the last two: CPU only). Raises XenomaskError for an unknown name or runtime, a runtime
+    that is not installed, and for damaged files.
 
     >>> network = load_model("nano-s")
     >>> network.facts["preset"]
@@ -27,15 +28,16 @@ def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str =
     from xenomask import hub
     from xenomask.errors import unknown
     from xenomask.models.network import load
+    from xenomask.models.runtimes import check_runtime, with_runtime
 
-    if runtime not in RUNTIMES:
-        raise unknown("runtime", runtime, RUNTIMES)
+    check_runtime(runtime, device)
     shipped = {p.parent.name: p.parent for p in Path(__file__).parent.glob("detectors/*/*/config.json")}
     folder = Path(folder_or_name)
     name = str(folder_or_name)
     # "checkpoints/nanoo" beside a folder "checkpoints" is a misspelt path and asks nobody
     if hub.is_remote(name) or (hub.NAME.fullmatch(name) and not folder.is_dir() and not folder.parent.is_dir()):
-        return hub.fetch_network(name, device)
+        return with_runtime(hub.fetch_network(name, device), runtime, device)
     if not folder.is_dir() and str(folder_or_name) not in shipped:
         raise unknown("checkpoint folder", str(folder_or_name), shipped)
-    return load(folder if folder.is_dir() else shipped[str(folder_or_name)], device)
+    network = load(folder if folder.is_dir() else shipped[str(folder_or_name)], device)
+    return with_runtime(network, runtime, device)

@@ -26,6 +26,7 @@ from xenomask.known import KNOWN
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import Network, load
 from xenomask.models.network import WEIGHTS, is_per_pixel
+from xenomask.models.runtimes import with_runtime
 from xenomask.queries import read_queries, without_frame, write_queries
 from xenomask.queries.analysis import FOLDER
 from xenomask.saving import plain, save_member, stored_facts
@@ -122,6 +123,11 @@ class Detector:
         alone = next(m for m in self.members if m.name == member)
         return replace(self, members=(replace(alone, weight=1.0),), thresholds={}, calibration=None)
 
+    def with_runtime(self, runtime: str, device: str = "cpu") -> "Detector":
+        """The same networks run by another runtime; XenomaskError as `from_folder` has it."""
+        members = tuple(replace(m, network=with_runtime(m.network, runtime, device)) for m in self.members)
+        return replace(self, members=members)
+
     def without_frame(self, frame: str) -> "Detector":
         """The detector whose outlier queries were chosen without that frame (leave-one-image-out)."""
         members = tuple(replace(m, queries=without_frame(m.queries, frame)) for m in self.members)
@@ -133,17 +139,18 @@ class Detector:
         return _describe(self.name, own, self.scale)
 
     @staticmethod
-    def from_folder(folder: str | Path, device: str = "cpu") -> "Detector":
+    def from_folder(folder: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":
         """Reads a detector folder, or a shipped detector by its name ("nano").
 
-        Raises XenomaskError for a missing or damaged one, another architecture's weights, or foreign queries.
+        Raises XenomaskError for a missing or damaged one, another architecture's weights, foreign queries, and a
+        runtime (torch, compiled, openvino, onnxruntime) that is unknown, not installed or not for the device.
         """
         path = find(folder)
         try:
             table = _read_table(path)
             thresholds = {k: {**t, "value": _finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
             calibration = read_calibration(table.get("calibration"))
-            members = tuple(_member(path, m, device) for m in table["members"])
+            members = tuple(_member(path, m, device, runtime) for m in table["members"])
             return Detector(str(table["name"]), members, thresholds, calibration)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
@@ -237,9 +244,9 @@ def find(folder: str | Path) -> Path:
     raise unknown("detector", str(folder), [*shipped, *KNOWN])
 
 
-def _member(path: Path, table: Mapping[str, Any], device: str) -> Member:
+def _member(path: Path, table: Mapping[str, Any], device: str, runtime: str) -> Member:
     folder = path / plain(table["name"])
-    network = load(folder, device)
+    network = with_runtime(load(folder, device), runtime, device)
     if facts := table.get("facts"):  # of a Hugging Face folder, which has no place for them
         network = replace(network, facts={**network.facts, **facts})
     queries = read_queries(folder, network.sha256)

@@ -71,6 +71,14 @@ def _source(size: int, cells: int, padded: int, used: int, device: torch.device)
     return low, (low + 1).clamp(max=last), (x - low).float()
 
 
+def _band(rows: slice, size: int, cells: int, padded: int, used: int) -> tuple[int, int]:
+    """The mask rows (from, to) that `_source` reads for these rows; plain numbers, so that a graph can be traced."""
+    scale = used / padded * cells / size
+    last = -(-used * cells // padded) - 1
+    first, final = (int(min(max((i + 0.5) * scale - 0.5, 0), last)) for i in (rows.start, rows.stop - 1))
+    return first, min(final + 1, last) + 1
+
+
 def resized_logits(output: MaskOutput | PixelOutput, rows: slice | None = None) -> Float[Tensor, "c r W"]:
     """Mask logits, or a per-pixel network's class logits, of the given image rows: padding cut off, then bilinear.
 
@@ -85,7 +93,7 @@ def resized_logits(output: MaskOutput | PixelOutput, rows: slice | None = None) 
     y0, y1, fy = (t[rows or slice(None)] for t in _source(H, h, ph, uh, logits.device))
     x0, x1, fx = _source(W, w, pw, uw, logits.device)
     # Columns first: only the few mask rows that this block touches.
-    top, bottom = int(y0.min()), int(y1.max()) + 1
+    top, bottom = (0, h) if rows is None else _band(rows, H, h, ph, uh)
     band = logits[:, top:bottom]
     band = torch.lerp(band[:, :, x0], band[:, :, x1], fx)
     return torch.lerp(band[:, y0 - top], band[:, y1 - top], fy[:, None])

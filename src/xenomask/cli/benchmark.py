@@ -15,12 +15,14 @@ from xenomask.cli.common import (
     MemberOption,
     ResizeOption,
     RootOption,
+    RuntimeOption,
     ScoreOption,
     SplitOption,
     check_json,
     err_console,
     load_dataset,
     load_detector,
+    load_folder,
     out_console,
     progress,
     write_json,
@@ -48,6 +50,7 @@ def benchmark(
     split: SplitOption = "val",
     resize: ResizeOption = None,
     device: DeviceOption = None,
+    runtime: RuntimeOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """One table over data sets x methods x conventions, with intervals, and published numbers for reference.
@@ -73,7 +76,7 @@ def benchmark(
     data = [load_dataset(d, root, split, resize) for d in (SUITES[suite] if suite else (dataset or "",))]
     make_dir(out)
     check_json(json_file)
-    found = [load_detector(d, device) for d in detector or ["nano"]]
+    found = [load_detector(d, device, runtime=runtime) for d in detector or ["nano"]]
     lacking = [
         s for s in chosen if s and any(not getattr(m.queries, n) for d in found for m in d.members for n in s.needs)
     ]
@@ -122,6 +125,7 @@ def crossval(
     split: SplitOption = "val",
     resize: ResizeOption = None,
     device: DeviceOption = None,
+    runtime: RuntimeOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Choose outlier queries, weights and lambda inside leave-one-out folds; each network looks once at a frame.
@@ -138,7 +142,7 @@ def crossval(
         raise unknown("objective", objective, OBJECTIVES)
     check_json(json_file)
     data = load_dataset(dataset, root, split, resize).labelled()
-    found = load_detector(detector, device, score, member)
+    found = load_folder(detector, device, score, member, runtime)
     if "lambda" in what and any("mix" not in m.score.known_options for m in found.members):
         raise XenomaskError(f"score {found.score_name} has no lambda to choose: take a maskomaly score")
     with progress("networks", len(found.members) * len(data.frames)) as tick:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,16 +12,23 @@ from rich.table import Table
 
 from xenomask.errors import XenomaskError
 
+if TYPE_CHECKING:
+    from xenomask.detector import Detector
+    from xenomask.export import ExportedDetector
+
 out_console, err_console = Console(), Console(stderr=True)
 
 DetectorOption = Annotated[str, typer.Option("--detector", help="detector folder, a name that `xenomask detectors` "
-                                             "lists, or hf:org/name")]  # fmt: skip
+                                             "lists, hf:org/name, or a file of `xenomask export`")]  # fmt: skip
 DatasetOption = Annotated[str, typer.Option("--dataset", help="a name that `xenomask datasets` lists; folder is one "
                                             "of your own")]  # fmt: skip
 RootOption = Annotated[Path, typer.Option("--root", help="folder of the data set")]
 SplitOption = Annotated[str, typer.Option("--split", help="split, where the data set's layout has them")]
 ResizeOption = Annotated[str | None, typer.Option("--resize", help="WxH on loading, e.g. 512x256 for a squeezed copy")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default: cuda where there is one")]
+RuntimeOption = Annotated[
+    str | None, typer.Option("--runtime", help="torch (default), compiled, openvino or onnxruntime")
+]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="also write the numbers to this file")]
 ScoreOption = Annotated[str | None, typer.Option("--score", help="read the networks by this score instead")]
 MemberOption = Annotated[str | None, typer.Option("--member", help="use this member alone")]
@@ -55,8 +62,8 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def choose_device(name: str | None) -> str:
-    """Chooses once, says what; raises XenomaskError for a device that is not there."""
+def choose_device(name: str | None, runtime: str = "") -> str:
+    """Chooses once, says what (`runtime`: how that goes on); raises XenomaskError for a device that is not there."""
     import torch
 
     chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -64,20 +71,62 @@ def choose_device(name: str | None) -> str:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as e:
         raise XenomaskError(f"device {chosen} cannot be used: {str(e).splitlines()[0]}") from e
-    err_console.print(f"device {chosen}{'' if name else ' (choose with --device)'}", style="dim")
+    err_console.print(f"device {chosen}{'' if name else ' (choose with --device)'}{runtime}", style="dim")
     return chosen
 
 
-def load_detector(detector: str, device: str | None, score: str | None = None, member: str | None = None):
-    from xenomask.cli.hub import open_remote
-    from xenomask.detector import Detector
-    from xenomask.hub import is_remote
+def load_detector(
+    detector: str, device: str | None, score: str | None = None, member: str | None = None, runtime: str | None = None
+) -> "Detector | ExportedDetector":
+    """Opens a detector folder or a Hub's in the runtime asked for, or an exported file in its own."""
+    from xenomask.export import is_exported
 
-    chosen = choose_device(device)
-    found = open_remote(detector, chosen) if is_remote(detector) else Detector.from_folder(detector, chosen)
+    found = _open_file(detector, device, runtime) if is_exported(detector) else _open_folder(detector, device, runtime)
     if member:
         found = found.only(member)
     return found.with_score(score) if score else found
+
+
+def _open_folder(detector: str, device: str | None, runtime: str | None) -> "Detector":
+    from xenomask.cli.hub import open_remote
+    from xenomask.detector import Detector
+    from xenomask.hub import is_remote
+    from xenomask.models.runtimes import CPU_ONLY, check_runtime
+
+    chosen = runtime or "torch"
+    check_runtime(chosen, device or "cpu")
+    said = f", runtime {chosen}{'' if runtime else ' (choose with --runtime)'}"
+    own_device = choose_device("cpu" if chosen in CPU_ONLY else device, said)
+    if is_remote(detector):
+        return open_remote(detector, own_device).with_runtime(chosen, own_device)
+    return Detector.from_folder(detector, own_device, chosen)
+
+
+def _open_file(file: str, device: str | None, runtime: str | None) -> "Detector | ExportedDetector":
+    from xenomask.export import open_exported
+
+    own = "onnxruntime" if file.endswith(".onnx") else "openvino"
+    if runtime not in (None, own):
+        raise XenomaskError(f"{file} runs in {own}, not in {runtime}: leave --runtime out, or name the detector folder")
+    if device and not device.startswith("cpu"):
+        raise XenomaskError(f"{file} runs in {own} on the CPU: leave --device {device} out, or name the folder")
+    choose_device("cpu", f", runtime {own}, as {Path(file).name} is a file for it")
+    return open_exported(Path(file))
+
+
+def load_folder(
+    detector: str, device: str | None, score: str | None = None, member: str | None = None, runtime: str | None = None
+) -> "Detector":
+    """`load_detector` where each member's queries are asked for, which a fused file has no more.
+
+    Raises XenomaskError for such a file.
+    """
+    from xenomask.detector import Detector
+
+    found = load_detector(detector, device, score, member, runtime)
+    if not isinstance(found, Detector):
+        raise XenomaskError(f"{detector} holds a detector in one graph: name its folder, or export with --queries")
+    return found
 
 
 def load_dataset(name: str, root: Path, split: str = "val", resize: str | None = None, coding: str | None = None):

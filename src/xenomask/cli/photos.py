@@ -14,6 +14,7 @@ from xenomask.cli.common import (
     MemberOption,
     ResizeOption,
     RootOption,
+    RuntimeOption,
     ScoreOption,
     SplitOption,
     load_dataset,
@@ -38,6 +39,7 @@ def detect(
     member: MemberOption = None,
     threshold: Annotated[float | None, typer.Option(help="draw this score's contour")] = None,
     device: DeviceOption = None,
+    runtime: RuntimeOption = None,
     json_file: JsonOption = None,
 ) -> None:
     """Look at photos: a map (HDF5), a heatmap and an overlay for each.
@@ -46,7 +48,7 @@ def detect(
     """
     from xenomask.run.photos import detect_photos
 
-    found = load_detector(detector, device, score, member)
+    found = load_detector(detector, device, score, member, runtime)
     if threshold is None:
         threshold = found.thresholds.get("default", {}).get("value")
     with progress("detect", len(photos)) as tick:
@@ -75,6 +77,7 @@ def score(
     split: SplitOption = "val",
     resize: ResizeOption = None,
     device: DeviceOption = None,
+    runtime: RuntimeOption = None,
 ) -> None:  # fmt: skip
     """Look at a data set; goes on where it stopped.
 
@@ -85,7 +88,7 @@ def score(
     data = load_dataset(dataset, root, split, resize, coding=None)
     if shard is not None:
         data = shard_of(data, *parse_shard(shard))
-    found = load_detector(detector, device, score, member)
+    found = load_detector(detector, device, score, member, runtime)
     with progress("score", len(data.frames)) as tick:
         new = score_dataset(found, data, out, leave_one_out=leave_one_out, tick=tick)
     said = f"{len(data.frames)} maps in {out}, {new} of them new; score {found.score_name}"
@@ -122,6 +125,7 @@ def demo(
     frames: Annotated[int, typer.Option(min=1)] = 6,
     seed: Annotated[int, typer.Option()] = 7,
     device: DeviceOption = None,
+    runtime: RuntimeOption = None,
 ) -> None:
     """The whole way on drawn street scenes: detect, evaluate, draw. Nothing is downloaded.
 
@@ -129,7 +133,7 @@ def demo(
     """
     from xenomask.run.demo import demo as run_demo
 
-    found = load_detector(detector, device)
+    found = load_detector(detector, device, runtime=runtime)
     with progress("demo", 3 * frames) as tick:
         result = run_demo(found, out, frames=frames, seed=seed, tick=tick)
     print_numbers(f"{frames} drawn scenes, score {found.score_name}, exact", dict(result.numbers["exact"]))

@@ -5,7 +5,7 @@ writes them, and `xenomask.json` with the preprocessing, the preset and the trai
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -42,6 +42,8 @@ class Network:
     preprocess: Preprocess
     sha256: str = ""  # of the weights file; "" for a network that was never saved
     facts: Mapping[str, Any] = field(default_factory=dict)
+    # batch -> (class logits, mask logits) by another runtime than eager torch (xenomask.models.runtimes)
+    run: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     @property
     def per_pixel(self) -> bool:
@@ -59,6 +61,8 @@ class Network:
                 f"a {self.config.model_type} has no queries, so no class and mask logits of them: call "
                 "`class_maps(batch)` for its logits, or `predict(image)`"
             )
+        if self.run is not None:
+            return self.run(x)
         out = self._run(x)
         return out.class_queries_logits.float(), out.masks_queries_logits.float()
 
@@ -97,6 +101,8 @@ class Network:
 
         Raises XenomaskError for other architectures than Mask2Former, whose Hugging Face folders are used as they are.
         """
+        if not list(self.module.parameters()):
+            raise XenomaskError("a network of an exported file has no weights of its own to write: take its folder")
         if self.config.model_type != "mask2former":
             raise XenomaskError(f"a {self.config.model_type} is not written anew: use its own folder as it is")
         make_dir(folder.parent)

@@ -72,12 +72,16 @@ def target_size(p: Preprocess, size: Size) -> Size:
     return max(1, int(H * scale + 0.5)), max(1, int(W * scale + 0.5))
 
 
+def averages(p: Preprocess, size: Size) -> bool:
+    """Whether an image of `size` is resized by averaging (cv2 INTER_AREA); otherwise bilinearly."""
+    return p.antialias and target_size(p, size)[0] < size[0]
+
+
 def network_input(p: Preprocess, image: UInt8[np.ndarray, "H W 3"]) -> tuple[Float32[Tensor, "1 3 ph pw"], Size]:
     """The normalised, padded tensor and the size of its part that shows the image."""
     h, w = target_size(p, (image.shape[0], image.shape[1]))
     if (h, w) != image.shape[:2]:
-        shrinks = h < image.shape[0]
-        how = cv2.INTER_AREA if p.antialias and shrinks else cv2.INTER_LINEAR
+        how = cv2.INTER_AREA if averages(p, (image.shape[0], image.shape[1])) else cv2.INTER_LINEAR
         image = cv2.resize(image, (w, h), interpolation=how)
     x = (image.astype(np.float32) - np.array(p.mean, np.float32)) / np.array(p.std, np.float32)
     x = np.pad(x, ((0, -h % p.divisor), (0, -w % p.divisor), (0, 0)))

@@ -6,6 +6,7 @@ from pathlib import Path
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.detector import Detector
+from xenomask.export import ExportedDetector
 from xenomask.run.common import Tick, nothing
 from xenomask.run.evaluation import evaluate_maps
 from xenomask.run.photos import score_dataset
@@ -13,7 +14,9 @@ from xenomask.run.pictures import draw_heatmaps
 from xenomask.types import EvalResult
 
 
-def demo(detector: Detector, out: Path, *, frames: int = 6, seed: int = 7, tick: Tick = nothing) -> EvalResult:
+def demo(
+    detector: Detector | ExportedDetector, out: Path, *, frames: int = 6, seed: int = 7, tick: Tick = nothing
+) -> EvalResult:
     """Draws street scenes with strangers, looks at them, evaluates and draws.
 
     Counted is the drawn road with what lies on it, as in the obstacle track: a network taught on photos knows a drawn

@@ -9,6 +9,7 @@ from typing import Any
 from xenomask.datasets import Dataset, read_photo
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
+from xenomask.export import ExportedDetector
 from xenomask.files import atomic, make_dir
 from xenomask.plots import figure, overlay
 from xenomask.run.common import MANIFEST, Tick, nothing, read_manifest, save_picture
@@ -16,7 +17,12 @@ from xenomask.store import ENDING, map_ids, write_map
 
 
 def detect_photos(
-    detector: Detector, photos: Sequence[Path], out: Path, *, threshold: float | None = None, tick: Tick = nothing
+    detector: Detector | ExportedDetector,
+    photos: Sequence[Path],
+    out: Path,
+    *,
+    threshold: float | None = None,
+    tick: Tick = nothing,
 ) -> list[dict[str, Any]]:
     """Writes <stem>.hdf5 (the map), <stem>_heatmap.png and <stem>_overlay.jpg for every photo.
 
@@ -55,7 +61,12 @@ def shard_of(data: Dataset, number: int, count: int) -> Dataset:
 
 
 def score_dataset(
-    detector: Detector, data: Dataset, out: Path, *, leave_one_out: bool = False, tick: Tick = nothing
+    detector: Detector | ExportedDetector,
+    data: Dataset,
+    out: Path,
+    *,
+    leave_one_out: bool = False,
+    tick: Tick = nothing,
 ) -> int:
     """Writes out/<id>.hdf5 for every frame that has none yet; returns how many were new.
 
@@ -73,7 +84,7 @@ def score_dataset(
     return new
 
 
-def open_maps(detector: Detector, data: Dataset, out: Path, leave_one_out: bool = False) -> set[str]:
+def open_maps(detector: Detector | ExportedDetector, data: Dataset, out: Path, leave_one_out: bool = False) -> set[str]:
     """Makes or opens a folder of maps for this detector and data set; returns the ids that it holds already.
 
     Raises XenomaskError where it holds maps of another detector or data set, or of unknown origin.
@@ -103,11 +114,15 @@ def open_maps(detector: Detector, data: Dataset, out: Path, leave_one_out: bool 
     return set(done)
 
 
-def chosen_where(detector: Detector) -> set[str]:
+def chosen_where(detector: Detector | ExportedDetector) -> set[str]:
     """The data sets on which the members' outlier queries were chosen."""
-    return {m.queries.origin["outlier"]["dataset"] for m in detector.members if "outlier" in m.queries.origin}
+    if isinstance(detector, ExportedDetector):
+        origins = [m["queries"]["origin"] for m in detector.metadata["members"]]
+    else:
+        origins = [m.queries.origin for m in detector.members]
+    return {o["outlier"]["dataset"] for o in origins if "outlier" in o}
 
 
-def chosen_on(detector: Detector, dataset: str) -> bool:
+def chosen_on(detector: Detector | ExportedDetector, dataset: str) -> bool:
     """Whether any member's outlier queries were chosen on frames of this data set."""
     return dataset in chosen_where(detector)

@@ -8,11 +8,12 @@ from xenomask.datasets import Dataset
 from xenomask.detector import Detector
 from xenomask.ensemble import ensemble
 from xenomask.errors import XenomaskError
+from xenomask.export import ExportedDetector
 from xenomask.queries import without_frame
 from xenomask.run.common import Tick, nothing
 from xenomask.run.evaluation import evaluate_maps
 from xenomask.run.photos import chosen_on, chosen_where, open_maps
-from xenomask.scores import Score, score_all
+from xenomask.scores import Score, get_score, score_all
 from xenomask.store import ENDING, write_map
 from xenomask.types import EvalResult, ScoreMap
 
@@ -29,7 +30,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 class Method:
     """One line of the table: a detector as it is run."""
 
-    detector: Detector
+    detector: Detector | ExportedDetector
     score: str
     # "ensemble" or the member that looks alone
     networks: str
@@ -58,7 +59,9 @@ class Entry:
     result: EvalResult
 
 
-def methods(detector: Detector, scores: Sequence[Score | None], dataset: str, members: bool = False) -> list[Method]:
+def methods(
+    detector: Detector | ExportedDetector, scores: Sequence[Score | None], dataset: str, members: bool = False
+) -> list[Method]:
     """Every way to run a detector that the table shows; None among `scores` stands for the detector's own.
 
     Scores that read outlier queries appear twice where those were chosen on this data set: in-sample and
@@ -67,7 +70,10 @@ def methods(detector: Detector, scores: Sequence[Score | None], dataset: str, me
     found: list[Method] = []
     for score in scores:
         whole = detector if score is None else detector.with_score(score)
-        alone = {m.name: whole.only(m.name) for m in detector.members}
+        if isinstance(whole, ExportedDetector):
+            found.append(_exported(whole, dataset))
+            continue
+        alone = {m.name: whole.only(m.name) for m in whole.members}
         if len(alone) == 1:
             ways = alone
         else:
@@ -81,6 +87,19 @@ def methods(detector: Detector, scores: Sequence[Score | None], dataset: str, me
                 kinds = [f"of {', '.join(sorted(chosen_where(own))) or 'none'}"]
             found += [Method(own, own.score_name, networks, k) for k in kinds]
     return found
+
+
+def _exported(detector: ExportedDetector, dataset: str) -> Method:
+    """The one way to run an exported file: its score, members and queries are part of it."""
+    members = detector.metadata["members"]
+    networks = "ensemble" if len(members) > 1 else members[0]["name"]
+    if not any("outlier" in get_score(m["score"]).reads for m in members):
+        kind = "-"
+    else:
+        kind = (
+            "in-sample" if chosen_on(detector, dataset) else f"of {', '.join(sorted(chosen_where(detector))) or 'none'}"
+        )
+    return Method(detector, detector.score_name, networks, kind)
 
 
 def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tick = nothing) -> None:
@@ -98,8 +117,11 @@ def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tic
             image = data.sample(frame).image
             maps = _member_maps(pending, image, frame.id)
             for w in pending:
-                own = [maps[_key(m, w.held_out)] for m in w.detector.members]
-                joined = ensemble(own, [m.weight for m in w.detector.members])
+                if isinstance(w.detector, ExportedDetector):
+                    joined = w.detector.detect(image)
+                else:
+                    own = [maps[_key(m, w.held_out)] for m in w.detector.members]
+                    joined = ensemble(own, [m.weight for m in w.detector.members])
                 write_map(folder / w.folder / f"{frame.id}{ENDING}", joined)
         tick()
 
@@ -129,7 +151,7 @@ def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, Score
 
 
 def benchmark(
-    detectors: Sequence[Detector],
+    detectors: Sequence[Detector | ExportedDetector],
     scores: Sequence[Score | None],
     data_sets: Sequence[tuple[Dataset, str]],
     folder: Path,

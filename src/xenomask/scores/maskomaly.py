@@ -50,7 +50,7 @@ def maskomaly(
     if border is not None:
         # NOTE: the released code loops over all pairs i < j of masks and clears R where both exceed .1 (its
         # comment says .001). "Both of some pair" is "at least two", so a count does it in O(Q).
-        crowded = (m[known] > border).sum(0, dtype=torch.int16) >= 2
+        crowded = _of(m > border, known).sum(0, dtype=torch.int32) >= 2
         r = torch.where(crowded, torch.zeros_like(r), r)
     r = torch.minimum(r, 1 - _max(weighted, ground))
     return mix * r + (1 - mix) * o
@@ -58,16 +58,20 @@ def maskomaly(
 
 def _members(indices, m: M) -> Tensor:
     """The queries as a mask over Q."""
-    chosen = torch.zeros(len(m), dtype=torch.bool, device=m.device)
-    chosen[sorted(indices)] = True
-    return chosen
+    return torch.tensor([q in indices for q in range(len(m))], device=m.device)
+
+
+def _of(x: Tensor, chosen: Tensor) -> Tensor:
+    """The chosen queries' rows of x; in an exported graph, whose shapes are fixed, the others' are 0 instead."""
+    if torch.compiler.is_exporting():
+        return x * chosen[:, None, None]
+    return x[chosen]
 
 
 def _max(weighted: M, chosen: Tensor) -> Rows:
     """The largest weighted mask of the chosen queries; 0 where none is chosen."""
-    if not chosen.any():
-        return weighted.new_zeros(weighted.shape[1:])
-    return weighted[chosen].amax(0)
+    some = _of(weighted, chosen)
+    return some.amax(0) if len(some) else weighted.new_zeros(weighted.shape[1:])
 
 
 def as_released(output: MaskOutput, queries: QuerySet, score) -> ScoreMap:

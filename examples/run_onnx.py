@@ -1,0 +1,38 @@
+"""A photo through a file of `xenomask export --format onnx --size WxH`, without xenomask and torch.
+
+python run_onnx.py nano.onnx street.jpg heatmap.png      # needs numpy, opencv, onnxruntime
+"""
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import onnxruntime
+
+
+def main(model: str, photo: str, out: str) -> None:
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    about = json.loads(session.get_modelmeta().custom_metadata_map["xenomask"])
+    if about["kind"] != "map" or not about["size"]:
+        sys.exit("this example is for files with a score and a fixed --size")
+    h, w = about["size"]
+    image = cv2.imread(photo)
+    if image is None:
+        sys.exit(f"cannot read {photo}")
+    resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if image.shape[0] > h else cv2.INTER_LINEAR)
+    (score,) = session.run(["score"], {"image": resized[None, :, :, ::-1].copy()})  # BGR -> RGB
+
+    low, high = about["scale"]
+    value = cv2.resize(score[0], (image.shape[1], image.shape[0]))
+    grey = (np.clip((value - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    colours = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
+    if threshold := about["thresholds"].get("default"):
+        strange = (value >= threshold["value"]).astype(np.uint8)
+        contours, _ = cv2.findContours(strange, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(colours, contours, -1, (255, 255, 255), 2)
+    cv2.imwrite(out, colours)
+    print(f"{about['name']}, {about['score']}: {score.min():.3f} .. {score.max():.3f} -> {out}")
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,39 @@
+"""A photo through a file of `xenomask export --format openvino --size WxH`, without xenomask and torch.
+
+python run_openvino.py nano.xml street.jpg heatmap.png      # needs numpy, opencv, openvino
+"""
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import openvino
+
+
+def main(model: str, photo: str, out: str) -> None:
+    graph = openvino.Core().read_model(model)
+    about = json.loads(graph.get_rt_info("xenomask").astype(str))
+    if about["kind"] != "map" or not about["size"]:
+        sys.exit("this example is for files with a score and a fixed --size")
+    h, w = about["size"]
+    image = cv2.imread(photo)
+    if image is None:
+        sys.exit(f"cannot read {photo}")
+    resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if image.shape[0] > h else cv2.INTER_LINEAR)
+    network = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # else perhaps bfloat16
+    score = network([resized[None, :, :, ::-1].copy()])["score"]  # BGR -> RGB
+
+    low, high = about["scale"]
+    value = cv2.resize(score[0], (image.shape[1], image.shape[0]))
+    grey = (np.clip((value - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    colours = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
+    if threshold := about["thresholds"].get("default"):
+        strange = (value >= threshold["value"]).astype(np.uint8)
+        contours, _ = cv2.findContours(strange, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(colours, contours, -1, (255, 255, 255), 2)
+    cv2.imwrite(out, colours)
+    print(f"{about['name']}, {about['score']}: {score.min():.3f} .. {score.max():.3f} -> {out}")
+
+
+main(*sys.argv[1:])

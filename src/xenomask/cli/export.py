@@ -1,0 +1,53 @@
+"""Detector -> one file for other runtimes."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xenomask.cli.common import MemberOption, ScoreOption, out_console, parse_size
+from xenomask.errors import XenomaskError
+
+app = typer.Typer()
+
+
+@app.command()
+def export(
+    detector: Annotated[str, typer.Argument(help="detector folder, or a shipped one's name")],
+    out: Annotated[Path, typer.Option(help="file to write: .onnx, or .xml with its .bin")],
+    format: Annotated[str, typer.Option(help="onnx or openvino")] = "onnx",
+    size: Annotated[str | None, typer.Option(help="WxH of the photos, e.g. 1280x720")] = None,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="photos of any size, resized already (no Swin)")] = False,
+    queries: Annotated[bool, typer.Option("--queries", help="one network's class and mask logits, no score")] = False,
+    score: ScoreOption = None,
+    member: MemberOption = None,
+) -> None:
+    """Write a detector as one ONNX or OpenVINO file: photo in, score map out, all between inside.
+
+    Example: xenomask export nano --size 1280x720 --out nano.onnx
+    """
+    from xenomask.detector import Detector, find
+    from xenomask.export import export_detector
+
+    if (size is None) != dynamic:
+        raise XenomaskError("give either --size WxH, the size of your photos, or --dynamic")
+    found = Detector.from_folder(detector)
+    if member:
+        found = found.only(member)
+    if score:
+        found = found.with_score(score)
+    metadata = export_detector(
+        found, out, format, size=parse_size(size), queries=queries, terms=_terms(find(detector) / "README.md")
+    )
+    files = f"{out} and {out.with_suffix('.bin').name}" if format == "openvino" else str(out)
+    what = "class and mask logits" if queries else f"score {metadata['score']}"
+    out_console.print(f"written: {files}; {what}; next: xenomask detect PHOTO --detector {out}", soft_wrap=True)
+
+
+def _terms(card: Path) -> str | None:
+    """What a model card says under "Terms", if there is one."""
+    if not card.is_file():
+        return None
+    found = re.search(r"^\*\*Terms\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", card.read_text(errors="replace"), re.M | re.S)
+    return " ".join(found[1].split()) if found else None

@@ -1,0 +1,70 @@
+"""Detector -> one module: uint8 photo in, score map out, all between inside."""
+
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor, nn
+
+from xenomask.detector import Detector, Member
+from xenomask.errors import XenomaskError
+from xenomask.export.resize import Resize
+from xenomask.masks import MaskOutput, class_probabilities, row_blocks, semantic, soft_masks
+from xenomask.models.preprocess import averages, target_size
+from xenomask.scores import Score
+from xenomask.types import QuerySet, Size
+
+
+class Fused(nn.Module):
+    """A detector's members with their scores and weights, for photos of one size, or (None) resized already.
+
+    Without a size the photo must be of a multiple of the divisor, as the stored preprocessing makes it.
+    """
+
+    def __init__(self, detector: Detector, size: Size | None):
+        super().__init__()
+        self.members = [m for m in detector.members if m.weight > 0]
+        if any(m.network.run is not None for m in self.members):
+            raise XenomaskError(f"{detector.name} runs in another runtime already: export the detector folder")
+        self.networks = nn.ModuleList(m.network.module for m in self.members)
+        self.size = size
+        self.targets = [target_size(m.network.preprocess, size) if size else None for m in self.members]
+        self.resizers = nn.ModuleList(
+            Resize(size, t, averages(m.network.preprocess, size)) if size and t else nn.Identity()
+            for m, t in zip(self.members, self.targets, strict=True)
+        )
+
+    def forward(self, image: UInt8[Tensor, "1 H W 3"]) -> Float32[Tensor, "1 H W"]:
+        """The joined map of one photo, as `Detector.detect` computes it."""
+        pixels = image[0].to(torch.float32)
+        maps = [
+            member.weight * _member_map(member, network, resize(pixels), self.size)
+            for member, network, resize in zip(self.members, self.networks, self.resizers, strict=True)
+        ]
+        return torch.stack(maps).sum(0)[None] if len(maps) > 1 else maps[0][None]
+
+
+def _member_map(member: Member, network: nn.Module, pixels: Tensor, size: Size | None) -> Tensor:
+    p = member.network.preprocess
+    h, w = pixels.shape[:2]
+    x = ((pixels - torch.tensor(p.mean)) / torch.tensor(p.std)).permute(2, 0, 1)[None]
+    if size is not None:
+        x = nn.functional.pad(x, (0, -w % p.divisor, 0, -h % p.divisor))
+    out = network(pixel_values=x)
+    output = MaskOutput(
+        class_logits=out.class_queries_logits[0].float(),
+        mask_logits=out.masks_queries_logits[0].float(),
+        padded_size=(x.shape[2], x.shape[3]),
+        input_size=(h, w),
+        image_size=size or (h, w),
+    )
+    return score_map(member.score, output, member.queries, blocks=size is not None)
+
+
+def score_map(score: Score, output: MaskOutput, queries: QuerySet, blocks: bool = True) -> Float32[Tensor, "H W"]:
+    """A score's map as `scores.score_all` computes it, but as a tensor; in blocks of rows never (Q, H, W) at once."""
+    p = class_probabilities(output)
+    parts = []
+    for rows in row_blocks(output) if blocks else [None]:
+        m = soft_masks(output, rows)
+        on_masks = score.on == "masks"
+        parts.append(score.rows(p, m, queries, **score.options) if on_masks else score.rows(semantic(p, m)))
+    return torch.cat(parts) if len(parts) > 1 else parts[0]

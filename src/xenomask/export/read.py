@@ -1,0 +1,278 @@
+"""An exported file -> ExportedDetector, or (a file of queries) a Detector whose network runs in the file's runtime."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import nn
+from transformers import PreTrainedConfig
+
+from xenomask.detector import Detector, Member
+from xenomask.errors import XenomaskError
+from xenomask.export.write import FORMATS, OUTPUTS, VERSION
+from xenomask.files import sha256
+from xenomask.models import Network, Preprocess
+from xenomask.models.graph import KEY, ONNX_LIMIT, need
+from xenomask.models.preprocess import averages, target_size
+from xenomask.models.runtimes import Run, Session, logits, onnx_session, openvino_session
+from xenomask.scores import get_score
+from xenomask.types import QuerySet, ScoreMap, Size
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExportedDetector:
+    """A detector in one file, run without its networks' code."""
+
+    name: str
+    session: Session
+    metadata: Mapping[str, Any]
+    sha256: str
+    size: Size | None  # of its photos; None: free
+    scale: tuple[float, float]
+    score_name: str
+    thresholds: Mapping[str, Mapping[str, Any]]
+    members: tuple = ()
+    _told: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> ScoreMap:
+        """The anomaly map of one RGB photo, at its size; a photo of another size than the file's is resized, said once.
+
+        Raises XenomaskError where the runtime stops or the map is not what the file promised.
+        """
+        H, W = image.shape[:2]
+        if self.size is None:
+            value = self._free(image)
+        elif (H, W) == self.size:
+            value = self._run(image)
+        else:
+            h, w = self.size
+            self._tell(f"{self.name} was exported for {w}x{h} photos: one of {W}x{H} is resized, and its map back")
+            how = cv2.INTER_AREA if h < H and w < W else cv2.INTER_LINEAR
+            value = self._run(cv2.resize(image, (w, h), interpolation=how))
+        if value.shape != (H, W):
+            value = cv2.resize(value, (W, H), interpolation=cv2.INTER_LINEAR)
+        return ScoreMap(value, self.score_name)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides its maps, ready for JSON: the detector that was exported, and the file."""
+        return {**self.metadata["describe"], "exported": {"sha256": self.sha256, "size": self.metadata["size"]}}
+
+    def with_score(self, score: object) -> "ExportedDetector":
+        """Raises XenomaskError: the score is inside the graph."""
+        raise XenomaskError(
+            f"{self.name} is an exported file, its score {self.score_name} is part of it: export another with --score, "
+            "or export with --queries"
+        )
+
+    def only(self, member: str) -> "ExportedDetector":
+        """Raises XenomaskError: the ensemble is inside the graph."""
+        raise XenomaskError(
+            f"{self.name} is an exported file, its members are joined inside: export one alone with --member {member}"
+        )
+
+    def without_frame(self, frame: str) -> "ExportedDetector":
+        """Raises XenomaskError: the queries are inside the graph."""
+        raise XenomaskError(
+            f"{self.name} is one exported file, its queries are part of it: leave-one-out needs its folder"
+        )
+
+    def _free(self, image: np.ndarray) -> np.ndarray:
+        """The map of the resized photo, its padding cut off."""
+        p = _preprocess(self.metadata["members"][0])
+        h, w = target_size(p, (image.shape[0], image.shape[1]))
+        if (h, w) != image.shape[:2]:
+            how = cv2.INTER_AREA if averages(p, (image.shape[0], image.shape[1])) else cv2.INTER_LINEAR
+            image = cv2.resize(image, (w, h), interpolation=how)
+        # the network's own padding is 0 after normalisation: the mean, but for rounding
+        padded = np.empty((h + -h % p.divisor, w + -w % p.divisor, 3), np.uint8)
+        padded[:] = np.round(p.mean).astype(np.uint8)
+        padded[:h, :w] = image
+        return self._run(padded)[:h, :w]
+
+    def _run(self, image: np.ndarray) -> np.ndarray:
+        value = self.session(np.ascontiguousarray(image)[None])[0]
+        if value.shape != (1, *image.shape[:2]) or value.dtype != np.float32:
+            raise XenomaskError(f"{self.name} gave {value.dtype} {value.shape}, not a map of its photo: damaged file")
+        if not np.isfinite(value).all():
+            raise XenomaskError(f"{self.name}: the map is not finite")
+        return value[0]
+
+    def _tell(self, text: str) -> None:
+        if not self._told:
+            self._told.add(text)
+            log.warning("%s", text)
+
+
+def is_exported(name: str | Path) -> bool:
+    """Whether a detector's name is that of an exported file."""
+    return Path(name).suffix in FORMATS.values()
+
+
+def open_exported(path: Path) -> ExportedDetector | Detector:
+    """Opens a file that `xenomask export` wrote: .onnx in ONNX Runtime, .xml (with its .bin) in OpenVINO, on the CPU.
+
+    Raises XenomaskError for a missing, damaged or foreign file, for ONNX files that refer to others, and where the
+    runtime is not installed.
+    """
+    if not path.is_file():
+        raise XenomaskError(f"no such file: {path}")
+    metadata, ports, start = (_open_onnx if path.suffix == ".onnx" else _open_openvino)(path)
+    try:
+        _check_ports(path, metadata, ports)
+        found = _queries(path, metadata, start) if metadata["kind"] == "queries" else _fused(path, metadata, start)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+        raise XenomaskError(f"{path} has damaged metadata: {e!r}; export it again") from e
+    return found
+
+
+def _fused(path: Path, metadata: Mapping[str, Any], start) -> ExportedDetector:
+    size = metadata["size"]
+    low, high = metadata["scale"]
+    thresholds = {k: {**t, "value": float(t["value"])} for k, t in metadata["thresholds"].items()}
+    for m in metadata["members"]:
+        _preprocess(m)
+    return ExportedDetector(
+        str(metadata["name"]), start(), metadata, _hash(path), (int(size[0]), int(size[1])) if size else None,
+        (float(low), float(high)), str(metadata["score"]), thresholds,
+    )  # fmt: skip
+
+
+def _queries(path: Path, metadata: Mapping[str, Any], start) -> Detector:
+    (m,) = metadata["members"]
+    config = PreTrainedConfig(id2label=dict(enumerate(m["classes"])))
+    stored = m["queries"]
+    queries = QuerySet(
+        stored["checkpoint_sha256"], {int(q): int(c) for q, c in stored["inlier"].items()},
+        {int(q): float(v) for q, v in stored["outlier"].items()}, tuple(stored["ground"]), stored["origin"],
+    )  # fmt: skip
+    facts = {"source": str(path), "exported": metadata["size"]}
+    network = Network(nn.Module(), config, _preprocess(m), _hash(path), facts, _sized(path, metadata, logits(start())))
+    member = Member(str(m["name"]), network, queries, get_score(m["score"], m["options"]), 1.0)
+    return Detector(str(metadata["name"]), (member,), metadata["thresholds"])
+
+
+def _sized(path: Path, metadata: Mapping[str, Any], run: Run) -> Run:
+    """Raises XenomaskError for batches of another size than the file's."""
+    if metadata["size"] is None:
+        return run
+    H, W = metadata["size"]
+    p = _preprocess(metadata["members"][0])
+    h, w = target_size(p, (int(H), int(W)))
+    expected = (1, 3, h + -h % p.divisor, w + -w % p.divisor)
+
+    def checked(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if tuple(x.shape) != expected:
+            raise XenomaskError(
+                f"{path} looks at photos of {W}x{H} (network input {expected[3]}x{expected[2]}), this one needs "
+                f"{x.shape[3]}x{x.shape[2]}: export with this photo's --size, or --dynamic"
+            )
+        return run(x)
+
+    return checked
+
+
+def _preprocess(member: Mapping[str, Any]) -> Preprocess:
+    return Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in member["preprocess"].items()})
+
+
+def _hash(path: Path) -> str:
+    """The file's hash; of OpenVINO's two files, that of the weights, which alone may be large, goes first."""
+    return sha256(path) if path.suffix == ".onnx" else sha256(path.with_suffix(".bin")) + "+" + sha256(path)
+
+
+def _metadata(path: Path, text: str | None) -> dict[str, Any]:
+    if not text:
+        raise XenomaskError(f"{path} was not written by `xenomask export`: it says nothing of its score and photos")
+    try:
+        metadata = json.loads(text)
+        if metadata["version"] != VERSION or metadata["kind"] not in OUTPUTS:
+            raise XenomaskError(f"{path} has metadata of version {metadata['version']}, this xenomask reads {VERSION}")
+        return metadata
+    except (ValueError, KeyError, TypeError) as e:
+        raise XenomaskError(f"{path} has damaged metadata: {e!r}; export it again") from e
+
+
+def _check_ports(path: Path, metadata: Mapping[str, Any], ports: Mapping[str, tuple]) -> None:
+    """Raises XenomaskError unless the graph's inputs and outputs are those that its metadata promises."""
+    size, kind = metadata["size"], metadata["kind"]
+    names = ["image", *OUTPUTS[kind]]
+    if list(ports) != names:
+        raise XenomaskError(
+            f"{path} has inputs and outputs {', '.join(ports)}, not {', '.join(names)}: a foreign graph"
+        )
+    shape = ports["image"]
+    if kind == "map" and (len(shape) != 4 or (size and list(shape[1:3]) != list(size))):
+        raise XenomaskError(f"{path} says that its photos are {size}, but its graph takes {shape}: damaged file")
+
+
+def _open_onnx(path: Path):
+    onnx = need("onnx", "onnx")
+    need("onnxruntime", "onnx")
+    if path.stat().st_size >= ONNX_LIMIT:
+        raise XenomaskError(f"{path} is larger than an ONNX file can be")
+    data = path.read_bytes()
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as e:  # protobuf's DecodeError
+        raise XenomaskError(f"{path} is damaged or no ONNX file") from e
+    if _external(model):
+        raise XenomaskError(f"{path} keeps weights in other files, which `xenomask export` never writes: refused")
+    metadata = _metadata(path, {p.key: p.value for p in model.metadata_props}.get(KEY))
+    try:
+        onnx.checker.check_model(model)
+        ports = {
+            v.name: tuple(d.dim_value or None for d in v.type.tensor_type.shape.dim)
+            for v in (*model.graph.input, *model.graph.output)
+        }
+    except Exception as e:  # onnx.checker's ValidationError and others
+        raise XenomaskError(f"{path} is no valid ONNX graph: {str(e).splitlines()[0]}") from e
+    return metadata, ports, lambda: _named(path, onnx_session, data)
+
+
+def _external(message: Any) -> bool:
+    """Whether any tensor inside, in whatever subgraph or function, says that its values lie in another file."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        return message.data_location == 1 or len(message.external_data) > 0
+    for field_, value in message.ListFields():
+        if field_.message_type is None:
+            continue
+        if any(_external(v) for v in (value if _repeated(value) else [value])):
+            return True
+    return False
+
+
+def _repeated(value: Any) -> bool:
+    return not hasattr(value, "DESCRIPTOR")
+
+
+def _open_openvino(path: Path):
+    openvino = need("openvino", "openvino")
+    if not path.with_suffix(".bin").is_file():
+        raise XenomaskError(f"{path} lacks its weights, {path.with_suffix('.bin').name}, which must lie beside it")
+    try:
+        model = openvino.Core().read_model(path, path.with_suffix(".bin"))
+        text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
+    except Exception as e:  # openvino raises RuntimeError and its own
+        raise XenomaskError(f"{path} is damaged or no OpenVINO file") from e
+    metadata = _metadata(path, text)
+    ports = {
+        p.get_any_name(): tuple(d.get_length() if d.is_static else None for d in p.get_partial_shape())
+        for p in (*model.inputs, *model.outputs)
+    }
+    return metadata, ports, lambda: _named(path, openvino_session, model)
+
+
+def _named(path: Path, start, model) -> Session:
+    try:
+        return start(model)
+    except XenomaskError as e:
+        raise XenomaskError(f"{path}: {e}") from e

@@ -1,0 +1,103 @@
+"""cv2's resizing of uint8 photos as a graph: the same numbers, bit by bit."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from xenomask.types import Size
+
+BITS = 11  # of cv2's fixed-point weights (INTER_RESIZE_COEF_BITS)
+
+
+class Resize(nn.Module):
+    """uint8 values as float32 (H, W, 3) -> the same at another size, as cv2.resize with INTER_LINEAR or INTER_AREA.
+
+    All values are whole numbers below 2^24, so float32 computes them exactly, in every runtime.
+    """
+
+    def __init__(self, size: Size, target: Size, area: bool):
+        super().__init__()
+        self.same, self.area = size == target, area
+        self.halves = area and size == (2 * target[0], 2 * target[1])
+        if self.same:
+            return
+        if self.halves:
+            ys, xs = ([(np.arange(t) * 2 + i, np.ones(t)) for i in (0, 1)] for t in target)
+        elif area:
+            ys, xs = (area_taps(n, m) for n, m in zip(size, target, strict=True))
+        else:
+            ys, xs = (linear_taps(n, m, i == 1) for i, (n, m) in enumerate(zip(size, target, strict=True)))
+        self.counts = len(ys), len(xs)
+        for axis, taps in (("y", ys), ("x", xs)):
+            for i, (index, weight) in enumerate(taps):
+                self.register_buffer(f"{axis}{i}", torch.from_numpy(np.asarray(index, np.int64)))
+                self.register_buffer(f"{axis}w{i}", torch.from_numpy(np.asarray(weight, np.float32))[:, None])
+
+    def forward(self, x: Float32[Tensor, "H W 3"]) -> Float32[Tensor, "h w 3"]:
+        """The resized photo, still whole numbers in 0..255."""
+        if self.same:
+            return x
+        wide = self._sum(x, "x", 1)
+        if self.halves:
+            return torch.floor((self._sum(wide, "y", 0) + 2) / 4)
+        if self.area:
+            return torch.round(self._sum(wide, "y", 0))
+        # cv2: ((wide >> 4) * weight >> 16 of both rows + 2) >> 2, the products in two halves of 8 bits
+        wide = torch.floor(wide / 16)
+        total = torch.full((), 2.0)
+        for i in range(2):
+            row, weight = wide.index_select(0, self.get_buffer(f"y{i}")), self.get_buffer(f"yw{i}")[:, None]
+            high = torch.floor(row / 256)
+            low = row - 256 * high
+            total = total + torch.floor((high * weight + torch.floor(low * weight / 256)) / 256)
+        return torch.floor(total / 4).clamp(0, 255)
+
+    def _sum(self, x: Float[Tensor, "a b 3"], axis: str, dim: int) -> Float[Tensor, "c d 3"]:
+        """The weighted sum of the taps, in cv2's order."""
+        total = None
+        for i in range(self.counts[dim]):
+            weight = self.get_buffer(f"{axis}w{i}")
+            part = x.index_select(dim, self.get_buffer(f"{axis}{i}")) * (weight if dim == 1 else weight[:, None])
+            total = part if total is None else total + part
+        assert total is not None
+        return total
+
+
+def linear_taps(n: int, m: int, columns: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The two source pixels of each of m target pixels and their weights in 1/2048, as cv2 rounds them.
+
+    At the border a column's weight goes to the one pixel that is there, a row's pixel stands in for the missing one.
+
+    >>> [(i.tolist(), w.tolist()) for i, w in linear_taps(2, 3, True)]
+    [([0, 0, 1], [2048.0, 1024.0, 2048.0]), ([1, 1, 1], [0.0, 1024.0, 0.0])]
+    """
+    x = ((np.arange(m) + 0.5) * (n / m) - 0.5).astype(np.float32)
+    low = np.floor(x).astype(np.int64)
+    part = x - low.astype(np.float32)
+    if columns:
+        outside = (low < 0) | (low >= n - 1)
+        part[outside] = 0
+        low = low.clip(0, n - 1)
+    one = np.float32(1 << BITS)
+    weights = np.rint((np.float32(1) - part) * one), np.rint(part * one)
+    return [(low.clip(0, n - 1), weights[0]), ((low + 1).clip(0, n - 1), weights[1])]
+
+
+def area_taps(n: int, m: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The source pixels that each of m <= n target pixels covers, in order, and the shares that they have in it."""
+    scale = n / m
+    found: list[list[tuple[int, float]]] = []
+    for i in range(m):
+        start, end = i * scale, i * scale + scale
+        width = min(scale, n - start)
+        last = min(int(np.floor(end)), n - 1)
+        first = min(int(np.ceil(start)), last)
+        taps = [(first - 1, (first - start) / width)] if first - start > 1e-3 else []
+        taps += [(s, 1 / width) for s in range(first, last)]
+        if end - last > 1e-3:
+            taps.append((last, min(end - last, 1.0, width) / width))
+        found.append(taps)
+    most = max(len(t) for t in found)
+    padded = np.array([t + [(0, 0.0)] * (most - len(t)) for t in found])
+    return [(padded[:, i, 0].astype(np.int64), padded[:, i, 1].astype(np.float32)) for i in range(most)]

@@ -1,0 +1,127 @@
+"""Detector -> one file that needs neither xenomask nor torch to run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from xenomask import __version__
+from xenomask.detector import Detector, Member
+from xenomask.errors import XenomaskError, unknown
+from xenomask.export.fused import Fused
+from xenomask.files import atomic, finite, make_dir
+from xenomask.models.graph import KEY, Raw, need, onnx_bytes, to_openvino, trace
+from xenomask.models.preprocess import network_input
+from xenomask.types import Size
+
+FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
+VERSION = 1  # of the metadata
+OUTPUTS = {"map": ["score"], "queries": ["class_logits", "mask_logits"]}
+WINDOWED = ("swin", "eomt", "eomt_dinov3")
+
+
+def export_detector(
+    detector: Detector, path: Path, format: str, *, size: Size | None, queries: bool = False, terms: str | None = None
+) -> Mapping[str, Any]:
+    """Writes the detector, or (`queries`) its one member's network alone, and returns the metadata inside the file.
+
+    With a size the input is a photo of that (height, width); without, of free size, as docs/export.md says.
+    Raises XenomaskError for an unknown format, another ending of the path, a missing package, several members with
+    `queries`, and networks whose graph has no free size.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    if path.suffix != FORMATS[format]:
+        raise XenomaskError(f"{path.name}: a file of format {format} ends in {FORMATS[format]}")
+    for package, extra in {"onnx": (("onnx", "onnx"), ("onnxscript", "onnx")), "openvino": (("openvino",) * 2,)}[
+        format
+    ]:
+        need(package, extra)
+    used = [m for m in detector.members if m.weight > 0]
+    if queries and len(used) > 1:
+        names = ", ".join(m.name for m in used)
+        raise XenomaskError(f"--queries writes one network, {detector.name} has {names}: choose one with --member")
+    if size is None:
+        _check_free(detector.name, used)
+    make_dir(path.parent)
+    module, image = _graph_of(detector, used, size, queries)
+    metadata = describe(detector, size, "queries" if queries else "map", terms)
+    text = json.dumps(metadata, allow_nan=False)
+    outputs = OUTPUTS[metadata["kind"]]
+    program = trace(module.eval(), image, _free(queries, used[0].network.preprocess.divisor) if size is None else None)
+    if format == "onnx":
+        made = onnx_bytes(program, ["image"], outputs, text)
+        with atomic(path) as part:
+            part.write_bytes(made)
+    else:
+        _save_openvino(to_openvino(program, ["image"], outputs), path, text)
+    return metadata
+
+
+def _graph_of(
+    detector: Detector, used: list[Member], size: Size | None, queries: bool
+) -> tuple[nn.Module, torch.Tensor]:
+    """The module to be traced and an input of its size."""
+    divisor = used[0].network.preprocess.divisor
+    if not queries:
+        H, W = size or (4 * divisor, 6 * divisor)
+        return Fused(detector, size), torch.zeros(1, H, W, 3, dtype=torch.uint8)
+    network = used[0].network
+    if size is None:
+        return Raw(network.module), torch.zeros(1, 3, 4 * divisor, 6 * divisor)
+    x, _ = network_input(network.preprocess, torch.zeros(*size, 3, dtype=torch.uint8).numpy())
+    return Raw(network.module), x
+
+
+def _check_free(name: str, members: list[Member]) -> None:
+    """Raises XenomaskError where height and width cannot stay free."""
+    for m in members:
+        config: Any = m.network.config
+        backbone = getattr(config, "backbone_config", None)
+        kind = getattr(backbone, "model_type", config.model_type)
+        if kind in WINDOWED or config.model_type in WINDOWED:
+            raise XenomaskError(
+                f"member {m.name} of {name} has a {kind} backbone, whose windows fit one size: take --size WxH"
+            )
+    if len({m.network.preprocess for m in members}) > 1:
+        raise XenomaskError(f"the members of {name} prepare photos differently: take --size WxH, or --member")
+
+
+def _free(queries: bool, divisor: int) -> dict[int, Any]:
+    """The axes of height and width, free in steps of the divisor."""
+    first = 2 if queries else 1
+    return {first + i: divisor * torch.export.Dim(name, min=2, max=256) for i, name in enumerate(("rows", "columns"))}
+
+
+def describe(detector: Detector, size: Size | None, kind: str, terms: str | None) -> dict[str, Any]:
+    """What a file says of itself, ready for JSON; docs/export.md has the keys."""
+    used = [m for m in detector.members if m.weight > 0]
+    return finite({
+        "version": VERSION, "xenomask": __version__, "kind": kind, "name": detector.name,
+        "score": "+".join(dict.fromkeys(m.score.name for m in used)), "scale": detector.scale, "size": size,
+        "thresholds": {k: dict(t) for k, t in detector.thresholds.items()},
+        "calibration": detector.calibration.table() if detector.calibration else None,
+        "members": [_member(m) for m in used],
+        "describe": detector.describe(), "terms": terms,
+    })  # fmt: skip
+
+
+def _member(m: Member) -> dict[str, Any]:
+    config: Any = m.network.config
+    return {
+        "name": m.name, "weight": m.weight, "sha256": m.network.sha256, "score": m.score.name,
+        "options": dict(m.score.options), "classes": [config.id2label[i] for i in range(len(config.id2label))],
+        "queries": asdict(m.queries), "preprocess": asdict(m.network.preprocess),
+    }  # fmt: skip
+
+
+def _save_openvino(model: Any, path: Path, text: str) -> None:
+    """The .bin first, the .xml last: who finds the .xml finds both."""
+    openvino = need("openvino", "openvino")
+    model.set_rt_info(text, KEY)
+    with atomic(path) as xml, atomic(path.with_suffix(".bin")) as weights:
+        openvino.serialize(model, str(xml), str(weights))

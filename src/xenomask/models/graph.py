@@ -1,0 +1,143 @@
+"""A torch module -> an ONNX file or an OpenVINO model, by torch.export; nothing of the module is left changed."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xenomask.errors import XenomaskError
+from xenomask.models.deformable import plain
+
+KEY = "xenomask"  # under which files hold what they are, as JSON
+ONNX_LIMIT = 2**31  # bytes of one protobuf message
+
+
+class Raw(nn.Module):
+    """A network as a function of a normalised batch: (class logits, mask logits)."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, Q, N) class logits and (B, Q, h, w) mask logits of a (B, 3, H, W) batch."""
+        out = self.module(pixel_values=image)
+        return out.class_queries_logits.float(), out.masks_queries_logits.float()
+
+
+def need(package: str, extra: str) -> Any:
+    """The imported optional package; raises XenomaskError that says what to install."""
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ImportError as e:
+        raise XenomaskError(f"{package} is not installed: pip install 'xenomask[{extra}]'") from e
+
+
+def trace(module: nn.Module, image: Tensor, dynamic: Mapping[int, Any] | None = None) -> torch.export.ExportedProgram:
+    """The module as a graph of that input's size (`dynamic`: axes that stay free); raises XenomaskError if it has none.
+
+    Attention is traced as plain products: PyTorch's fused CPU kernel has a memory layout that the exporter trips over
+    (torch 2.14: "Cannot view a tensor with shape [190, 49, 3, 32]").
+    """
+    try:
+        with _quiet(), _plain_attention(module), plain(module), torch.inference_mode(False), torch.no_grad():
+            image = torch.zeros(image.shape, dtype=image.dtype)  # one of inference mode could not be traced
+            return torch.export.export(module, (image,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
+    except XenomaskError:
+        raise
+    except Exception as e:  # torch.export raises whatever the traced code or its own passes do
+        free = " of free height and width; take --size WxH" if dynamic else ""
+        raise XenomaskError(f"this network cannot be written as a graph{free}: {_first_line(e)}") from e
+
+
+def onnx_bytes(
+    program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], metadata: str = "{}"
+) -> bytes:
+    """The graph as an ONNX file's bytes, its weights inside and `metadata` under `xenomask`.
+
+    Raises XenomaskError where onnx and onnxscript are missing, or the graph cannot be translated or is over 2 GB.
+    """
+    need("onnx", "onnx")
+    need("onnxscript", "onnx")
+    size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
+    if size > 0.95 * ONNX_LIMIT:
+        raise XenomaskError(f"{size / 2**30:.1f} GiB of weights are more than one ONNX file holds: take openvino")
+    try:
+        with _quiet():
+            made: Any = torch.onnx.export(program, dynamo=True, input_names=inputs, output_names=outputs, verbose=False)
+    except Exception as e:  # the exporter raises ConversionError with everything else inside
+        raise XenomaskError(f"torch cannot translate this network to ONNX: {_first_line(e)}") from e
+    for node in made.model.graph.all_nodes():  # stack traces with this machine's paths
+        node.metadata_props.clear()
+        node.doc_string = None
+    made.model.metadata_props[KEY] = metadata
+    return made.model_proto.SerializeToString()
+
+
+def to_openvino(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """The graph as an openvino.Model; raises XenomaskError where openvino is missing or cannot translate it."""
+    openvino = need("openvino", "openvino")
+    try:
+        with _quiet():
+            model = openvino.convert_model(program)
+            # its converter leaves every axis free
+            model.reshape(openvino.PartialShape(_input_shape(program)))
+    except Exception as e:  # OpVisitError, RuntimeError, ...
+        raise XenomaskError(f"openvino cannot translate this network: {_first_line(e)}") from e
+    for ports, names in ((model.inputs, inputs), (model.outputs, outputs)):
+        for port, name in zip(ports, names, strict=True):
+            port.get_tensor().set_names({name})
+    return model
+
+
+def _input_shape(program: torch.export.ExportedProgram) -> list[int]:
+    """The one input's shape, -1 where an axis is free."""
+    name = program.graph_signature.user_inputs[0]
+    node = next(n for n in program.graph.nodes if n.name == name)
+    return [d if isinstance(d, int) else -1 for d in node.meta["val"].shape]
+
+
+def _first_line(e: BaseException) -> str:
+    """The innermost cause's first line."""
+    while e.__cause__ is not None:
+        e = e.__cause__
+    lines = [line for line in str(e).splitlines() if line.strip()]
+    return lines[0][:200] if lines else type(e).__name__
+
+
+@contextmanager
+def _plain_attention(module: nn.Module) -> Iterator[None]:
+    """Sets every network inside to plain attention while it is open."""
+    found = [m for m in module.modules() if hasattr(m, "set_attn_implementation")]
+    configs = {id(m.config): m.config for m in module.modules() if hasattr(m, "config")}
+    before = [(c, c._attn_implementation) for c in configs.values() if hasattr(c, "_attn_implementation")]
+    try:
+        for m in found:
+            m.set_attn_implementation("eager")  # pyright: ignore
+        yield
+    finally:
+        for config, attention in before:
+            config._attn_implementation = attention
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Mutes the exporters' remarks about their own passes while it is open."""
+    names = ("onnxscript", "onnx_ir", "torch.onnx", "torch.export", "torch._export", "openvino", "nncf")
+    logs = [logging.getLogger(n) for n in names]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
