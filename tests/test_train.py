@@ -18,6 +18,7 @@ from xenomask.models import Preprocess, build, load
 from xenomask.train import TrainConfig, read_config, train
 from xenomask.train.batches import Batch, Batches, indices
 from xenomask.train.config import Augment, Data, Optim
+from xenomask.train.droppath import own_paths
 from xenomask.train.engine import open_engine
 from xenomask.train.init import load_imagenet_lite
 from xenomask.train.loop import Run, train_step
@@ -165,7 +166,7 @@ def test_train_step__a_crop_without_any_label_still_trains(scenes, tmp_path):
     engine = open_engine(config, "cpu")
     network = build("tiny")
     module, optimizer = engine.prepare(network.module, config)
-    run = Run(config, engine, network, module, optimizer, None, Records(None))
+    run = Run(config, engine, network, module, optimizer, None, own_paths(network.module), Records(None))
     batch: Batch = {
         "pixel_values": torch.zeros(2, 3, 32, 64),
         "labels": torch.stack(

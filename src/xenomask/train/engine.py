@@ -115,11 +115,14 @@ class Engine:
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Puts optimizer and loss scale back (the weights were loaded before the module was wrapped)."""
         inner = getattr(optimizer, "optimizer", optimizer)
+        own = {name for name, p in self._own(module).named_parameters() if p.requires_grad}
         try:
+            if differ := sorted(own ^ set(state["optimizer"]["state"])):
+                raise ValueError(f"of {differ[0]} only one of them knows")
             set_optimizer_state_dict(self._own(module), inner, optim_state_dict=state["optimizer"], options=WHOLE)
-        except (KeyError, ValueError, RuntimeError) as e:
+        except (KeyError, ValueError, RuntimeError, TypeError) as e:
             raise XenomaskError(
-                f"the optimizer's state is not that of this recipe ({str(e).splitlines()[0]}): was [optim] changed "
+                f"the optimizer's state is not that of this recipe ({str(e).splitlines()[0]}): was the recipe changed "
                 "under way? choose another work_dir with this checkpoint as init"
             ) from e
         if self.accelerator.scaler is not None and "scaler" in state:

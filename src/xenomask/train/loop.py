@@ -29,6 +29,7 @@ from xenomask.metrics.segmentation import confusion, miou
 from xenomask.models import Network, build
 from xenomask.train.batches import Batch, Batches, batches_from, parts, step_seed
 from xenomask.train.config import TrainConfig
+from xenomask.train.droppath import DropPath, draw_paths, own_paths
 from xenomask.train.engine import Engine, open_engine
 from xenomask.train.init import initialise
 from xenomask.train.loss import NotFinite, Totals, classes_of, set_loss, totals
@@ -52,6 +53,7 @@ class Run:
     module: nn.Module  # the same, wrapped by the engine
     optimizer: torch.optim.Optimizer
     average: dict[str, torch.Tensor] | None
+    paths: list[DropPath]
     records: Records
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -112,6 +114,7 @@ def _prepare(config: TrainConfig, engine: Engine, records: Records, start: int |
         network.module.load_state_dict(state["weights"])
         log.info("resuming from iter_%d", start)
     network = replace(network, module=network.module.to(engine.device), facts=facts)
+    paths = own_paths(network.module)
     module, optimizer = engine.prepare(network.module, config)
     average = None
     if config.optim.ema:
@@ -119,7 +122,7 @@ def _prepare(config: TrainConfig, engine: Engine, records: Records, start: int |
         average = {k: v.detach().clone().to(engine.device) for k, v in own.items()}
     if state:
         engine.restore(module, optimizer, state)
-    return Run(config, engine, network, module, optimizer, average, records), state.get("best_miou", -1.0)
+    return Run(config, engine, network, module, optimizer, average, paths, records), state.get("best_miou", -1.0)
 
 
 def _loop(run: Run, source: Batches, validation: Dataset | None, start: int, best: float) -> Path:
@@ -202,7 +205,8 @@ def _totals(run: Run, batch: Batch) -> Totals:
 def _loss(run: Run, batch: Batch, step: int, whole: Totals) -> torch.Tensor:
     """These images' share of the step's set-prediction loss."""
     seeds = [step_seed(run.config.seed, step, 1 + place) for place in batch["places"]]
-    torch.manual_seed(seeds[0])  # dropout and drop path, which the nanos have none of
+    draw_paths(run.paths, seeds, run.engine.device)
+    torch.manual_seed(seeds[0])  # for whatever else draws (dropout, of which the presets have none)
     x = batch["pixel_values"].to(run.engine.device, memory_format=torch.channels_last)
     with run.engine.precision():
         out = run.module(pixel_values=x, output_auxiliary_logits=True)
