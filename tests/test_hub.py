@@ -166,7 +166,7 @@ def test_from_hub__a_members_name_that_leads_elsewhere(fake, tiny_detector, tmp_
     table["members"][0]["name"] = "../../../other"
     (folder / "detector.json").write_text(json.dumps(table))
     fake.repositories["org/evil"] = folder
-    with pytest.raises(XenomaskError, match="is no plain folder name"):
+    with pytest.raises(XenomaskError, match="is no folder inside it"):
         Detector.from_hub("org/evil")
 
 
