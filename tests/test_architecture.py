@@ -12,6 +12,7 @@ LEVELS = [
     {"masks", "card"},
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"hub", "saving"},
+    {"detector_folder"},
     {"detector"},
     {"export"},
     {"run", "train", "submission"},

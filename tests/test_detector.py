@@ -9,7 +9,8 @@ import pytest
 from conftest import SHARED
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
-from xenomask.detector import Detector, assemble
+from xenomask.detector import Detector
+from xenomask.detector_folder import assemble
 from xenomask.errors import XenomaskError
 from xenomask.models import load
 from xenomask.queries import write_queries

@@ -20,7 +20,8 @@ from transformers import (
     SwinConfig,
 )
 
-from xenomask.detector import Detector, assemble
+from xenomask.detector import Detector
+from xenomask.detector_folder import assemble
 from xenomask.errors import XenomaskError
 from xenomask.models import build, load
 from xenomask.models.hf import read_preprocess, window_starts

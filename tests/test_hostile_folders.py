@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from xenomask.detector import Detector, describe_folder
+from xenomask.detector import Detector
+from xenomask.detector_folder import describe_folder
 from xenomask.errors import XenomaskError
 from xenomask.models import load
 from xenomask.models.weights import read_header

@@ -18,7 +18,8 @@ from test_cli import fails, run
 from xenomask import hub, load_model
 from xenomask.cli import hub as cli_hub
 from xenomask.datasets.synthetic import draw_scene
-from xenomask.detector import SHIPPED, Detector, describe_folder, fingerprint, write_card
+from xenomask.detector import Detector
+from xenomask.detector_folder import SHIPPED, describe_folder, fingerprint, write_card
 from xenomask.errors import XenomaskError
 from xenomask.models import load
 from xenomask.types import QuerySet

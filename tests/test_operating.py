@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from xenomask.cli.thresholds import app
 from xenomask.datasets.synthetic import write_scenes
-from xenomask.detector import Detector, assemble, describe_folder, store_threshold
+from xenomask.detector import Detector
+from xenomask.detector_folder import assemble, describe_folder, store_threshold
 from xenomask.errors import XenomaskError
 from xenomask.metrics import count, curve, numbers, pool
 from xenomask.metrics.curves import Curve

@@ -26,7 +26,8 @@ from test_cli import fails, run
 from xenomask import load_model
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
-from xenomask.detector import Detector, assemble, describe_folder
+from xenomask.detector import Detector
+from xenomask.detector_folder import assemble, describe_folder
 from xenomask.errors import XenomaskError
 from xenomask.masks import PixelOutput
 from xenomask.models import load

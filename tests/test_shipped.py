@@ -7,7 +7,8 @@ import pytest
 
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene
-from xenomask.detector import DEFAULT, SHIPPED, Detector
+from xenomask.detector import Detector
+from xenomask.detector_folder import DEFAULT, SHIPPED
 from xenomask.metrics import count, curve, numbers
 from xenomask.run.evaluation import evaluate_maps
 from xenomask.run.photos import score_dataset

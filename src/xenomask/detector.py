@@ -1,15 +1,8 @@
-"""Detector: photo -> ScoreMap, and its folder on disk.
+"""Detector: photo -> ScoreMap."""
 
-detector.json            members with score, options and weight; thresholds; calibration
-<member>/                a checkpoint folder, its query_analysis/ inside
-"""
-
-import hashlib
-import json
 import math
-import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,28 +11,32 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from xenomask import hub
-from xenomask.card import model_card
+from xenomask.detector_folder import (
+    FILE,
+    check_own,
+    describe,
+    describe_folder,
+    find,
+    fingerprint,
+    finite,
+    read_table,
+    scale_of,
+    write_card,
+    write_table,
+)
 from xenomask.ensemble import check_weights, ensemble
 from xenomask.errors import XenomaskError, unknown
-from xenomask.files import atomic, make_dir, read_object, sha256
-from xenomask.known import KNOWN
+from xenomask.files import atomic, make_dir
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import Network, load
-from xenomask.models.network import WEIGHTS, is_per_pixel
 from xenomask.models.runtimes import with_runtime
-from xenomask.queries import read_queries, without_frame, write_queries
-from xenomask.queries.analysis import FOLDER
-from xenomask.saving import plain, save_member, stored_facts
+from xenomask.queries import read_queries, without_frame
+from xenomask.saving import plain, save_member
 from xenomask.scores import Score, get_score, score_all
 from xenomask.types import QuerySet, ScoreMap
 
-FILE = "detector.json"
-SHIPPED = Path(__file__).parent / "detectors"
-CARD = "README.md"
-DEFAULT = "nano"
 # How a network of the Hub that brings no score is read: RbA needs no query sets (see known.py).
 HUB_SCORE = "rba"
-MAX_MEMBERS = 32
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Detector:
     @property
     def scale(self) -> tuple[float, float]:
         """The fixed range in which this detector's maps are drawn."""
-        return _scale([(m.score, m.weight, m.network.per_pixel) for m in self.members])
+        return scale_of([(m.score, m.weight, m.network.per_pixel) for m in self.members])
 
     @property
     def score_name(self) -> str:
@@ -136,7 +133,7 @@ class Detector:
     def describe(self) -> dict[str, Any]:
         """What decides its maps, ready for JSON: kept beside maps to know whether they are its own."""
         own = [(m.name, m.network.sha256, m.score, m.weight, m.queries) for m in self.members]
-        return _describe(self.name, own, self.scale)
+        return describe(self.name, own, self.scale)
 
     @staticmethod
     def from_folder(folder: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":
@@ -147,8 +144,8 @@ class Detector:
         """
         path = find(folder)
         try:
-            table = _read_table(path)
-            thresholds = {k: {**t, "value": _finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
+            table = read_table(path)
+            thresholds = {k: {**t, "value": finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
             calibration = read_calibration(table.get("calibration"))
             members = tuple(_member(path, m, device, runtime) for m in table["members"])
             return Detector(str(table["name"]), members, thresholds, calibration)
@@ -179,12 +176,12 @@ class Detector:
             part.mkdir()
             rows = [save_member(part, m.name, m.network, m.queries, m.score, m.weight) for m in self.members]
             table: dict[str, Any] = {"name": self.name, "members": rows, "thresholds": dict(self.thresholds)}
-            _write_table(part, table)
+            write_table(part, table)
             if self.calibration is not None:
                 origin = dict(self.calibration.origin)
                 if origin.get("fingerprint") == fingerprint(self.describe()):  # the same numbers in another file
                     origin["fingerprint"] = fingerprint(describe_folder(part))
-                _write_table(part, {**table, "calibration": replace(self.calibration, origin=origin).table()})
+                write_table(part, {**table, "calibration": replace(self.calibration, origin=origin).table()})
             write_card(part, numbers)
         return folder
 
@@ -219,31 +216,6 @@ def _with_facts(member: Member, facts: Mapping[str, Any]) -> Member:
     return replace(member, network=replace(member.network, facts={**member.network.facts, **facts}))
 
 
-def write_card(folder: Path, numbers: Mapping[str, Any] | None = None) -> Path:
-    """Writes the model card README.md of a detector folder, from its files alone.
-
-    Raises XenomaskError for a missing, damaged or shipped detector.
-    """
-    check_own(folder)
-    text = model_card(describe_folder(folder), stored_facts(folder, _read_table(folder)["members"]), numbers)
-    with atomic(folder / CARD) as part:
-        part.write_text(text)
-    return folder / CARD
-
-
-def find(folder: str | Path) -> Path:
-    """The folder of a detector: a path, or the name of a shipped one."""
-    for path in (Path(folder), SHIPPED / str(folder)):
-        if (path / FILE).is_file():
-            return path
-    shipped = sorted(p.name for p in SHIPPED.glob("*") if (p / FILE).is_file())
-    if Path(folder).is_dir():
-        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
-    if str(folder) in KNOWN or str(folder).startswith(hub.PREFIX):
-        raise XenomaskError(f"{folder} is on the Hub, not a folder: `xenomask detect` and Detector.from_hub fetch it")
-    raise unknown("detector", str(folder), [*shipped, *KNOWN])
-
-
 def _member(path: Path, table: Mapping[str, Any], device: str, runtime: str) -> Member:
     folder = path / plain(table["name"])
     network = with_runtime(load(folder, device), runtime, device)
@@ -257,170 +229,3 @@ def _member(path: Path, table: Mapping[str, Any], device: str, runtime: str) -> 
     return Member(
         table["name"], network, queries, get_score(table["score"], table.get("options")), float(table["weight"])
     )
-
-
-def _scale(members: Sequence[tuple[Score, float, bool]]) -> tuple[float, float]:
-    low, high = (float(sum(weight * score.drawn(pixel)[i] for score, weight, pixel in members)) for i in (0, 1))
-    return low, high
-
-
-def _describe(
-    name: str, members: Sequence[tuple[str, str, Score, float, QuerySet]], scale: tuple[float, float]
-) -> dict[str, Any]:
-    return {
-        "detector": name,
-        "members": [
-            {
-                "name": member, "sha256": sha, "score": score.name, "options": dict(score.options), "weight": weight,
-                "outlier_queries": sorted(queries.outlier), "inlier_queries": sorted(queries.inlier),
-                "ground_queries": sorted(queries.ground),
-            }
-            for member, sha, score, weight, queries in members
-        ],
-        "scale": list(scale),
-    }  # fmt: skip
-
-
-def describe_folder(folder: Path) -> dict[str, Any]:
-    """What `Detector.describe` says of a detector folder, from its files' hashes: no network is loaded.
-
-    Raises XenomaskError for a missing or damaged folder and for foreign queries.
-    """
-    table = _read_table(folder)
-    try:
-        members, drawn = [], []
-        for m in table["members"]:
-            sha = sha256(folder / m["name"] / WEIGHTS)
-            queries = read_queries(folder / m["name"], sha)
-            score = get_score(m["score"], m.get("options"))
-            members.append((m["name"], sha, score, float(m["weight"]), queries))
-            drawn.append((score, float(m["weight"]), is_per_pixel(folder / m["name"])))
-        return _describe(str(table["name"]), members, _scale(drawn))
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as e:
-        raise XenomaskError(f"{folder / FILE} is damaged: {e!r}") from e
-
-
-def fingerprint(description: Mapping[str, Any]) -> str:
-    """A hash of what decides a detector's maps: all that `Detector.describe` says of its members but their names."""
-    members = [{k: v for k, v in m.items() if k != "name"} for m in description["members"]]
-    return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()
-
-
-def _read_table(folder: Path) -> dict[str, Any]:
-    if not (folder / FILE).is_file():
-        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
-    table = read_object(folder / FILE)
-    try:
-        _check_members(folder, table["members"])
-    except (ValueError, KeyError, TypeError, OverflowError) as e:
-        raise XenomaskError(f"{folder / FILE} is damaged: {e!r}") from e
-    return table
-
-
-def _check_members(folder: Path, members: Any) -> None:
-    """Refuses what would make a detector of other folders than its own, or of far too many networks."""
-    if type(members) is not list or not 1 <= len(members) <= MAX_MEMBERS:
-        raise ValueError(f"members is no list of 1 to {MAX_MEMBERS}")
-    names = [m["name"] for m in members]
-    for name in names:
-        if type(name) is not str or Path(name).name != name or name in ("", "..") or not name.isprintable():
-            raise XenomaskError(f"{folder / FILE} names the member {str(name)[:80]!r}, which is no folder inside it")
-    if len({*names}) < len(names):
-        raise ValueError("two members have one name")
-    for m in members:
-        for key, value in (m.get("options") or {}).items():
-            if value is not None and type(value) not in (str, bool) and not math.isfinite(value):
-                raise ValueError(f"option {key} is not finite")
-    check_weights([_finite(m["weight"]) for m in members], len(members))
-
-
-def _finite(value: Any) -> float:
-    if isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"{str(value)[:40]} is no finite number")
-    return float(value)
-
-
-def check_own(folder: Path) -> None:
-    """Raises XenomaskError for a shipped detector, which is the package's and never written to."""
-    if (folder / FILE).resolve().is_relative_to(SHIPPED.resolve()):
-        raise XenomaskError(f"{folder} is a shipped detector and stays as it is: copy the folder, then name the copy")
-
-
-def store_threshold(folder: Path, name: str, value: float, origin: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Writes a named threshold ("default" is the one that `detect` draws) into detector.json; returns what it replaced.
-
-    Raises XenomaskError for a missing, damaged or shipped detector.
-    """
-    check_own(folder)
-    table = _read_table(folder)
-    thresholds = dict(table.get("thresholds", {}))
-    old = thresholds.get(name)
-    _write_table(folder, {**table, "thresholds": {**thresholds, name: {"value": value, "origin": dict(origin)}}})
-    return old
-
-
-def store_calibration(folder: Path, calibration: Calibration) -> Mapping[str, Any] | None:
-    """Writes a calibration into detector.json, from where only `Detector.probability` uses it; returns the old one.
-
-    Raises XenomaskError for a missing, damaged or shipped detector.
-    """
-    check_own(folder)
-    table = _read_table(folder)
-    _write_table(folder, {**table, "calibration": calibration.table()})
-    return table.get("calibration")
-
-
-def _write_table(folder: Path, table: Mapping[str, Any]) -> None:
-    with atomic(folder / FILE) as part:
-        part.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n")
-
-
-def assemble(
-    folder: Path,
-    name: str,
-    checkpoints: Sequence[tuple[str, Path]],
-    weights: Sequence[float],
-    score: str | Mapping[str, str],
-    *,
-    thresholds: Mapping[str, Mapping[str, Any]] | None = None,
-    half: bool = False,
-) -> Path:
-    """Writes a detector folder from named checkpoint folders and their query analyses, read by one score or one each.
-
-    `half` stores the weights as float16. As that changes their hash, the query sets are re-addressed to the
-    rounded weights, and say so in their origin. Raises XenomaskError for a score not defined for a network.
-    """
-    check_weights(weights, len(checkpoints))
-    scores = {member: get_score(score if isinstance(score, str) else score[member]) for member, _ in checkpoints}
-    make_dir(folder.parent)
-    with atomic(folder) as part:
-        part.mkdir()
-        for member, checkpoint in checkpoints:
-            _copy_member(checkpoint, part / member, half, scores[member])
-        table = {
-            "name": name,
-            "members": [
-                {"name": member, "score": scores[member].name, "weight": w}
-                for (member, _), w in zip(checkpoints, weights, strict=True)
-            ],
-            "thresholds": dict(thresholds or {}),
-        }
-        (part / FILE).write_text(json.dumps(table, indent=1) + "\n")
-    return folder
-
-
-def _copy_member(checkpoint: Path, target: Path, half: bool, score: Score) -> None:
-    network = load(checkpoint)
-    score.drawn(network.per_pixel)
-    queries = read_queries(checkpoint, network.sha256)
-    if network.config.model_type != "mask2former":  # Hugging Face's folder, its analysis inside
-        shutil.copytree(checkpoint, target)
-        return
-    network.save(target, half=half)
-    if (checkpoint / FOLDER).is_dir():
-        shutil.copytree(checkpoint / FOLDER, target / FOLDER)
-        own = load(target).sha256
-        origin = dict(queries.origin)
-        if own != queries.checkpoint_sha256:
-            origin["analysed_as"] = {"sha256": queries.checkpoint_sha256, "dtype": "float32"}
-        write_queries(target, replace(queries, checkpoint_sha256=own, origin=origin))

@@ -27,7 +27,8 @@ def export(
 
     Example: xenomask export nano --size 1280x720 --out nano.onnx
     """
-    from xenomask.detector import Detector, find
+    from xenomask.detector import Detector
+    from xenomask.detector_folder import find
     from xenomask.export import export_detector
 
     if (size is None) != dynamic:

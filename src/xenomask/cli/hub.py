@@ -83,7 +83,7 @@ def push(
 
     Example: xenomask push my-detector me/my-detector --numbers at.json
     """
-    from xenomask.detector import CARD, describe_folder, write_card
+    from xenomask.detector_folder import CARD, describe_folder, write_card
     from xenomask.hub import upload
 
     describe_folder(folder)  # damaged ones are not shared

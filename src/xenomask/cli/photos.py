@@ -161,7 +161,7 @@ def assemble(
 
     Example: xenomask assemble --out my-detector --member s=work_dirs/nano-s/iter_3000 --score entropy
     """
-    from xenomask.detector import assemble as run_assemble
+    from xenomask.detector_folder import assemble as run_assemble
 
     pairs = [m.partition("=") for m in member]
     if bad := [m for m, (name, _, path) in zip(member, pairs, strict=True) if not name or not path]:

@@ -206,7 +206,7 @@ def store_choice(maker: Maker, name: str, choice: Choice, seen: Seen) -> Mapping
 
     The stored value is `boundary` of the chosen one, so that it says the same of raw and of stored maps.
     """
-    from xenomask.detector import store_threshold
+    from xenomask.detector_folder import store_threshold
 
     origin = {
         **_origin(maker, seen),
@@ -229,7 +229,7 @@ def store_choice(maker: Maker, name: str, choice: Choice, seen: Seen) -> Mapping
 
 def store_fit(maker: Maker, found: Calibrated, seen: Seen) -> Mapping[str, Any] | None:
     """Writes a fit with its reliability into the detector; returns the calibration that was there."""
-    from xenomask.detector import store_calibration
+    from xenomask.detector_folder import store_calibration
 
     assert found.fit and found.in_sample and found.held_out
     sides = {"raw": found.raw, "in_sample": found.in_sample, "held_out": found.held_out}
