@@ -22,7 +22,8 @@ from xenomask.train.engine import open_engine
 from xenomask.train.init import load_imagenet_lite
 from xenomask.train.loop import Run, train_step
 from xenomask.train.optim import parameter_groups
-from xenomask.train.paste import list_cutouts, paste
+from xenomask.train.cutouts import list_cutouts
+from xenomask.train.paste import paste
 from xenomask.train.records import Records, read_scalars
 from xenomask.types import Sample
 
@@ -254,7 +255,7 @@ def test_load_imagenet_lite__matches_by_order_and_shape(tmp_path):
         load_imagenet_lite(backbone, tmp_path / "text.pth")
 
 
-def test_paste__labels_the_strangers_void_and_depends_on_its_seed_alone(tmp_path):
+def test_paste__labels_the_strangers_and_depends_on_its_seed_alone(tmp_path):
     cutout = np.zeros((40, 30, 4), np.uint8)
     cutout[..., 0] = 255
     cutout[5:35, 5:25, 3] = 255
@@ -265,11 +266,11 @@ def test_paste__labels_the_strangers_void_and_depends_on_its_seed_alone(tmp_path
         one, two = paste(sample, files, seed), paste(sample, files, seed)
         assert one.label is not None and sample.label is not None
         assert np.array_equal(one.image, two.image)
-        assert set(np.unique(one.label)) <= {3, 255}
-        # red where void, untouched elsewhere but for the blended edge
+        assert set(np.unique(one.label)) <= {3, 254}
+        # red where strange, untouched elsewhere but for the blended edge
         red = (one.image == (255, 0, 0)).all(-1)
-        assert (one.label[red] == 255).all()
-        assert (one.image[one.label == 255][:, 0] > 150).all()
+        assert (one.label[red] == 254).all()
+        assert (one.image[one.label == 254][:, 0] > 150).all()
         assert (sample.label == 3).all() and (sample.image == 90).all()
     with pytest.raises(XenomaskError, match="no cut-out"):
         list_cutouts(tmp_path / "nowhere")
