@@ -18,11 +18,11 @@ from xenomask.models import Preprocess, build, load
 from xenomask.train import TrainConfig, read_config, train
 from xenomask.train.batches import Batch, Batches, indices
 from xenomask.train.config import Augment, Data, Optim
+from xenomask.train.cutouts import list_cutouts
 from xenomask.train.engine import open_engine
 from xenomask.train.init import load_imagenet_lite
 from xenomask.train.loop import Run, train_step
 from xenomask.train.optim import parameter_groups
-from xenomask.train.cutouts import list_cutouts
 from xenomask.train.paste import paste
 from xenomask.train.records import Records, read_scalars
 from xenomask.types import Sample
@@ -81,10 +81,23 @@ def test_train__ends_with_a_checkpoint_log_and_scalars(scenes, tmp_path):
     assert train(recipe(scenes, tmp_path / "w")) == folder  # nothing left to do
 
 
-def test_train__killed_and_resumed_gives_the_unbroken_weights(scenes, tmp_path):
+EXPOSED = """
+[exposure]
+loss = "mask2anomaly"
+tune = ["transformer_module", "class_predictor"]
+"""
+
+
+@pytest.mark.parametrize("stage", ["plain", "exposed"])
+def test_train__killed_and_resumed_gives_the_unbroken_weights(stage, scenes, tmp_path):
+    toml = TOML
+    if stage == "exposed":
+        cutout = np.full((20, 20, 4), 255, np.uint8)
+        Image.fromarray(cutout).save(tmp_path / "thing.png")
+        toml = TOML.replace("crop =", f'paste = "{tmp_path}"\ncrop =') + EXPOSED
     runs = {}
     for name in ("unbroken", "killed"):
-        (tmp_path / f"{name}.toml").write_text(TOML.format(work=tmp_path / name, scenes=scenes))
+        (tmp_path / f"{name}.toml").write_text(toml.format(work=tmp_path / name, scenes=scenes))
         runs[name] = [sys.executable, "-m", "xenomask.cli", "train", str(tmp_path / f"{name}.toml")]
     subprocess.run(runs["unbroken"], check=True, capture_output=True)
     # three times: started, killed with SIGKILL as soon as a further checkpoint is there
@@ -220,6 +233,7 @@ def test_read_config__the_recipes_in_the_repository():
         ("batch = 2", "batch = 0", "optim.batch: Input should be greater than or equal to 1"),
         ("iterations = 12", "", "optim.iterations: Field required"),
         ("seed = 3", "seed =", "not valid TOML"),
+        ("[optim]", "[exposure]\nlos = 1\n[optim]", r"unknown key in \[exposure\] 'los'; did you mean 'loss'\?"),
     ],
 )
 def test_read_config__misspelt_and_impossible(tmp_path, old, new, message):
