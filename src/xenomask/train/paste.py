@@ -63,8 +63,9 @@ def _place(
     box = (slice(y0, y1), slice(x0, x1))
     alpha = small[..., 3].astype(np.float32) / 255
     if a.paste_soft:
-        # inward alone: beyond the object's edge an RGBA file holds no colour
-        alpha = np.minimum(alpha, cv2.GaussianBlur(alpha, (0, 0), a.paste_soft, borderType=cv2.BORDER_CONSTANT))
+        # inward alone: beyond the object's edge an RGBA file holds no colour; a small one must not fade away
+        sigma = min(a.paste_soft, min(h, w) / 12)
+        alpha = np.minimum(alpha, cv2.GaussianBlur(alpha, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT))
     own = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
     color, alpha = np.ascontiguousarray(small[own][..., :3]), alpha[own]
     if a.paste_match and (alpha > 0.5).any():
