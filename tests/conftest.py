@@ -21,7 +21,10 @@ def real_data() -> Path:
     return SHARED / "data"
 
 
-def make_output(q=6, n=5, h=5, w=7, padded=(20, 28), used=(18, 25), image=(13, 31), seed=0, dtype=torch.float32):
+def make_output(
+    q=6, n=5, h=5, w=7, padded=(20, 28), used=(18, 25), image=(13, 31), seed=0, dtype=torch.float32,
+    outlier_class=False,
+):  # fmt: skip
     """Random logits of a network whose input was padded."""
     g = torch.Generator().manual_seed(seed)
     return MaskOutput(
@@ -30,6 +33,7 @@ def make_output(q=6, n=5, h=5, w=7, padded=(20, 28), used=(18, 25), image=(13, 3
         padded_size=padded,
         input_size=used,
         image_size=image,
+        outlier_class=outlier_class,
     )
 
 

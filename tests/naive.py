@@ -89,6 +89,41 @@ def scores(p, m):
     return out
 
 
+def uno(p, m):
+    """UNO's score; p (Q, K + 2): known classes, outlier, no object."""
+    out = np.zeros(m.shape[1:])
+    for i in range(len(p)):
+        out += m[i] * (p[i, -2] - max(p[i, :-2]))
+    return out
+
+
+def exposure(name, z, x, outlier, inlier, margin, released=False):
+    """The losses of outlier exposure, pixel by pixel: class logits z (B, Q, N), mask logits x (B, Q, h, w)."""
+    parts = {True: [], False: []}
+    for b in range(len(z)):
+        p = [softmax(row) for row in z[b]]
+        for y in range(len(x[b][0])):
+            for u in range(len(x[b][0][0])):
+                m = [sigmoid(mask[y][u]) for mask in x[b]]
+                L = [sum(p[q][k] * m[q] for q in range(len(m))) for k in range(len(p[0]) - 1)]
+                if name == "rba":
+                    s = -sum(math.tanh(v) for v in L)
+                    losses = (s**2, max(0, s + margin) ** 2)
+                    if released:
+                        losses = (max(0, margin - s) ** 2, max(0, s) ** 2)
+                elif name == "mask2anomaly":
+                    s = -max(L) if released else 1 - max(L)
+                    losses = (max(0, margin - s) ** 2, s**2 if released else max(0, s) ** 2)
+                else:
+                    s = 1 - sum(m[q] * max(p[q][:-1]) for q in range(len(m)))
+                    losses = (max(0, margin - s) ** 2, s**2)
+                if outlier[b][y][u]:
+                    parts[True].append(losses[0])
+                if inlier[b][y][u]:
+                    parts[False].append(losses[1])
+    return sum(sum(part) / len(part) for part in parts.values() if part) / 2
+
+
 def maskomaly(p, m, outlier=(), ground=(), specialised=None, mix=0.6, confidence=0.7, border=0.1):
     """Maskomaly step by step with the pair loop, pixel by pixel."""
     q, n = p.shape

@@ -525,6 +525,7 @@ def test_classes__and_the_one_for_outliers(classes, told, last, fact, tmp_path):
     config: Any = made.config
     assert config.num_labels == classes and config.id2label[classes - 1] == last
     assert made.facts["converted"]["outlier_class"] == fact
+    assert made.outlier_class == (fact is not None)
 
 
 def changed(small: Checkpoint, name: str, how: str) -> dict[str, np.ndarray]:

@@ -82,7 +82,7 @@ class AllScores(nn.Module):
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_scores__in_a_graph_are_the_scores(runtime):
     # 2100 x 70 pixels are more than one block of rows
-    output = replace(make_output(image=(70, 2100)), class_logits=make_output().class_logits * 3)
+    output = replace(make_output(image=(70, 2100), outlier_class=True), class_logits=make_output().class_logits * 3)
     queries = QuerySet(inlier={0: 1, 3: 2}, outlier={1: 0.5, 4: 0.4}, ground=(2,))
     expected = np.stack([m.value for m in score_all(output, queries, SCORES.values()).values()])
     assert np.ptp(expected.reshape(len(SCORES), -1), axis=1).min() > 1e-4

@@ -13,7 +13,7 @@ from xenomask.scores import SCORES, as_released, get_score, score_all
 from xenomask.types import QuerySet
 
 ON_LOGITS = ["msp", "max_logit", "entropy_softmax", "energy"]
-BASELINES = [s for s in SCORES if "maskomaly" not in s and s != "rejection"]
+BASELINES = [s for s in SCORES if "maskomaly" not in s and s not in ("rejection", "uno")]
 
 
 def hand_vector():
@@ -79,6 +79,25 @@ def test_baseline__equals_its_formula(name):
     assert np.abs(SCORES[name](output).value - naive.scores(p, m)[name]).max() < 2e-6
 
 
+def test_outlier_class__is_none_of_the_known_ones():
+    output = make_output(q=7, n=6, outlier_class=True)
+    z, m = output.class_logits.double().numpy(), soft_masks(output).double().numpy()
+    p = np.array([naive.softmax(row) for row in z.tolist()])
+    known = np.concatenate([p[:, :4], p[:, 4:].sum(1, keepdims=True)], 1)  # K = 4; outlier and no object: nothing known
+    expected = naive.scores(known, m)
+    found = score_all(output, None, [SCORES[s] for s in (*BASELINES, "maskomaly", "uno")])
+    for name in BASELINES:
+        assert np.abs(found[name].value - expected[name]).max() < 2e-6, name
+    assert np.abs(found["maskomaly"].value - naive.maskomaly(known, m)).max() < 1e-6
+    assert np.abs(found["uno"].value - naive.uno(p, m)).max() < 2e-6
+    assert found["uno"].value.min() < 0
+
+
+def test_uno__is_refused_where_there_is_no_outlier_class():
+    with pytest.raises(XenomaskError, match="score uno reads a class for outliers, .*choose .*rba, eam"):
+        SCORES["uno"](make_output())
+
+
 def test_per_pixel__scores_equal_their_formulas_on_the_resized_logits(monkeypatch):
     monkeypatch.setattr("xenomask.masks.BLOCK_PIXELS", 31 * 4)  # four blocks
     output = make_pixel_output()
@@ -117,14 +136,14 @@ def test_scores__class_map_is_summed_once_a_block(monkeypatch):
     plain = scores.class_masses
     monkeypatch.setattr(scores, "class_masses", lambda p, m: sums.append(1) or plain(p, m))
     monkeypatch.setattr("xenomask.masks.BLOCK_PIXELS", 31 * 4)
-    score_all(make_output(), QuerySet(inlier={0: 1}), SCORES.values())
+    score_all(make_output(outlier_class=True), QuerySet(inlier={0: 1}), SCORES.values())
     assert len(sums) == 4  # blocks, though eight scores read it
     score_all(make_output(), None, [SCORES["eam"]])
     assert len(sums) == 4
 
 
 def test_scores__of_one_image_in_one_pass_equal_single_calls():
-    output, queries = make_output(), QuerySet(inlier={0: 1}, outlier={1: 0.4})
+    output, queries = make_output(outlier_class=True), QuerySet(inlier={0: 1}, outlier={1: 0.4})
     together = score_all(output, queries, SCORES.values())
     for name, s in SCORES.items():
         assert np.array_equal(together[name].value, s(output, queries).value)
@@ -138,7 +157,7 @@ def test_entropy__is_highest_where_no_mask_reaches():
 
 
 def test_scores__extreme_logits_stay_finite():
-    output = make_output()
+    output = make_output(outlier_class=True)
     output.mask_logits[0] = 1e4
     output.mask_logits[1] = -torch.inf
     output.mask_logits[2, :2] = torch.inf

@@ -18,12 +18,13 @@ from xenomask.models import Preprocess, build, load
 from xenomask.train import TrainConfig, read_config, train
 from xenomask.train.batches import Batch, Batches, indices
 from xenomask.train.config import Augment, Data, Optim
+from xenomask.train.cutouts import list_cutouts
 from xenomask.train.droppath import own_paths
 from xenomask.train.engine import open_engine
 from xenomask.train.init import load_imagenet_lite
 from xenomask.train.loop import Run, train_step
 from xenomask.train.optim import parameter_groups
-from xenomask.train.paste import list_cutouts, paste
+from xenomask.train.paste import paste
 from xenomask.train.records import Records, read_scalars
 from xenomask.types import Sample
 
@@ -81,10 +82,23 @@ def test_train__ends_with_a_checkpoint_log_and_scalars(scenes, tmp_path):
     assert train(recipe(scenes, tmp_path / "w")) == folder  # nothing left to do
 
 
-def test_train__killed_and_resumed_gives_the_unbroken_weights(scenes, tmp_path):
+EXPOSED = """
+[exposure]
+loss = "mask2anomaly"
+tune = ["transformer_module", "class_predictor"]
+"""
+
+
+@pytest.mark.parametrize("stage", ["plain", "exposed"])
+def test_train__killed_and_resumed_gives_the_unbroken_weights(stage, scenes, tmp_path):
+    toml = TOML
+    if stage == "exposed":
+        cutout = np.full((20, 20, 4), 255, np.uint8)
+        Image.fromarray(cutout).save(tmp_path / "thing.png")
+        toml = TOML.replace("crop =", f'paste = "{tmp_path}"\ncrop =') + EXPOSED
     runs = {}
     for name in ("unbroken", "killed"):
-        (tmp_path / f"{name}.toml").write_text(TOML.format(work=tmp_path / name, scenes=scenes))
+        (tmp_path / f"{name}.toml").write_text(toml.format(work=tmp_path / name, scenes=scenes))
         runs[name] = [sys.executable, "-m", "xenomask.cli", "train", str(tmp_path / f"{name}.toml")]
     subprocess.run(runs["unbroken"], check=True, capture_output=True)
     # three times: started, killed with SIGKILL as soon as a further checkpoint is there
@@ -220,6 +234,7 @@ def test_read_config__the_recipes_in_the_repository():
         ("batch = 2", "batch = 0", "optim.batch: Input should be greater than or equal to 1"),
         ("iterations = 12", "", "optim.iterations: Field required"),
         ("seed = 3", "seed =", "not valid TOML"),
+        ("[optim]", "[exposure]\nlos = 1\n[optim]", r"unknown key in \[exposure\] 'los'; did you mean 'loss'\?"),
     ],
 )
 def test_read_config__misspelt_and_impossible(tmp_path, old, new, message):
@@ -255,7 +270,7 @@ def test_load_imagenet_lite__matches_by_order_and_shape(tmp_path):
         load_imagenet_lite(backbone, tmp_path / "text.pth")
 
 
-def test_paste__labels_the_strangers_void_and_depends_on_its_seed_alone(tmp_path):
+def test_paste__labels_the_strangers_and_depends_on_its_seed_alone(tmp_path):
     cutout = np.zeros((40, 30, 4), np.uint8)
     cutout[..., 0] = 255
     cutout[5:35, 5:25, 3] = 255
@@ -266,11 +281,11 @@ def test_paste__labels_the_strangers_void_and_depends_on_its_seed_alone(tmp_path
         one, two = paste(sample, files, seed), paste(sample, files, seed)
         assert one.label is not None and sample.label is not None
         assert np.array_equal(one.image, two.image)
-        assert set(np.unique(one.label)) <= {3, 255}
-        # red where void, untouched elsewhere but for the blended edge
+        assert set(np.unique(one.label)) <= {3, 254}
+        # red where strange, untouched elsewhere but for the blended edge
         red = (one.image == (255, 0, 0)).all(-1)
-        assert (one.label[red] == 255).all()
-        assert (one.image[one.label == 255][:, 0] > 150).all()
+        assert (one.label[red] == 254).all()
+        assert (one.image[one.label == 254][:, 0] > 150).all()
         assert (sample.label == 3).all() and (sample.image == 90).all()
     with pytest.raises(XenomaskError, match="no cut-out"):
         list_cutouts(tmp_path / "nowhere")

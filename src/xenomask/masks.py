@@ -19,7 +19,8 @@ class MaskOutput:
     """What a mask transformer says of one image; class index N - 1 is "no object".
 
     `mask_logits` cover `padded_size`, the network's whole input, of which only the top left `input_size`
-    shows the image: the rest is cut off before anything is resized.
+    shows the image: the rest is cut off before anything is resized. `outlier_class`: whether the class before
+    "no object" stands for outliers (UNO), so that K = N - 2 classes are known.
     """
 
     class_logits: Float[Tensor, "q n"]
@@ -27,6 +28,7 @@ class MaskOutput:
     padded_size: Size
     input_size: Size
     image_size: Size
+    outlier_class: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,23 @@ def with_queries(output: MaskOutput | PixelOutput) -> MaskOutput:
     return output
 
 
-def class_probabilities(output: MaskOutput) -> Float[Tensor, "q n"]:
-    """P_q(c), the softmax over all N = K + 1 entries, "no object" included (Cheng et al. 2022, eq. 1)."""
-    return output.class_logits.float().softmax(-1)
+def class_probabilities(output: MaskOutput) -> Float[Tensor, "q k1"]:
+    """P_q(c), the softmax over all N entries, "no object" included (Cheng et al. 2022, eq. 1).
+
+    The first K columns are known classes, the last is the rest: "no object", and the outlier class where there is one.
+    """
+    p = output.class_logits.float().softmax(-1)
+    return torch.cat([p[:, :-2], p[:, -2:].sum(1, keepdim=True)], 1) if output.outlier_class else p
+
+
+def outlier_probabilities(output: MaskOutput) -> Float[Tensor, " q"]:
+    """P_q(outlier) of the softmax over all N entries; raises XenomaskError for a network without an outlier class."""
+    if not output.outlier_class:
+        raise XenomaskError(
+            "score uno reads a class for outliers, and this network has none: fine-tune it with exposure.loss = "
+            '"uno", or choose a score of the known classes (rba, eam, max_logit, maskomaly)'
+        )
+    return output.class_logits.float().softmax(-1)[:, -2]
 
 
 def _source(size: int, cells: int, padded: int, used: int, device: torch.device):

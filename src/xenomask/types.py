@@ -19,6 +19,7 @@ CITYSCAPES_CLASSES = (
     "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
 )  # fmt: skip
 VOID = 255
+OUTLIER = 254  # a pasted object's label while training; never in a file
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,15 @@ def benchmark(
     for s in masks_only:
         err_console.print(f"left out: {s.name}, a member is a per-pixel network", style="yellow")
     chosen = [s for s in chosen if s not in (*lacking, *masks_only)]
+    no_class = [
+        s
+        for s in chosen
+        if s and s.on == "outlier" and not all(m.network.outlier_class for d in found for m in d.members)
+    ]
+    if scores == "all":  # asked for by name, the score says itself what it lacks
+        for s in no_class:
+            err_console.print(f"left out: {s.name}, a member has no outlier class", style="yellow")
+        chosen = [s for s in chosen if s not in no_class]
     if not chosen:
         raise XenomaskError("no score is left that these detectors' networks and queries offer")
     with progress("benchmark", sum(len(d.labelled().frames) for d in data)) as tick:

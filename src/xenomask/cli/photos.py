@@ -195,7 +195,8 @@ def scores() -> None:
 
     table = Table("score", "formula (higher = stranger)", "reads", show_lines=True)
     for s in SCORES.values():
-        reads = "queries" if s.on == "masks" else "classes of any network" if s.logit_scale else "classes by queries"
+        reads = "classes of any network" if s.logit_scale else "classes by queries" if s.on == "classes" else "queries"
+        reads += " with an outlier class" if s.on == "outlier" else ""
         needs = f"; needs {', '.join(s.needs)} queries" if s.needs else ""
         table.add_row(s.name, s.formula.replace("[", r"\["), reads + needs)
     out_console.print(table)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError
 from xenomask.export.resize import Resize
-from xenomask.masks import MaskOutput, class_probabilities, row_blocks, semantic, soft_masks
+from xenomask.masks import MaskOutput, class_probabilities, outlier_probabilities, row_blocks, semantic, soft_masks
 from xenomask.models.preprocess import averages, target_size
 from xenomask.scores import Score
 from xenomask.types import QuerySet, Size
@@ -55,6 +55,7 @@ def _member_map(member: Member, network: nn.Module, pixels: Tensor, size: Size |
         padded_size=(x.shape[2], x.shape[3]),
         input_size=(h, w),
         image_size=size or (h, w),
+        outlier_class=member.network.outlier_class,
     )
     return score_map(member.score, output, member.queries, blocks=size is not None)
 
@@ -65,6 +66,9 @@ def score_map(score: Score, output: MaskOutput, queries: QuerySet, blocks: bool 
     parts = []
     for rows in row_blocks(output) if blocks else [None]:
         m = soft_masks(output, rows)
-        on_masks = score.on == "masks"
-        parts.append(score.rows(p, m, queries, **score.options) if on_masks else score.rows(semantic(p, m)))
+        if score.on == "classes":
+            parts.append(score.rows(semantic(p, m)))
+        else:
+            other = queries if score.on == "masks" else outlier_probabilities(output)
+            parts.append(score.rows(p, m, other, **score.options))
     return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -5,6 +5,7 @@ writes them, and `xenomask.json` with the preprocessing, the preset and the trai
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -31,6 +32,7 @@ from xenomask.models.weights import MAX_BUFFERS, Entry, check_shapes, fill, fill
 WEIGHTS, CARD = "model.safetensors", "xenomask.json"
 # Networks that give a logit for each class and pixel, and have no queries.
 PER_PIXEL = ("segformer", "upernet")
+OUTLIER_NAME = "outlier"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,12 @@ class Network:
     def per_pixel(self) -> bool:
         """Whether it classifies pixels and has no queries."""
         return self.config.model_type in PER_PIXEL
+
+    @property
+    def outlier_class(self) -> bool:
+        """Whether its last class is called "outlier" (UNO): such a class is none of the known ones."""
+        names: Any = self.config.id2label or {}
+        return not self.per_pixel and len(names) > 1 and names.get(len(names) - 1) == OUTLIER_NAME
 
     @torch.inference_mode()
     def __call__(self, x: Float[Tensor, "b 3 ph pw"]) -> tuple[Float32[Tensor, "b q n"], Float32[Tensor, "b q h w"]]:
@@ -92,7 +100,7 @@ class Network:
         if self.per_pixel:
             return PixelOutput(self.class_maps(x)[0], *sizes)
         class_logits, mask_logits = self(x)
-        return MaskOutput(class_logits[0], mask_logits[0], *sizes)
+        return MaskOutput(class_logits[0], mask_logits[0], *sizes, self.outlier_class)
 
     def save(self, folder: Path, *, half: bool = False, weights: Mapping[str, Tensor] | None = None) -> Path:
         """Writes the checkpoint folder, whole or not at all; `half` stores the weights as float16.
@@ -131,6 +139,34 @@ def build(name: str) -> Network:
     """A network of that preset with random weights (from torch's global generator)."""
     p = preset(name)
     return Network(_module(p.config).eval(), p.config, p.preprocess, facts={"preset": name})
+
+
+def with_outlier_class(network: Network, *, released: bool = False) -> Network:
+    """The network with one more class, "outlier", before "no object"; new weights, the old ones are copied.
+
+    Its row of the class predictor is the no-object row, and both biases are lowered by log 2: the probabilities of the
+    known classes, and the sum of the two, stay what they were. `released`: a row of zeros, as in Open-set-M2F.
+    """
+    # NOTE: Open-set-M2F's row of zeros takes probability from every class at the start, more where logits are small
+    names = [*network.config.id2label.values(), OUTLIER_NAME]  # pyright: ignore
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
+    with without_warnings():
+        config = Mask2FormerConfig.from_dict({**network.config.to_dict(), **labels})
+    tensors = dict(network.module.state_dict())
+    for name, dim in (("class_predictor.weight", 2), ("class_predictor.bias", 1)):
+        old = tensors[name].detach()
+        known, nothing = old[:-1], old[-1:]
+        if released:
+            tensors[name] = torch.cat([known, torch.zeros_like(nothing), nothing])
+        else:
+            nothing = nothing - math.log(2) if dim == 1 else nothing
+            tensors[name] = torch.cat([known, nothing, nothing])
+    if "criterion.empty_weight" in tensors:
+        old = tensors["criterion.empty_weight"]
+        tensors["criterion.empty_weight"] = torch.cat([old[:-1], torch.ones_like(old[-1:]), old[-1:]])
+    module = _module(config)
+    load_weights(module, tensors, "the widened network")
+    return replace(network, module=module.train(network.module.training), config=config, sha256="")
 
 
 def load(folder: Path, device: str = "cpu") -> Network:

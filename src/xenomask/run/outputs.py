@@ -21,7 +21,8 @@ def write_output(path: Path, output: MaskOutput | PixelOutput) -> None:
     """Writes one network's output whole or not at all, in the numbers that the network gave."""
     names = ("class_map_logits",) if isinstance(output, PixelOutput) else ("class_logits", "mask_logits")
     tensors = {k: getattr(output, k).cpu().contiguous() for k in names}
-    sizes = {k: json.dumps(getattr(output, k)) for k in SIZES}
+    said = SIZES if isinstance(output, PixelOutput) else (*SIZES, "outlier_class")
+    sizes = {k: json.dumps(getattr(output, k)) for k in said}
     with atomic(path) as part:
         part.write_bytes(save(tensors, metadata=sizes))
 
@@ -30,10 +31,12 @@ def read_output(path: Path) -> MaskOutput | PixelOutput:
     """The inverse; raises XenomaskError for a damaged file."""
     try:
         with safe_open(path, "pt") as f:
-            sizes = {k: tuple(json.loads(v)) for k, v in (f.metadata() or {}).items()}
+            said = {k: json.loads(v) for k, v in (f.metadata() or {}).items()}
+            sizes = {k: tuple(said[k]) for k in SIZES if k in said}
             if "class_map_logits" in f.keys():
                 return PixelOutput(f.get_tensor("class_map_logits"), **sizes)
-            return MaskOutput(f.get_tensor("class_logits"), f.get_tensor("mask_logits"), **sizes)
+            outlier = said.get("outlier_class") is True
+            return MaskOutput(f.get_tensor("class_logits"), f.get_tensor("mask_logits"), **sizes, outlier_class=outlier)
     except (SafetensorError, OSError, ValueError, TypeError) as e:
         raise XenomaskError(f"{path} is damaged: {e}; delete it and run again") from e
 

@@ -9,7 +9,15 @@ import numpy as np
 import torch
 
 from xenomask.errors import XenomaskError, unknown
-from xenomask.masks import MaskOutput, PixelOutput, class_probabilities, resized_logits, row_blocks, soft_masks
+from xenomask.masks import (
+    MaskOutput,
+    PixelOutput,
+    class_probabilities,
+    outlier_probabilities,
+    resized_logits,
+    row_blocks,
+    soft_masks,
+)
 from xenomask.masks import semantic as class_masses
 from xenomask.scores import mask, semantic
 from xenomask.scores.maskomaly import as_released as as_released
@@ -21,14 +29,15 @@ from xenomask.types import QuerySet, ScoreMap
 class Score:
     """A named formula, its text, and the fixed range in which its maps are drawn.
 
-    `rows` takes the class map L where the score is `on` "classes", and (P, m, queries) where it is on "masks".
+    `rows` takes the class map L where the score is `on` "classes", (P, m, queries) where it is on "masks", and
+    (P, m, P(outlier)) where it is on "outlier".
     """
 
     name: str
     rows: Callable[..., torch.Tensor]
     formula: str
     scale: tuple[float, float]
-    on: Literal["classes", "masks"] = "masks"
+    on: Literal["classes", "masks", "outlier"] = "masks"
     # the range in which its maps of a per-pixel network's logits are drawn; None: not defined on them
     logit_scale: tuple[float, float] | None = None
     # which parts of a QuerySet it reads, and which of them it cannot do without
@@ -83,6 +92,7 @@ _ALL = (
     _on_classes("rba", semantic.rba, "-sum_k tanh L_k", (-1.0, 0.0)),
     Score("void_mass", mask.void_mass, "sum_q P_q(no object) m_q", (0.0, 1.0)),
     Score("eam", mask.eam, "1 - sum_q m_q max_{k<K} P_q(k)", (0.0, 1.0)),
+    Score("uno", mask.uno, "sum_q m_q [P_q(outlier) - max_{k<K} P_q(k)]", (-1.0, 1.0), on="outlier"),
     Score(
         "maskomaly", maskomaly,
         ".6 R + .4 O; R = min over confident queries of 1 - p_q m_q, 0 at borders; O = max over outlier queries",
@@ -130,7 +140,8 @@ def score_all(
     """Several scores of one image; soft masks and class map are computed once, a block of rows at a time.
 
     Raises XenomaskError where a score is not defined for a per-pixel network, where it needs queries that the
-    QuerySet lacks or names queries that the network has not, and where a map is not finite.
+    QuerySet lacks or names queries that the network has not, where it needs an outlier class that the network has not,
+    and where a map is not finite.
     """
     scores, queries = list(scores), queries or QuerySet()
     values = {s.name: np.empty(output.image_size, np.float32) for s in scores}
@@ -159,7 +170,10 @@ def _rows(
     p, m = class_probabilities(output), soft_masks(output, rows)
     L = class_masses(p, m) if any(s.on == "classes" for s in scores) else None
     for s in scores:
-        yield s.rows(L, **s.options) if s.on == "classes" else s.rows(p, m, queries, **s.options)
+        if s.on == "classes":
+            yield s.rows(L, **s.options)
+        else:
+            yield s.rows(p, m, queries if s.on == "masks" else outlier_probabilities(output), **s.options)
 
 
 def _check_queries(scores: Sequence[Score], queries: QuerySet, q: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from xenomask.train.config import Augment
-from xenomask.types import VOID
+from xenomask.types import OUTLIER, VOID
 
 TRIES = 10  # crops drawn before the cap on the largest class is given up
 
@@ -51,7 +51,7 @@ def crop(
     top = left = 0
     for _ in range(TRIES):
         top, left = int(rng.integers(max(H - h, 0) + 1)), int(rng.integers(max(W - w, 0) + 1))
-        counts = np.bincount(label[top : top + h, left : left + w].ravel(), minlength=256)[:VOID]
+        counts = np.bincount(label[top : top + h, left : left + w].ravel(), minlength=256)[:OUTLIER]
         # NOTE: MMSegmentation asks for two classes and a largest share below the cap; a cap of 1 asks for any label,
         # as a crop without one teaches nothing
         wanted = (counts > 0).sum() > 1 and counts.max() < cap * counts.sum() if cap < 1 else counts.any()

@@ -5,7 +5,6 @@ So a resumed run sees what it would have seen, and so do several processes that 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -17,6 +16,7 @@ from xenomask.datasets import Dataset
 from xenomask.models import Preprocess
 from xenomask.train.augment import augment
 from xenomask.train.config import Augment
+from xenomask.train.cutouts import Cutout
 from xenomask.train.paste import paste
 
 
@@ -24,7 +24,7 @@ class Batch(TypedDict):
     """One process' share of a step's images."""
 
     pixel_values: Tensor  # (B, 3, h, w), normalised
-    labels: Tensor  # (B, h, w) uint8, class numbers or void
+    labels: Tensor  # (B, h, w) uint8, class numbers, void, or a pasted object's OUTLIER
     places: list[int]  # of these images in the step's whole batch
     ids: list[str]  # of their frames
 
@@ -53,7 +53,7 @@ class Batches(torch.utils.data.Dataset):
     preprocess: Preprocess
     batch: int  # images a step, over all processes
     seed: int
-    cutouts: tuple[Path, ...] = ()
+    cutouts: tuple[Cutout, ...] = ()
     rank: int = 0
     world: int = 1
 
@@ -71,7 +71,7 @@ class Batches(torch.utils.data.Dataset):
     def _example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         sample = self.data.sample(self.data.frames[index])
         if self.cutouts and rng.random() < self.augment.paste_share:
-            sample = paste(sample, self.cutouts, int(rng.integers(2**31)))
+            sample = paste(sample, self.cutouts, int(rng.integers(2**31)), self.augment)
         assert sample.label is not None
         image, label = augment(sample.image, sample.label, self.augment, rng)
         mean, std = (np.array(v, np.float32) for v in (self.preprocess.mean, self.preprocess.std))

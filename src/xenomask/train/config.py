@@ -31,9 +31,23 @@ class Augment(_Table):
     crop: tuple[int, int] = (192, 384)  # (height, width); smaller images are padded with void
     crop_cap: float = Field(default=0.75, gt=0, le=1)  # largest share of one class in a crop; 1: any labelled crop
     flip: float = Field(default=0.5, ge=0, le=1)
-    paste: Path | None = None  # folder of RGBA cut-outs pasted as outliers (labelled void), before the rest
+    paste: Path | None = None  # folder of RGBA cut-outs pasted as outliers, before the rest
+    paste_coco: Path | None = None  # COCO's instances file: then `paste` is the folder of its photos
     paste_share: float = Field(default=0.6, ge=0, le=1)  # of the examples that get one to three of them
+    paste_depth: bool = False  # size by where the object stands: the lower in the photo, the nearer and larger
+    paste_match: float = Field(default=0.0, ge=0, le=1)  # how far its colours move towards the place's; 0: not
+    paste_soft: float = Field(default=0.0, ge=0, le=100)  # sigma of the soft inner edge, pixels of the photo; 0: none
     photometric: float = Field(default=0.5, ge=0, le=1)  # probability of each jitter: brightness, contrast, ...
+
+
+class Exposure(_Table):
+    """[exposure]: fine-tuning with pasted outliers (augment.paste), see xenomask.train.exposure."""
+
+    loss: Literal["void", "rba", "mask2anomaly", "eam", "uno"] = "void"  # beside the set-prediction loss
+    weight: float = Field(default=1.0, ge=0)  # of rba, mask2anomaly, eam
+    margin: float | None = None  # theirs; None: each one's own
+    released: bool = False  # the form that the authors released, defects and all
+    tune: tuple[str, ...] = ()  # only parameters whose names contain one of these are trained; none: all
 
 
 class Optim(_Table):
@@ -77,6 +91,7 @@ class TrainConfig(_Table):
     threads: int | None = Field(default=None, ge=1)  # torch's threads; None: torch decides
     data: Data
     augment: Augment = Field(default_factory=Augment)
+    exposure: Exposure | None = None
     optim: Optim
     engine: Engine = Field(default_factory=Engine)
 
@@ -88,7 +103,7 @@ def _explain(error: ValidationError, path: Path) -> XenomaskError:
     if first["type"] == "extra_forbidden":
         model: type[BaseModel] = TrainConfig
         for table in tables:
-            model = {"data": Data, "augment": Augment, "optim": Optim, "engine": Engine}[table]
+            model = {"data": Data, "augment": Augment, "exposure": Exposure, "optim": Optim, "engine": Engine}[table]
         where = f" in [{'.'.join(tables)}]" if tables else ""
         return XenomaskError(f"{path}: {unknown(f'key{where}', key, model.model_fields)}")
     return XenomaskError(f"{path}: {'.'.join([*tables, key])}: {first['msg']}")

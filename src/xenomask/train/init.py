@@ -8,7 +8,7 @@ from torch import nn
 
 from xenomask.errors import XenomaskError
 from xenomask.models import Network, load
-from xenomask.models.network import load_weights
+from xenomask.models.network import load_weights, with_outlier_class
 
 
 def load_imagenet_lite(backbone: nn.Module, path: Path) -> None:
@@ -32,11 +32,20 @@ def load_imagenet_lite(backbone: nn.Module, path: Path) -> None:
         own.copy_(their)
 
 
-def initialise(network: Network, source: Path) -> None:
-    """Starts a network from a checkpoint folder, or its EfficientNet-Lite backbone from an ImageNet .pth."""
+def initialise(network: Network, source: Path, *, outlier_class: bool = False) -> Network:
+    """Starts a network from a checkpoint folder, or its EfficientNet-Lite backbone from an ImageNet .pth.
+
+    The checkpoint may have an outlier class where one is to be trained (`outlier_class`): then the network has it, too.
+    """
     if source.is_dir():
-        load_weights(network.module, load(source).module.state_dict(), str(source))
+        there = load(source)
+        if there.outlier_class and not outlier_class:
+            raise XenomaskError(f'init = {source} has an outlier class, which only exposure.loss = "uno" trains')
+        if there.outlier_class:
+            network = with_outlier_class(network)
+        load_weights(network.module, there.module.state_dict(), str(source))
     elif network.facts.get("preset", "").startswith("nano"):
         load_imagenet_lite(network.module.get_submodule("model.pixel_level_module.encoder._backbone"), source)
     else:
         raise XenomaskError(f"init = {source}: a checkpoint folder is needed for preset {network.facts['preset']}")
+    return network

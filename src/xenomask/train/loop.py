@@ -29,13 +29,22 @@ from xenomask.metrics.segmentation import confusion, miou
 from xenomask.models import Network, build
 from xenomask.train.batches import Batch, Batches, batches_from, parts, step_seed
 from xenomask.train.config import TrainConfig
+from xenomask.train.cutouts import list_cutouts
 from xenomask.train.droppath import DropPath, draw_paths, own_paths
 from xenomask.train.engine import Engine, open_engine
+from xenomask.train.exposure import (
+    Counts,
+    check_exposure,
+    exposed,
+    exposure_loss,
+    pixel_counts,
+    targets,
+    tune_only,
+)
 from xenomask.train.init import initialise
 from xenomask.train.loss import NotFinite, Totals, classes_of, set_loss, totals
 from xenomask.train.optim import lr_factor, update_average
-from xenomask.train.paste import list_cutouts
-from xenomask.train.records import Records, logged_to, open_records
+from xenomask.train.records import Records, logged_to, open_records, read_scalars
 from xenomask.train.state import last_step, read_state, save_best, save_state, sweep
 
 log = logging.getLogger("xenomask.train")
@@ -86,17 +95,20 @@ def train(config: TrainConfig, *, device: str = "cpu") -> Path:
 
 
 def _train(config: TrainConfig, engine: Engine, records: Records, start: int | None) -> Path:
+    check_exposure(config)
     training = _open(config, config.data.train, "train")
     validation = _open(config, config.data.val, "val")
     assert training is not None
     if validation is not None:
         validation = replace(validation, frames=validation.frames[: config.data.val_frames])
     run, best = _prepare(config, engine, records, start)
-    cutouts = list_cutouts(config.augment.paste) if config.augment.paste else ()
+    a = config.augment
+    cutouts = list_cutouts(a.paste, a.paste_coco) if a.paste else ()
     source = Batches(
-        training, config.augment, run.network.preprocess, config.optim.batch, config.seed, cutouts,
+        training, a, run.network.preprocess, config.optim.batch, config.seed, cutouts,
         engine.rank, engine.world,
     )  # fmt: skip
+    run = _with_miou_before(run, validation, start)
     with _warned(run.stop):
         return _loop(run, source, validation, start or 0, best)
 
@@ -104,10 +116,11 @@ def _train(config: TrainConfig, engine: Engine, records: Records, start: int | N
 def _prepare(config: TrainConfig, engine: Engine, records: Records, start: int | None) -> tuple[Run, float]:
     """The run at its first step or at the one that is resumed, and the best mIoU so far."""
     torch.manual_seed(config.seed)
-    network = build(config.preset)
+    network, e = build(config.preset), config.exposure
     facts = {**network.facts, "trained": config.model_dump(mode="json")}
     if start is None and config.init:
-        initialise(network, config.init)
+        network = initialise(network, config.init, outlier_class=e is not None and e.loss == "uno")
+    network = exposed(network, e)
     state: dict[str, Any] = {}
     if start is not None:
         state = read_state(config.work_dir, start)
@@ -115,6 +128,8 @@ def _prepare(config: TrainConfig, engine: Engine, records: Records, start: int |
         log.info("resuming from iter_%d", start)
     network = replace(network, module=network.module.to(engine.device), facts=facts)
     paths = own_paths(network.module)
+    if e and e.tune:
+        log.info("training %(tuned)d of %(all)d parameters", tune_only(network.module, e.tune))
     module, optimizer = engine.prepare(network.module, config)
     average = None
     if config.optim.ema:
@@ -169,13 +184,13 @@ def train_step(run: Run, batch: Batch, step: int) -> tuple[float, float, bool]:
     run.module.train()
     run.optimizer.zero_grad()
     pieces = parts(batch, config.optim.accumulate)
-    masks, weight, stop = engine.sum([*_totals(run, batch), float(run.stop.is_set())])
+    masks, weight, known, outlier, stop = engine.sum([*_totals(run, batch), float(run.stop.is_set())])
     loss = 0.0
     try:
         for i, piece in enumerate(pieces):
             # gradients are averaged over the processes once, with the last part
             with engine.no_sync(run.module) if i + 1 < len(pieces) else nullcontext():
-                part = _loss(run, piece, step, Totals(masks, weight))
+                part = _loss(run, piece, step, Totals(masks, weight), Counts(known, outlier))
                 engine.backward(part * engine.world)
             loss += part.item()
     except NotFinite as e:
@@ -197,13 +212,15 @@ def train_step(run: Run, batch: Batch, step: int) -> tuple[float, float, bool]:
     return value, norm, stop > 0
 
 
-def _totals(run: Run, batch: Batch) -> Totals:
+def _totals(run: Run, batch: Batch) -> tuple[float, ...]:
     config: Any = run.network.config
-    return totals(classes_of(batch["labels"], config.num_labels), config.num_queries, config.no_object_weight)
+    classes = classes_of(targets(batch["labels"], run.network), config.num_labels)
+    sums = totals(classes, config.num_queries, config.no_object_weight)
+    return *sums, *pixel_counts(batch["labels"], config.feature_strides[0])
 
 
-def _loss(run: Run, batch: Batch, step: int, whole: Totals) -> torch.Tensor:
-    """These images' share of the step's set-prediction loss."""
+def _loss(run: Run, batch: Batch, step: int, whole: Totals, pixels: Counts) -> torch.Tensor:
+    """These images' share of the step's loss: of set prediction, and of outlier exposure where the recipe has one."""
     seeds = [step_seed(run.config.seed, step, 1 + place) for place in batch["places"]]
     draw_paths(run.paths, seeds, run.engine.device)
     torch.manual_seed(seeds[0])  # for whatever else draws (dropout, of which the presets have none)
@@ -213,11 +230,27 @@ def _loss(run: Run, batch: Batch, step: int, whole: Totals) -> torch.Tensor:
     outputs = [*out.auxiliary_logits, {k: out[k] for k in ("class_queries_logits", "masks_queries_logits")}]
     classes, masks = ([o[k].float() for o in outputs] for k in ("class_queries_logits", "masks_queries_logits"))
     labels = batch["labels"].to(run.engine.device)
-    return set_loss(classes, masks, labels, run.network.config, seeds=seeds, whole=whole)  # pyright: ignore
+    config: Any = run.network.config
+    loss = set_loss(classes, masks, targets(labels, run.network), config, seeds=seeds, whole=whole)
+    return loss + exposure_loss(run.config.exposure, classes[-1], masks[-1], labels, pixels)
 
 
 def _diverged(step: int, batch: Batch, why: str) -> XenomaskError:
     return XenomaskError(f"step {step}, frames {', '.join(batch['ids'])}: {DIVERGED}: {why}")
+
+
+def _with_miou_before(run: Run, data: Dataset | None, start: int | None) -> Run:
+    """The run, its facts with the mIoU before outlier exposure: measured at the start, read from the records later."""
+    if data is None or run.config.exposure is None:
+        return run
+    if start is None:
+        value = validate(run.network, data, run.engine)
+        run.records.scalars(step=0, mIoU=value)
+        log.info("mIoU before %.4f on %d frames", value, len(data.frames))
+    else:
+        rows = [row for row in read_scalars(run.config.work_dir) if row["step"] == 0 and "mIoU" in row]
+        value = rows[0]["mIoU"] if rows else None
+    return replace(run, network=_with_facts(run.network, {"val_miou_before": value}))
 
 
 def _validate(run: Run, data: Dataset, done: int, best: float) -> float:
@@ -227,6 +260,9 @@ def _validate(run: Run, data: Dataset, done: int, best: float) -> float:
     run.records.scalars(step=done, mIoU=value)
     run.engine.track({"val/mIoU": value}, done)
     log.info("step %d  mIoU %.4f on %d frames", done, value, len(data.frames))
+    before = run.network.facts.get("val_miou_before")
+    if before is not None and done == run.config.optim.iterations:
+        log.info("mIoU before %.4f, after %.4f", before, value)
     if value > best:
         weights = run.average or run.engine.weights(run.module)
         if run.engine.first:

@@ -1,57 +1,101 @@
-"""Outlier exposure as an augmentation: cut-out objects pasted into the scene, labelled void.
+"""Outlier exposure as an augmentation: cut-out objects pasted into the scene, with a label of their own, OUTLIER.
 
-The set-prediction loss counts a void pixel as outside of every class's mask, so that masks learn to leave strangers
-out. Nothing else of the recipe changes; no network output learns what a stranger looks like.
+The set-prediction loss counts such a pixel, as a void one, as outside of every class's mask, so that masks learn to
+leave strangers out; xenomask.train.exposure has losses that ask for more.
 """
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
+from jaxtyping import Float32, UInt8
 
-from xenomask.errors import XenomaskError
-from xenomask.types import VOID, Sample
+from xenomask.train.config import Augment
+from xenomask.train.cutouts import Cutout
+from xenomask.types import OUTLIER, Sample
 
 HEIGHT = (0.08, 0.6)  # of the photo's height, drawn evenly in its logarithm
 FOOT = (0.45, 1.0)  # where the object's lower edge stands, of the photo's height
 MOST = 3  # objects a photo
+# By depth: what stands on a flat road rises above its foot by (its height / the camera's) x (foot - horizon).
+HORIZON = 0.45
+TALL = (0.25, 1.5)  # the object's height over the camera's, drawn evenly in its logarithm
+STANDING = (0.5, 1.0)  # the foot, as nearer to the horizon nothing is left to see
+CONTRAST = (0.5, 2.0)  # a colour match stretches no channel beyond
 
 
-def list_cutouts(folder: Path) -> tuple[Path, ...]:
-    """The RGBA files of a folder, sorted; raises XenomaskError if there are none."""
-    files = tuple(sorted(p for p in folder.glob("*") if p.suffix.lower() in (".webp", ".png")))
-    if not files:
-        raise XenomaskError(f"no cut-out (RGBA .webp or .png) in {folder}")
-    return files
+def paste(sample: Sample, cutouts: Sequence[Cutout], seed: int, a: Augment | None = None) -> Sample:
+    """The sample with one to three objects pasted, labelled OUTLIER; the same seed gives the same picture.
 
-
-def _place(
-    image: UInt8[np.ndarray, "H W 3"], label: UInt8[np.ndarray, "H W"], cutout: UInt8[np.ndarray, "_ _ 4"], rng
-) -> None:
-    """Pastes one object into the two arrays at a random size and place, its edge blended by its alpha."""
-    H, W = label.shape
-    tall = H * np.exp(rng.uniform(*np.log(HEIGHT)))
-    h, w = max(4, round(tall)), max(4, round(tall * cutout.shape[1] / cutout.shape[0]))
-    small = cv2.resize(cutout, (w, h), interpolation=cv2.INTER_AREA if h < cutout.shape[0] else cv2.INTER_LINEAR)
-    if rng.random() < 0.5:
-        small = small[:, ::-1]
-    top, left = round(H * rng.uniform(*FOOT)) - h, round(rng.uniform(-w / 2, W - w / 2))
-    y0, y1, x0, x1 = max(top, 0), min(top + h, H), max(left, 0), min(left + w, W)
-    part = small[y0 - top : y1 - top, x0 - left : x1 - left]
-    alpha = part[..., 3:].astype(np.float32) / 255
-    box = (slice(y0, y1), slice(x0, x1))
-    image[box] = (image[box] * (1 - alpha) + part[..., :3] * alpha + 0.5).astype(np.uint8)
-    label[box][alpha[..., 0] > 0.5] = VOID
-
-
-def paste(sample: Sample, cutouts: tuple[Path, ...], seed: int) -> Sample:
-    """The sample with one to three objects pasted; the same seed gives the same picture."""
+    `a` has the ways of pasting: `paste_depth`, `paste_match`, `paste_soft`, all of them off by default.
+    """
     assert sample.label is not None
     rng = np.random.default_rng(seed)
     image, label = sample.image.copy(), sample.label.copy()
     for i in rng.integers(len(cutouts), size=rng.integers(1, MOST + 1)):
-        with Image.open(cutouts[i]) as cutout:
-            _place(image, label, np.asarray(cutout.convert("RGBA")), rng)
+        _place(image, label, cutouts[i].read(), a or Augment(), rng)
     return Sample(image, label, sample.id, sample.dataset)
+
+
+def _place(
+    image: UInt8[np.ndarray, "H W 3"],
+    label: UInt8[np.ndarray, "H W"],
+    cutout: UInt8[np.ndarray, "_ _ 4"],
+    a: Augment,
+    rng: np.random.Generator,
+) -> None:
+    """Pastes one object into the two arrays at a random size and place, its edge blended by its alpha."""
+    H, W = label.shape
+    # drawn in this order whatever the options: one seed gives the same objects with each
+    size, mirrored, foot, across = rng.uniform(), rng.random() < 0.5, rng.uniform(), rng.uniform()
+    if a.paste_depth:
+        foot = STANDING[0] + (STANDING[1] - STANDING[0]) * foot
+        tall = H * (foot - HORIZON) * _between(TALL, size)
+    else:
+        foot = FOOT[0] + (FOOT[1] - FOOT[0]) * foot
+        tall = H * _between(HEIGHT, size)
+    h, w = max(4, round(tall)), max(4, round(tall * cutout.shape[1] / cutout.shape[0]))
+    small = cv2.resize(cutout, (w, h), interpolation=cv2.INTER_AREA if h < cutout.shape[0] else cv2.INTER_LINEAR)
+    if mirrored:
+        small = small[:, ::-1]
+    top, left = round(H * foot) - h, round(-w / 2 + W * across)
+    y0, y1, x0, x1 = max(top, 0), min(top + h, H), max(left, 0), min(left + w, W)
+    box = (slice(y0, y1), slice(x0, x1))
+    alpha = small[..., 3].astype(np.float32) / 255
+    if a.paste_soft:
+        # inward alone: beyond the object's edge an RGBA file holds no colour; a small one must not fade away
+        sigma = min(a.paste_soft, min(h, w) / 12)
+        alpha = np.minimum(alpha, cv2.GaussianBlur(alpha, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT))
+    own = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+    color, alpha = np.ascontiguousarray(small[own][..., :3]), alpha[own]
+    if a.paste_match and (alpha > 0.5).any():
+        color = matched(color, alpha, image[box], a.paste_match)
+    alpha = alpha[..., None]
+    image[box] = (image[box] * (1 - alpha) + color * alpha + 0.5).astype(np.uint8)
+    label[box][alpha[..., 0] > 0.5] = OUTLIER
+
+
+def _between(ends: tuple[float, float], share: float) -> float:
+    """From the one (share 0) to the other (1), evenly in the logarithm."""
+    low, high = np.log(ends)
+    return float(np.exp(low + (high - low) * share))
+
+
+def matched(
+    color: UInt8[np.ndarray, "h w 3"],
+    alpha: Float32[np.ndarray, "h w"],
+    scene: UInt8[np.ndarray, "h w 3"],
+    share: float,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The object's colours with mean and spread moved, by `share`, to those of the scene that it will cover.
+
+    Channel by channel in CIE LAB (Reinhard et al. 2001); a spread is at most halved or doubled.
+    """
+    own, other = (cv2.cvtColor(x.astype(np.float32) / 255, cv2.COLOR_RGB2LAB) for x in (color, scene))
+    inside = own[alpha > 0.5]
+    mean, spread = inside.mean(0), inside.std(0) + 1e-3
+    stretch = np.clip((other.std((0, 1)) + 1e-3) / spread, *CONTRAST)
+    goal = mean + share * (other.mean((0, 1)) - mean)
+    moved = (own - mean) * (1 + share * (stretch - 1)) + goal
+    rgb = cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_LAB2RGB)
+    return (np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8)

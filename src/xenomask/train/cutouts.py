@@ -1,0 +1,91 @@
+"""Objects to be pasted: a folder of RGBA files, or the instances of COCO, as RGBA arrays."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from xenomask.errors import XenomaskError, first_line
+
+# COCO's names of what Cityscapes has a class for: no strangers
+KNOWN = ("person", "bicycle", "car", "motorcycle", "bus", "train", "truck", "traffic light", "stop sign")
+LEAST = 32  # pixels, square root of a COCO instance's area: smaller ones show nothing when enlarged
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """One object: an RGBA file, or the part of a photo inside of polygons (x, y, x, y, ... in pixels)."""
+
+    image: Path
+    polygons: tuple[tuple[float, ...], ...] = ()
+
+    def read(self) -> UInt8[np.ndarray, "h w 4"]:
+        """The object as RGBA; raises XenomaskError for a file that is no image."""
+        try:
+            with Image.open(self.image) as picture:
+                if not self.polygons:
+                    return np.asarray(picture.convert("RGBA"))
+                rgb = np.asarray(picture.convert("RGB"))
+        except OSError as e:
+            raise XenomaskError(f"{self.image} cannot be read as an image: {first_line(e)}") from e
+        alpha = np.zeros(rgb.shape[:2], np.uint8)
+        for polygon in self.polygons:  # one by one: together, cv2 leaves out where they overlap
+            cv2.fillPoly(alpha, [np.round(np.reshape(polygon, (-1, 1, 2))).astype(np.int32)], 255)
+        rows, columns = (np.flatnonzero(alpha.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            raise XenomaskError(f"{self.image}: an instance of it lies outside of the picture")
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        return np.dstack([rgb[box], alpha[box]])
+
+
+def list_cutouts(folder: Path, instances: Path | None = None) -> tuple[Cutout, ...]:
+    """The RGBA files of a folder, sorted, or the objects in its photos that a COCO `instances` file outlines.
+
+    Raises XenomaskError if there are none.
+    """
+    if instances:
+        return _coco(folder, instances)
+    files = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".webp", ".png"))
+    if not files:
+        raise XenomaskError(f"no cut-out (RGBA .webp or .png) in {folder}")
+    return tuple(Cutout(p) for p in files)
+
+
+def _coco(folder: Path, path: Path) -> tuple[Cutout, ...]:
+    """The instances of classes that Cityscapes lacks, by their numbers; no crowds, none below 32 x 32 pixels."""
+    try:
+        said = json.loads(path.read_text())
+        names = {c["id"]: str(c["name"]) for c in said["categories"]}
+        files = {i["id"]: str(i["file_name"]) for i in said["images"]}
+        chosen = [
+            (int(a["id"]), _cutout(folder / files[a["image_id"]], a, path))
+            for a in said["annotations"]
+            if names[a["category_id"]] not in KNOWN and not a.get("iscrowd") and float(a["area"]) >= LEAST**2
+        ]
+    except FileNotFoundError:
+        raise XenomaskError(f"no such file: {path}") from None
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise XenomaskError(f"{path} is no COCO instances file: {type(e).__name__} {first_line(e)}") from e
+    if not chosen:
+        raise XenomaskError(f"{path} has no instance of a class that Cityscapes lacks, of {LEAST} x {LEAST} pixels")
+    there = {p.name for p in folder.glob("*")}
+    missing = sorted({c.image.name for _, c in chosen} - there)
+    if missing:
+        raise XenomaskError(f"{folder} lacks {len(missing)} of the photos that {path} names, {missing[0]} first")
+    return tuple(c for _, c in sorted(chosen, key=lambda pair: pair[0]))
+
+
+def _cutout(image: Path, annotation: Mapping[str, Any], path: Path) -> Cutout:
+    outlines = annotation["segmentation"]
+    if not isinstance(outlines, list):
+        raise XenomaskError(f"{path}: instance {annotation['id']} is run-length coded; give polygons, as COCO does")
+    polygons = tuple(tuple(float(v) for v in p) for p in outlines)
+    if not polygons or any(len(p) < 6 or len(p) % 2 or not np.isfinite(p).all() for p in polygons):
+        raise XenomaskError(f"{path}: instance {annotation['id']} has an outline of fewer than three points")
+    return Cutout(image, polygons)
