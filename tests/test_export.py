@@ -249,7 +249,8 @@ def test_examples__run_without_xenomask_and_torch(exported, tmp_path, example, f
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.startswith("pair, entropy: 0."), done.stderr
-    assert cv2.imread(str(tmp_path / "heatmap.png")).shape == (*SIZE, 3)
+    heatmap = cv2.imread(str(tmp_path / "heatmap.png"))
+    assert heatmap is not None and heatmap.shape == (*SIZE, 3)
     assert len((EXAMPLES / example).read_text().splitlines()) <= 40
 
 

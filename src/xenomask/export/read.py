@@ -20,7 +20,7 @@ from xenomask.export.write import FORMATS, OUTPUTS, VERSION
 from xenomask.files import sha256
 from xenomask.models import Network, Preprocess
 from xenomask.models.graph import KEY, ONNX_LIMIT, need
-from xenomask.models.preprocess import averages, target_size
+from xenomask.models.preprocess import averages, check_preprocess, target_size
 from xenomask.models.runtimes import Run, Session, logits, onnx_session, openvino_session
 from xenomask.scores import get_score
 from xenomask.types import QuerySet, ScoreMap, Size
@@ -181,7 +181,10 @@ def _sized(path: Path, metadata: Mapping[str, Any], run: Run) -> Run:
 
 
 def _preprocess(member: Mapping[str, Any]) -> Preprocess:
-    return Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in member["preprocess"].items()})
+    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in member["preprocess"].items()}
+    p = Preprocess(**stored)
+    check_preprocess(p)
+    return p
 
 
 def _hash(path: Path) -> str:
