@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,8 +39,8 @@ def need(package: str, extra: str) -> Any:
         raise XenomaskError(f"{package} is not installed: pip install 'xenomask[{extra}]'") from e
 
 
-def trace(module: nn.Module, image: Tensor, dynamic: Mapping[int, Any] | None = None) -> torch.export.ExportedProgram:
-    """The module as a graph of that input's size (`dynamic`: axes that stay free); raises XenomaskError if it has none.
+def trace(module: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
+    """The module as a graph of that input's size; raises XenomaskError if it has none.
 
     Attention is traced as plain products: PyTorch's fused CPU kernel has a memory layout that the exporter trips over
     (torch 2.14: "Cannot view a tensor with shape [190, 49, 3, 32]").
@@ -48,12 +48,11 @@ def trace(module: nn.Module, image: Tensor, dynamic: Mapping[int, Any] | None = 
     try:
         with _quiet(), _plain_attention(module), plain(module), torch.inference_mode(False), torch.no_grad():
             image = torch.zeros(image.shape, dtype=image.dtype)  # one of inference mode could not be traced
-            return torch.export.export(module, (image,), dynamic_shapes=(dynamic,) if dynamic else None, strict=False)
+            return torch.export.export(module, (image,), strict=False)
     except XenomaskError:
         raise
     except Exception as e:  # torch.export raises whatever the traced code or its own passes do
-        free = " of free height and width; take --size WxH" if dynamic else ""
-        raise XenomaskError(f"this network cannot be written as a graph{free}: {_first_line(e)}") from e
+        raise XenomaskError(f"this network cannot be written as a graph: {_first_line(e)}") from e
 
 
 def onnx_bytes(
