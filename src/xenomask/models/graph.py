@@ -113,7 +113,7 @@ def to_openvino(program: torch.export.ExportedProgram, inputs: Sequence[str], ou
 
 def _input_shape(program: torch.export.ExportedProgram) -> list[int]:
     """The one input's shape, -1 where an axis is free."""
-    name = program.graph_signature.user_inputs[0]
+    name = next(iter(program.graph_signature.user_inputs))
     node = next(n for n in program.graph.nodes if n.name == name)
     meta: Any = node.meta["val"]
     return [d if isinstance(d, int) else -1 for d in meta.shape]
