@@ -14,8 +14,8 @@ import onnxruntime
 def main(model: str, photo: str, out: str) -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["xenomask"])
-    if about["kind"] != "map" or not about["size"]:
-        sys.exit("this example is for files with a score and a fixed --size")
+    if about["kind"] != "map":
+        sys.exit("this example is for files with a score, not for --queries")
     h, w = about["size"]
     image = cv2.imread(photo)
     if image is None:

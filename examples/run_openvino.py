@@ -14,8 +14,8 @@ import openvino
 def main(model: str, photo: str, out: str) -> None:
     graph = openvino.Core().read_model(model)
     about = json.loads(graph.get_rt_info("xenomask").astype(str))
-    if about["kind"] != "map" or not about["size"]:
-        sys.exit("this example is for files with a score and a fixed --size")
+    if about["kind"] != "map":
+        sys.exit("this example is for files with a score, not for --queries")
     h, w = about["size"]
     image = cv2.imread(photo)
     if image is None:

@@ -134,9 +134,8 @@ def test_exported__says_what_it_is(exported, tiny_detector):
 
 def test_export__cannot_be_asked_for(tiny_detector, tmp_path, capsys):
     at = ("export", tiny_detector, "--out", tmp_path / "f.onnx")
-    assert "give either --size WxH" in fails(capsys, *at)
-    assert "give either --size WxH" in fails(capsys, *at, "--size", "100x60", "--dynamic")
-    assert "a swin backbone, whose windows fit one size: take --size" in fails(capsys, *at, "--dynamic")
+    assert "give --size WxH" in fails(capsys, *at)
+    assert "no graph of free height and width" in fails(capsys, *at, "--dynamic")
     assert "has a, b: choose one with --member" in fails(capsys, *at, "--size", "100x60", "--queries")
     assert "did you mean 'onnx'" in fails(capsys, *at, "--size", "100x60", "--format", "onx")
     assert "ends in .xml" in fails(capsys, *at, "--size", "100x60", "--format", "openvino")
@@ -249,15 +248,6 @@ def test_examples__run_without_xenomask_and_torch(exported, tmp_path, example, f
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.startswith("pair, entropy: 0."), done.stderr
-    assert cv2.imread(str(tmp_path / "heatmap.png")).shape == (*SIZE, 3)
+    heatmap = cv2.imread(str(tmp_path / "heatmap.png"))
+    assert heatmap is not None and heatmap.shape == (*SIZE, 3)
     assert len((EXAMPLES / example).read_text().splitlines()) <= 40
-
-
-@pytest.mark.slow
-def test_export__dynamic_file_looks_at_photos_of_any_size(tmp_path):
-    detector = Detector.from_folder("nano").only("nano-s")
-    export_detector(detector, tmp_path / "f.onnx", "onnx", size=None)
-    found = open_exported(tmp_path / "f.onnx")
-    for size in ((96, 160), (200, 133)):
-        image = draw_scene(1, size).image
-        assert np.abs(found.detect(image).value - detector.detect(image).value).mean() < 0.02

@@ -7,6 +7,7 @@ import torch
 from xenomask import load_model
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
+from xenomask.masks import with_queries
 from xenomask.models import load
 from xenomask.models.runtimes import with_runtime
 
@@ -17,7 +18,7 @@ def test_runtimes__equal_torch_on_tiny(tiny_checkpoint, runtime):
     other = load_model(tiny_checkpoint, runtime=runtime)
     image = np.random.default_rng(0).integers(0, 255, (47, 61, 3), np.uint8)
     for _ in range(2):
-        found, true = other.predict(image), network.predict(image)
+        found, true = with_queries(other.predict(image)), with_queries(network.predict(image))
         assert torch.allclose(found.class_logits, true.class_logits, atol=1e-4)
         assert torch.allclose(found.mask_logits, true.mask_logits, atol=1e-4)
         assert (found.input_size, found.padded_size) == (true.input_size, true.padded_size)
@@ -27,7 +28,9 @@ def test_runtimes__equal_torch_on_tiny(tiny_checkpoint, runtime):
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_runtimes__equal_torch_on_nano_s_at_an_odd_size(runtime):
     image = np.random.default_rng(0).integers(0, 255, (101, 183, 3), np.uint8)
-    found, true = (load_model("nano-s", r).predict(image, size_policy="native") for r in (runtime, "torch"))
+    found, true = (
+        with_queries(load_model("nano-s", r).predict(image, size_policy="native")) for r in (runtime, "torch")
+    )
     assert torch.allclose(found.class_logits, true.class_logits, atol=1e-3)
     assert torch.allclose(found.mask_logits, true.mask_logits, atol=1e-3)
 

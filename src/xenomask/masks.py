@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -77,14 +78,15 @@ def _source(size: int, cells: int, padded: int, used: int, device: torch.device)
     """Where each of `size` output pixels reads on an axis of `cells` mask pixels: indices and fraction.
 
     Pixel centres are aligned (align_corners=False); of the axis only `used / padded` shows the image, and
-    cells that lie wholly in the padding are never read.
+    cells that lie wholly in the padding are never read. Computed by numpy, and so constants of a traced graph:
+    OpenVINO (2026.4.1) compiles a float64 `arange` that is shifted, scaled and shifted again for ever.
     """
     scale = used / padded * cells / size
-    x = (torch.arange(size, device=device, dtype=torch.float64) + 0.5) * scale - 0.5
     last = -(-used * cells // padded) - 1
-    x = x.clamp(0, last)
-    low = x.floor().long()
-    return low, (low + 1).clamp(max=last), (x - low).float()
+    x = ((np.arange(size) + 0.5) * scale - 0.5).clip(0, last)
+    low = np.floor(x).astype(np.int64)
+    parts = low, (low + 1).clip(max=last), (x - low).astype(np.float32)
+    return tuple(torch.tensor(part, device=device) for part in parts)
 
 
 def _band(rows: slice, size: int, cells: int, padded: int, used: int) -> tuple[int, int]:

@@ -14,23 +14,17 @@ from xenomask.types import QuerySet, Size
 
 
 class Fused(nn.Module):
-    """A detector's members with their scores and weights, for photos of one size, or (None) resized already.
+    """A detector's members with their scores and weights, for photos of one size."""
 
-    Without a size the photo must be of a multiple of the divisor, as the stored preprocessing makes it.
-    """
-
-    def __init__(self, detector: Detector, size: Size | None):
+    def __init__(self, detector: Detector, size: Size):
         super().__init__()
         self.members = [m for m in detector.members if m.weight > 0]
         if any(m.network.run is not None for m in self.members):
             raise XenomaskError(f"{detector.name} runs in another runtime already: export the detector folder")
         self.networks = nn.ModuleList(m.network.module for m in self.members)
         self.size = size
-        self.targets = [target_size(m.network.preprocess, size) if size else None for m in self.members]
-        self.resizers = nn.ModuleList(
-            Resize(size, t, averages(m.network.preprocess, size)) if size and t else nn.Identity()
-            for m, t in zip(self.members, self.targets, strict=True)
-        )
+        prepared = [m.network.preprocess for m in self.members]
+        self.resizers = nn.ModuleList(Resize(size, target_size(p, size), averages(p, size)) for p in prepared)
 
     def forward(self, image: UInt8[Tensor, "1 H W 3"]) -> Float32[Tensor, "1 H W"]:
         """The joined map of one photo, as `Detector.detect` computes it."""
@@ -42,33 +36,32 @@ class Fused(nn.Module):
         return torch.stack(maps).sum(0)[None] if len(maps) > 1 else maps[0][None]
 
 
-def _member_map(member: Member, network: nn.Module, pixels: Tensor, size: Size | None) -> Tensor:
+def _member_map(member: Member, network: nn.Module, pixels: Tensor, size: Size) -> Tensor:
     p = member.network.preprocess
     h, w = pixels.shape[:2]
     x = ((pixels - torch.tensor(p.mean)) / torch.tensor(p.std)).permute(2, 0, 1)[None]
-    if size is not None:
-        x = nn.functional.pad(x, (0, -w % p.divisor, 0, -h % p.divisor))
+    x = nn.functional.pad(x, (0, -w % p.divisor, 0, -h % p.divisor))
     out = network(pixel_values=x)
     output = MaskOutput(
         class_logits=out.class_queries_logits[0].float(),
         mask_logits=out.masks_queries_logits[0].float(),
         padded_size=(x.shape[2], x.shape[3]),
         input_size=(h, w),
-        image_size=size or (h, w),
+        image_size=size,
         outlier_class=member.network.outlier_class,
     )
-    return score_map(member.score, output, member.queries, blocks=size is not None)
+    return score_map(member.score, output, member.queries)
 
 
-def score_map(score: Score, output: MaskOutput, queries: QuerySet, blocks: bool = True) -> Float32[Tensor, "H W"]:
+def score_map(score: Score, output: MaskOutput, queries: QuerySet) -> Float32[Tensor, "H W"]:
     """A score's map as `scores.score_all` computes it, but as a tensor; in blocks of rows never (Q, H, W) at once."""
     p = class_probabilities(output)
     parts = []
-    for rows in row_blocks(output) if blocks else [None]:
+    for rows in row_blocks(output):
         m = soft_masks(output, rows)
         if score.on == "classes":
-            parts.append(score.rows(semantic(p, m)))
+            read = (semantic(p, m),)
         else:
-            other = queries if score.on == "masks" else outlier_probabilities(output)
-            parts.append(score.rows(p, m, other, **score.options))
+            read = (p, m, queries if score.on == "masks" else outlier_probabilities(output))
+        parts.append(score.rows(*read, **score.options))
     return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -20,7 +20,7 @@ from xenomask.export.write import FORMATS, OUTPUTS, VERSION
 from xenomask.files import sha256
 from xenomask.models import Network, Preprocess
 from xenomask.models.graph import KEY, ONNX_LIMIT, need
-from xenomask.models.preprocess import averages, target_size
+from xenomask.models.preprocess import check_preprocess, target_size
 from xenomask.models.runtimes import Run, Session, logits, onnx_session, openvino_session
 from xenomask.scores import get_score
 from xenomask.types import QuerySet, ScoreMap, Size
@@ -36,7 +36,7 @@ class ExportedDetector:
     session: Session
     metadata: Mapping[str, Any]
     sha256: str
-    size: Size | None  # of its photos; None: free
+    size: Size  # of its photos
     scale: tuple[float, float]
     score_name: str
     thresholds: Mapping[str, Mapping[str, Any]]
@@ -49,9 +49,7 @@ class ExportedDetector:
         Raises XenomaskError where the runtime stops or the map is not what the file promised.
         """
         H, W = image.shape[:2]
-        if self.size is None:
-            value = self._free(image)
-        elif (H, W) == self.size:
+        if (H, W) == self.size:
             value = self._run(image)
         else:
             h, w = self.size
@@ -84,19 +82,6 @@ class ExportedDetector:
         raise XenomaskError(
             f"{self.name} is one exported file, its queries are part of it: leave-one-out needs its folder"
         )
-
-    def _free(self, image: np.ndarray) -> np.ndarray:
-        """The map of the resized photo, its padding cut off."""
-        p = _preprocess(self.metadata["members"][0])
-        h, w = target_size(p, (image.shape[0], image.shape[1]))
-        if (h, w) != image.shape[:2]:
-            how = cv2.INTER_AREA if averages(p, (image.shape[0], image.shape[1])) else cv2.INTER_LINEAR
-            image = cv2.resize(image, (w, h), interpolation=how)
-        # the network's own padding is 0 after normalisation: the mean, but for rounding
-        padded = np.empty((h + -h % p.divisor, w + -w % p.divisor, 3), np.uint8)
-        padded[:] = np.round(p.mean).astype(np.uint8)
-        padded[:h, :w] = image
-        return self._run(padded)[:h, :w]
 
     def _run(self, image: np.ndarray) -> np.ndarray:
         value = self.session(np.ascontiguousarray(image)[None])[0]
@@ -141,7 +126,7 @@ def _fused(path: Path, metadata: Mapping[str, Any], start) -> ExportedDetector:
     for m in metadata["members"]:
         _preprocess(m)
     return ExportedDetector(
-        str(metadata["name"]), start(), metadata, _hash(path), (int(size[0]), int(size[1])) if size else None,
+        str(metadata["name"]), start(), metadata, _hash(path), (int(size[0]), int(size[1])),
         (float(low), float(high)), str(metadata["score"]), thresholds,
     )  # fmt: skip
 
@@ -162,8 +147,6 @@ def _queries(path: Path, metadata: Mapping[str, Any], start) -> Detector:
 
 def _sized(path: Path, metadata: Mapping[str, Any], run: Run) -> Run:
     """Raises XenomaskError for batches of another size than the file's."""
-    if metadata["size"] is None:
-        return run
     H, W = metadata["size"]
     p = _preprocess(metadata["members"][0])
     h, w = target_size(p, (int(H), int(W)))
@@ -173,7 +156,7 @@ def _sized(path: Path, metadata: Mapping[str, Any], run: Run) -> Run:
         if tuple(x.shape) != expected:
             raise XenomaskError(
                 f"{path} looks at photos of {W}x{H} (network input {expected[3]}x{expected[2]}), this one needs "
-                f"{x.shape[3]}x{x.shape[2]}: export with this photo's --size, or --dynamic"
+                f"{x.shape[3]}x{x.shape[2]}: export with this photo's --size"
             )
         return run(x)
 
@@ -181,7 +164,10 @@ def _sized(path: Path, metadata: Mapping[str, Any], run: Run) -> Run:
 
 
 def _preprocess(member: Mapping[str, Any]) -> Preprocess:
-    return Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in member["preprocess"].items()})
+    stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in member["preprocess"].items()}
+    p = Preprocess(**stored)
+    check_preprocess(p)
+    return p
 
 
 def _hash(path: Path) -> str:
@@ -210,7 +196,7 @@ def _check_ports(path: Path, metadata: Mapping[str, Any], ports: Mapping[str, tu
             f"{path} has inputs and outputs {', '.join(ports)}, not {', '.join(names)}: a foreign graph"
         )
     shape = ports["image"]
-    if kind == "map" and (len(shape) != 4 or (size and list(shape[1:3]) != list(size))):
+    if kind == "map" and (len(shape) != 4 or list(shape[1:3]) != list(size)):
         raise XenomaskError(f"{path} says that its photos are {size}, but its graph takes {shape}: damaged file")
 
 

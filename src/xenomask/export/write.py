@@ -21,17 +21,15 @@ from xenomask.types import Size
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 VERSION = 1  # of the metadata
 OUTPUTS = {"map": ["score"], "queries": ["class_logits", "mask_logits"]}
-WINDOWED = ("swin", "eomt", "eomt_dinov3")
 
 
 def export_detector(
-    detector: Detector, path: Path, format: str, *, size: Size | None, queries: bool = False, terms: str | None = None
+    detector: Detector, path: Path, format: str, *, size: Size, queries: bool = False, terms: str | None = None
 ) -> Mapping[str, Any]:
     """Writes the detector, or (`queries`) its one member's network alone, and returns the metadata inside the file.
 
-    With a size the input is a photo of that (height, width); without, of free size, as docs/export.md says.
-    Raises XenomaskError for an unknown format, another ending of the path, a missing package, several members with
-    `queries`, and networks whose graph has no free size.
+    The input is a photo of that (height, width). Raises XenomaskError for an unknown format, another ending of the
+    path, a missing package, several members with `queries`, and a per-pixel network.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
@@ -45,14 +43,14 @@ def export_detector(
     if queries and len(used) > 1:
         names = ", ".join(m.name for m in used)
         raise XenomaskError(f"--queries writes one network, {detector.name} has {names}: choose one with --member")
-    if size is None:
-        _check_free(detector.name, used)
+    if any(m.network.per_pixel for m in used):
+        raise XenomaskError(f"{detector.name} has a per-pixel network: only mask transformers can be exported")
     make_dir(path.parent)
     module, image = _graph_of(detector, used, size, queries)
     metadata = describe(detector, size, "queries" if queries else "map", terms)
     text = json.dumps(metadata, allow_nan=False)
     outputs = OUTPUTS[metadata["kind"]]
-    program = trace(module.eval(), image, _free(queries, used[0].network.preprocess.divisor) if size is None else None)
+    program = trace(module.eval(), image)
     if format == "onnx":
         made = onnx_bytes(program, ["image"], outputs, text)
         with atomic(path) as part:
@@ -62,42 +60,16 @@ def export_detector(
     return metadata
 
 
-def _graph_of(
-    detector: Detector, used: list[Member], size: Size | None, queries: bool
-) -> tuple[nn.Module, torch.Tensor]:
+def _graph_of(detector: Detector, used: list[Member], size: Size, queries: bool) -> tuple[nn.Module, torch.Tensor]:
     """The module to be traced and an input of its size."""
-    divisor = used[0].network.preprocess.divisor
+    photo = torch.zeros(1, *size, 3, dtype=torch.uint8)
     if not queries:
-        H, W = size or (4 * divisor, 6 * divisor)
-        return Fused(detector, size), torch.zeros(1, H, W, 3, dtype=torch.uint8)
-    network = used[0].network
-    if size is None:
-        return Raw(network.module), torch.zeros(1, 3, 4 * divisor, 6 * divisor)
-    x, _ = network_input(network.preprocess, torch.zeros(*size, 3, dtype=torch.uint8).numpy())
-    return Raw(network.module), x
+        return Fused(detector, size), photo
+    x, _ = network_input(used[0].network.preprocess, photo[0].numpy())
+    return Raw(used[0].network.module), x
 
 
-def _check_free(name: str, members: list[Member]) -> None:
-    """Raises XenomaskError where height and width cannot stay free."""
-    for m in members:
-        config: Any = m.network.config
-        backbone = getattr(config, "backbone_config", None)
-        kind = getattr(backbone, "model_type", config.model_type)
-        if kind in WINDOWED or config.model_type in WINDOWED:
-            raise XenomaskError(
-                f"member {m.name} of {name} has a {kind} backbone, whose windows fit one size: take --size WxH"
-            )
-    if len({m.network.preprocess for m in members}) > 1:
-        raise XenomaskError(f"the members of {name} prepare photos differently: take --size WxH, or --member")
-
-
-def _free(queries: bool, divisor: int) -> dict[int, Any]:
-    """The axes of height and width, free in steps of the divisor."""
-    first = 2 if queries else 1
-    return {first + i: divisor * torch.export.Dim(name, min=2, max=256) for i, name in enumerate(("rows", "columns"))}
-
-
-def describe(detector: Detector, size: Size | None, kind: str, terms: str | None) -> dict[str, Any]:
+def describe(detector: Detector, size: Size, kind: str, terms: str | None) -> dict[str, Any]:
     """What a file says of itself, ready for JSON; docs/export.md has the keys."""
     used = [m for m in detector.members if m.weight > 0]
     return finite({
