@@ -154,7 +154,7 @@ def test_detect_and_benchmark__take_an_exported_file(exported, tmp_path, capsys)
     code, out, _ = run(capsys, *at, exported["b.onnx"], "--score", "rba")
     assert code == 0 and "score rba" in out
     data = ("--dataset", "anomaly-track", "--root", tmp_path / "scenes", "--out", tmp_path / "bench")
-    assert run(capsys, "synthetic", "--out", tmp_path / "scenes", "--frames", 2, "--size", "100x60")[0] == 0
+    assert run(capsys, "synthetic", "--out", tmp_path / "scenes", "--frames", 2, "--size", "100x64")[0] == 0
     code, out, err = run(capsys, "benchmark", "--detector", exported["pair.onnx"], *data)
     assert code == 0 and "| ensemble | entropy | - |" in out, err
 
@@ -228,7 +228,8 @@ def test_open__damaged_files(exported, tmp_path, monkeypatch):
         open_exported(tmp_path / "a.xml")
     with pytest.raises(XenomaskError, match="no such file"):
         open_exported(tmp_path / "nowhere.onnx")
-    foreign = openvino.Model([openvino.opset13.parameter([1], np.float32)], [], "f")  # pyright: ignore
+    one = openvino.opset13.parameter([1], np.float32)  # pyright: ignore
+    foreign = openvino.Model([openvino.opset13.relu(one)], [one], "f")  # pyright: ignore
     openvino.serialize(foreign, str(tmp_path / "f.xml"), str(tmp_path / "f.bin"))
     with pytest.raises(XenomaskError, match="was not written by"):
         open_exported(tmp_path / "f.xml")
