@@ -20,6 +20,7 @@ from xenomask.cli.common import (
     out_console,
     progress,
 )
+from xenomask.cli.hub import asking_hub
 
 app = typer.Typer()
 queries_app = typer.Typer(no_args_is_help=True, help="Find out what the queries of a checkpoint do.")
@@ -40,6 +41,8 @@ def train(
     """
     from xenomask.train import read_config
     from xenomask.train import train as run_train
+    from xenomask.train.init import is_remote, locate
+    from xenomask.train.state import last_step
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("xenomask").setLevel(logging.INFO)
@@ -47,7 +50,11 @@ def train(
     changes: dict[str, Any] = {k: v for k, v in (("work_dir", work_dir), ("seed", seed)) if v is not None}
     if iterations:
         changes["optim"] = recipe.optim.model_copy(update={"iterations": iterations})
-    folder = run_train(recipe.model_copy(update=changes), device=choose_device(device))
+    recipe = recipe.model_copy(update=changes)
+    if recipe.init and is_remote(recipe.init) and last_step(recipe.work_dir) is None:
+        with asking_hub():  # the recipe names a repository: that is the request
+            locate(recipe.init)
+    folder = run_train(recipe, device=choose_device(device))
     out_console.print(f"trained: {folder}; next: xenomask queries inlier --checkpoint {folder} ...")
 
 

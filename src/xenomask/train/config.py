@@ -67,7 +67,8 @@ class TrainConfig(_Table):
     preset: str
     work_dir: Path
     seed: int = 0
-    # weights to start from: a checkpoint folder, or an ImageNet EfficientNet-Lite .pth for the nanos
+    # weights to start from: a checkpoint folder; of the backbone alone, for a Swin a file or folder of microsoft's,
+    # timm's or Hugging Face's names, or a Hub name (timm/..., microsoft/swin-...); for the nanos an EfficientNet-Lite .pth
     init: Path | None = None
     save_every: int = Field(default=100, ge=1)
     val_every: int = Field(default=1000, ge=1)
