@@ -25,7 +25,7 @@ DEPTHS, HEADS = (2, 1, 3, 2), (1, 2, 3, 2)
 SIDE = 4 * 3 * 8 * 2  # two windows across at the last stage: every window is whole, none is clamped
 
 
-def randomised(module: torch.nn.Module, seed: int) -> torch.nn.Module:
+def randomised(module: Any, seed: int) -> Any:
     """Every parameter random, so that two of one shape cannot be exchanged unnoticed."""
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_initialise__microsofts_names_one_by_one(tmp_path):
 @pytest.mark.parametrize("names", ["written", "in memory"])
 def test_initialise__a_hugging_face_folder(tmp_path, names):
     config: Any = SwinConfig(image_size=SIDE, depths=list(DEPTHS), num_heads=list(HEADS), num_labels=5, **SIZES)
-    model = randomised(SwinForImageClassification(config), 3)
+    model: Any = randomised(SwinForImageClassification(config), 3)
     model.save_pretrained(tmp_path)
     if names == "in memory":  # transformers 5's own; it still writes 4's
         save_file(dict(model.state_dict()), tmp_path / "model.safetensors")

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,9 @@ from xenomask.cli.common import (
     progress,
 )
 from xenomask.cli.hub import asking_hub
+from xenomask.errors import XenomaskError, unknown
 
+ENGINES = ("xenomask", "mmseg")
 app = typer.Typer()
 queries_app = typer.Typer(no_args_is_help=True, help="Find out what the queries of a checkpoint do.")
 app.add_typer(queries_app, name="queries")
@@ -29,7 +32,11 @@ app.add_typer(queries_app, name="queries")
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="recipe, such as configs/nano-s.toml")],
+    config: Annotated[Path, typer.Argument(help="recipe, such as configs/nano-s.toml; mmseg: a .py, or its name")],
+    engine: Annotated[
+        str, typer.Option(help="xenomask, or mmseg: MMSegmentation's own runner on its own config")
+    ] = "xenomask",
+    python: Annotated[Path | None, typer.Option(help="mmseg: the interpreter that has it, if not this one")] = None,
     work_dir: Annotated[Path | None, typer.Option(help="instead of the recipe's")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
     seed: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
@@ -39,6 +46,13 @@ def train(
 
     Example: xenomask train configs/nano-s.toml
     """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if engine == "mmseg":
+        _train_mmseg(config, python, work_dir, {"--iterations": iterations, "--seed": seed, "--device": device})
+        return
+    if python is not None:
+        raise XenomaskError("--python is for --engine mmseg")
     from xenomask.train import read_config
     from xenomask.train import train as run_train
     from xenomask.train.init import is_remote, locate
@@ -56,6 +70,17 @@ def train(
             locate(recipe.init)
     folder = run_train(recipe, device=choose_device(device))
     out_console.print(f"trained: {folder}; next: xenomask queries inlier --checkpoint {folder} ...")
+
+
+def _train_mmseg(config: Path, python: Path | None, work_dir: Path | None, ours: Mapping[str, Any]) -> None:
+    from xenomask.train.mmseg import train_mmseg
+
+    if given := [name for name, value in ours.items() if value is not None]:
+        raise XenomaskError(f"{', '.join(given)}: not with --engine mmseg, whose config says all that")
+    if folder := train_mmseg(str(config), python or Path(sys.executable), work_dir):
+        out_console.print(
+            f"trained and converted: {folder}; next: xenomask queries inlier --checkpoint {folder} ...", soft_wrap=True
+        )
 
 
 @queries_app.command("inlier")
