@@ -158,7 +158,8 @@ def test_initialise__microsofts_names_one_by_one(tmp_path):
 
 @pytest.mark.parametrize("names", ["written", "in memory"])
 def test_initialise__a_hugging_face_folder(tmp_path, names):
-    config: Any = SwinConfig(image_size=SIDE, depths=list(DEPTHS), num_heads=list(HEADS), num_labels=5, **SIZES)
+    sizes: dict[str, Any] = {**SIZES, "num_labels": 5}
+    config = SwinConfig(image_size=SIDE, depths=list(DEPTHS), num_heads=list(HEADS), **sizes)
     model: Any = randomised(SwinForImageClassification(config), 3)
     model.save_pretrained(tmp_path)
     if names == "in memory":  # transformers 5's own; it still writes 4's

@@ -66,21 +66,21 @@ def _label_map(table: Mapping[str, Any], path: Path) -> LabelMap:
         example = "7" if kind == "ids" else '"0,0,142"'
         raise XenomaskError(f'[{kind}] is no table such as {example} = "{classes[0]}"')
     number = {name: i for i, name in enumerate(classes)} | {NOTHING: VOID}
-    ids: dict[int, int] = {}
-    colours: dict[Colour, int] = {}
+    decoded: dict[Any, int] = {}
     for key, name in table[kind].items():
         if not isinstance(name, str) or name not in number:
             raise unknown(f"class of {key[:40]}", ascii(name)[:80].strip("'"), number)
-        target, stored = (ids, _value(key)) if kind == "ids" else (colours, _colour(key))
-        if stored in target:
+        stored = _value(key) if kind == "ids" else _colour(key)
+        if stored in decoded:
             raise XenomaskError(f"{key} is listed twice in [{kind}]")
-        target[stored] = number[name]
-    if ids and other == "void":
-        ids = {i: VOID for i in range(256)} | ids
-    meaning = f"{len(table[kind])} {kind} of {len(classes)} classes"
-    return LabelMap(
-        classes, Coding(str(path), "train_ids", meaning, ids, colours, VOID if colours and other == "void" else None)
-    )
+        decoded[stored] = number[name]
+    meaning = f"{len(decoded)} {kind} of {len(classes)} classes"
+    if kind == "colours":
+        return LabelMap(
+            classes, Coding(str(path), "train_ids", meaning, {}, decoded, VOID if other == "void" else None)
+        )
+    rest = {i: VOID for i in range(256)} if other == "void" else {}
+    return LabelMap(classes, Coding(str(path), "train_ids", meaning, rest | decoded))
 
 
 def _classes(found: Any) -> tuple[str, ...]:
