@@ -298,3 +298,9 @@ def test_initialise__other_classes_leave_the_class_predictor_and_say_so(tmp_path
     initialise(same, folder)
     assert caplog.text == ""
     assert all(torch.equal(v, theirs[k]) for k, v in same.module.state_dict().items())
+
+
+def test_initialise__a_swin_is_none_for_the_nanos(tmp_path):
+    folder = hub_folder(tmp_path / "timm", dict(timm_swin().state_dict()))
+    with pytest.raises(XenomaskError, match="timm: a checkpoint folder is needed for preset nano-s"):
+        initialise(build("nano-s"), folder)

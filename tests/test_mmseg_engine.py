@@ -49,6 +49,9 @@ class Runner:
         (work / "seen.json").write_text(json.dumps([sys.executable, sys.path[0], seen]))
         if s.max_iters == 13:
             raise RuntimeError("CUDA out of memory")
+        if s.max_iters == 15:
+            from pickle import UnpicklingError
+            raise UnpicklingError("Weights only load failed. ... argument in `torch.load` from `weights_only`")
         if s.max_iters == 14:
             return
         shutil.copy("GOLDEN/random_micro.pth", work / "iter_6.pth")
@@ -115,6 +118,7 @@ def test_engine_mmseg__in_a_group_only_the_first_process_converts(site, monkeypa
     [
         ("bad.py", "stopped with exit code 1, for the reason above; the same command goes on"),
         ("nothing.py", "nothing holds no checkpoint"),
+        ("old.py", "MMEngine cannot read a checkpoint with this torch .*TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"),
         ("taken.py", "taken/iter_6 exists and is no checkpoint folder of xenomask"),
         ("shrunken_7", "no config shrunken_7: neither a file nor the name of one in .*; did you mean shrunken_6?"),
         ("twice", "there are 2 configs twice: give one's path: "),
@@ -123,6 +127,7 @@ def test_engine_mmseg__in_a_group_only_the_first_process_converts(site, monkeypa
 def test_engine_mmseg__what_goes_wrong_is_one_line(tmp_path, site, config, message, capfd):
     (tmp_path / "bad.py").write_text("max_iters = 13\n")
     (tmp_path / "nothing.py").write_text("max_iters = 14\n")
+    (tmp_path / "old.py").write_text("max_iters = 15\n")
     (tmp_path / "work_dirs/taken/iter_6").mkdir(parents=True)
     (tmp_path / "taken.py").write_text("max_iters = 6\n")
     with pytest.raises(XenomaskError, match=message) as e:

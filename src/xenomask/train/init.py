@@ -82,7 +82,7 @@ def initialise(network: Network, source: Path) -> None:
     elif config.backbone_config.model_type == "swin":
         load_swin(network.module.get_submodule(ENCODER), place, name)
         log.info("the backbone starts from %s; all else from random numbers", source)
-    elif name.startswith("nano"):
+    elif name.startswith("nano") and not place.is_dir():
         load_imagenet_lite(network.module.get_submodule(f"{ENCODER}._backbone"), place)
     else:
         raise XenomaskError(f"init = {source}: a checkpoint folder is needed for preset {name}")
@@ -92,7 +92,7 @@ def _is_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a whole segmentation network, not a Swin classifier of the Hub's."""
     if (folder / CARD).is_file():
         return True
-    # a folder without a config is a checkpoint that lacks one, unless bare weights lie in it; timm's has no model_type
+    # timm's config.json has no model_type
     if not folder.is_dir() or not (folder / CONFIG).is_file():
         return False
     return read_object(folder / CONFIG).get("model_type") not in (None, "swin")

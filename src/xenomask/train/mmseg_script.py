@@ -9,6 +9,13 @@ import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
+from pickle import UnpicklingError
+
+# its checkpoints hold more than tensors; what executes code on loading is for the user to allow, not for us
+OLD_TORCH = (
+    "MMEngine cannot read a checkpoint with this torch (from 2.6 on it loads plain tensors alone): take torch<2.6 there, "
+    "or, if you trust the file as if it were a program, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
+)
 
 
 def main(config: str, report: str, work_dir: str = "") -> None:
@@ -28,7 +35,12 @@ def main(config: str, report: str, work_dir: str = "") -> None:
     # as xenomask's own trainer: the same command goes on where it was stopped
     if os.path.isfile(os.path.join(settings.work_dir, "last_checkpoint")):
         settings.resume, settings.load_from = True, None
-    Runner.from_cfg(settings).train()
+    try:
+        Runner.from_cfg(settings).train()
+    except UnpicklingError as e:
+        if "weights_only" not in str(e):
+            raise
+        return tell(report, error=OLD_TORCH)
     tell(report, work_dir=os.path.abspath(settings.work_dir))
 
 
