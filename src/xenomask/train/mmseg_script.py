@@ -13,8 +13,8 @@ from pickle import UnpicklingError
 
 # its checkpoints hold more than tensors; what executes code on loading is for the user to allow, not for us
 OLD_TORCH = (
-    "MMEngine cannot read a checkpoint with this torch (from 2.6 on it loads plain tensors alone): take torch<2.6 there, "
-    "or, if you trust the file as if it were a program, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
+    "MMEngine cannot read a checkpoint with this torch (from 2.6 on it loads plain tensors alone): take torch<2.6 "
+    "there, or, if you trust the file as if it were a program, set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1"
 )
 
 
