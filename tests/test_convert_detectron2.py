@@ -27,7 +27,7 @@ from xenomask.masks import with_queries
 from xenomask.models import load, network
 from xenomask.models.convert import arrays
 from xenomask.models.convert.arrays import read_arrays
-from xenomask.models.convert.detectron2 import OWN, _source, convert_detectron2
+from xenomask.models.convert.detectron2 import OWN, convert_detectron2, source_of
 
 HEAD, PIXEL, QUERY = "sem_seg_head", "sem_seg_head.pixel_decoder", "sem_seg_head.predictor"
 HEADS = 4  # of both decoders
@@ -570,7 +570,7 @@ def test_every_tensor__is_used_or_dropped(how, tmp_path):
     c = Checkpoint(**how)
     made = convert_detectron2(written(tmp_path / "a.pkl", plain(c)))
     own = [k for k in made.network.module.state_dict() if k not in OWN and not k.endswith("num_batches_tracked")]
-    used = [_source(k) for k in own]
+    used = [source_of(k) for k in own]
     assert len(set(used)) == len(own)
     assert {name for name, _ in used} | set(made.dropped) == set(c)
     assert not {name for name, _ in used} & set(made.dropped)

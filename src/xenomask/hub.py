@@ -58,18 +58,17 @@ def parse(name: str) -> tuple[str, str]:
     return repository, revision or "main"
 
 
-def fetch(name: str, token: str | None = None) -> Fetched:
+def fetch(name: str, token: str | None = None, advice: str = "go online once, or pass a folder") -> Fetched:
     """The folder of a known detector or of a Hub repository, downloaded where it is not on this machine yet.
 
     Within one call a cut connection is taken up where it broke; in a later one, files that were finished stay. Weights
     whose bytes are not those that the Hub states (SHA-256) are refused and removed.
 
     Raises XenomaskError for an unknown repository, one without safetensors, and where the Hub cannot be reached and
-    nothing is cached.
+    nothing is cached; `advice` is what a repository's error then says to do.
     """
     if name not in KNOWN:
         repository, revision = parse(name)
-        advice = "go online once, or pass a folder"
         folder, facts = _repository(repository, revision, READ, token, advice)
         return Fetched(repository.partition("/")[2], folder, facts)
     known = KNOWN[name]

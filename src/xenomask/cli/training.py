@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +21,10 @@ from xenomask.cli.common import (
     out_console,
     progress,
 )
+from xenomask.cli.hub import asking_hub
+from xenomask.errors import XenomaskError, unknown
 
+ENGINES = ("xenomask", "mmseg")
 app = typer.Typer()
 queries_app = typer.Typer(no_args_is_help=True, help="Find out what the queries of a checkpoint do.")
 app.add_typer(queries_app, name="queries")
@@ -28,7 +32,11 @@ app.add_typer(queries_app, name="queries")
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="recipe, such as configs/nano-s.toml")],
+    config: Annotated[Path, typer.Argument(help="recipe, such as configs/nano-s.toml; mmseg: a .py, or its name")],
+    engine: Annotated[
+        str, typer.Option(help="xenomask, or mmseg: MMSegmentation's own runner on its own config")
+    ] = "xenomask",
+    python: Annotated[Path | None, typer.Option(help="mmseg: the interpreter that has it, if not this one")] = None,
     work_dir: Annotated[Path | None, typer.Option(help="instead of the recipe's")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
     seed: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
@@ -38,8 +46,17 @@ def train(
 
     Example: xenomask train configs/nano-s.toml
     """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if engine == "mmseg":
+        _train_mmseg(config, python, work_dir, {"--iterations": iterations, "--seed": seed, "--device": device})
+        return
+    if python is not None:
+        raise XenomaskError("--python is for --engine mmseg")
     from xenomask.train import read_config
     from xenomask.train import train as run_train
+    from xenomask.train.init import is_remote, locate
+    from xenomask.train.state import last_step
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("xenomask").setLevel(logging.INFO)
@@ -47,8 +64,23 @@ def train(
     changes: dict[str, Any] = {k: v for k, v in (("work_dir", work_dir), ("seed", seed)) if v is not None}
     if iterations:
         changes["optim"] = recipe.optim.model_copy(update={"iterations": iterations})
-    folder = run_train(recipe.model_copy(update=changes), device=choose_device(device))
+    recipe = recipe.model_copy(update=changes)
+    if recipe.init and is_remote(recipe.init) and last_step(recipe.work_dir) is None:
+        with asking_hub():  # the recipe names a repository: that is the request
+            locate(recipe.init)
+    folder = run_train(recipe, device=choose_device(device))
     out_console.print(f"trained: {folder}; next: xenomask queries inlier --checkpoint {folder} ...")
+
+
+def _train_mmseg(config: Path, python: Path | None, work_dir: Path | None, ours: Mapping[str, Any]) -> None:
+    from xenomask.train.mmseg import train_mmseg
+
+    if given := [name for name, value in ours.items() if value is not None]:
+        raise XenomaskError(f"{', '.join(given)}: not with --engine mmseg, whose config says all that")
+    if folder := train_mmseg(str(config), python or Path(sys.executable), work_dir):
+        out_console.print(
+            f"trained and converted: {folder}; next: xenomask queries inlier --checkpoint {folder} ...", soft_wrap=True
+        )
 
 
 @queries_app.command("inlier")

@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 
 from xenomask.datasets.codings import CODINGS
-from xenomask.datasets.read import read_label, read_photo
+from xenomask.datasets.labelmap import LabelMap
+from xenomask.datasets.read import decode, read_label, read_photo, read_stored
 from xenomask.errors import XenomaskError
-from xenomask.types import Sample, Size
+from xenomask.types import CITYSCAPES_CLASSES, Sample, Size
 
 PHOTO_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # Longest first: a label's id is its stem without one of these.
@@ -40,6 +41,13 @@ class Dataset:
     resize: Size | None = None
     # how the label files store it: a name of CODINGS; None: as `coding`
     stored: str | None = None
+    # classes of one's own, by which the label files are read instead
+    labels: LabelMap | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the numbers of a label that says classes stand for."""
+        return self.labels.classes if self.labels else CITYSCAPES_CLASSES
 
     def labelled(self) -> "Dataset":
         """The frames that have a label; raises XenomaskError if there are none."""
@@ -52,7 +60,10 @@ class Dataset:
         """The frame's label (H, W) uint8, its values checked."""
         if frame.label is None:
             raise XenomaskError(f"frame {frame.id} of {self.name} has no label")
-        label = read_label(frame.label, self.stored_as(frame.label))
+        if self.labels:
+            label = decode(read_stored(frame.label, self.labels.coding), self.labels.coding, frame.label)
+        else:
+            label = read_label(frame.label, self.stored_as(frame.label))
         if self.resize:
             label = cv2.resize(label, self.resize[::-1], interpolation=cv2.INTER_NEAREST)
         return label

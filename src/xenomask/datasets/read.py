@@ -104,7 +104,10 @@ def decode(stored: np.ndarray, coding: Coding, path: Path) -> UInt8[np.ndarray, 
     known = coding.colours if stored.ndim == 3 else coding.table
     foreign = [v for v in held if v not in known]
     if foreign and (stored.ndim == 2 or coding.other_colours is None):
-        like = resembles(v for v in held if isinstance(v, int)) if stored.ndim == 2 else "no such colour is known"
+        if coding.name not in CODINGS:  # a user's own
+            like = 'list them, as "void" if need be, or say other = "void"'
+        else:
+            like = resembles(v for v in held if isinstance(v, int)) if stored.ndim == 2 else "no such colour is known"
         raise XenomaskError(
             f"label {path} holds the values {foreign[:8]}, which {coding.name} has not ({coding.meaning}); {like}"
         )

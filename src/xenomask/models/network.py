@@ -6,7 +6,7 @@ writes them, and `xenomask.json` with the preprocessing, the preset and the trai
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -135,9 +135,12 @@ def _module(config: Mask2FormerConfig) -> nn.Module:
     return use_kernel(module.to(memory_format=torch.channels_last))  # pyright: ignore
 
 
-def build(name: str) -> Network:
-    """A network of that preset with random weights (from torch's global generator)."""
+def build(name: str, classes: Sequence[str] | None = None) -> Network:
+    """A network of that preset, or of it with other classes, with random weights (from torch's global generator)."""
     p = preset(name)
+    if classes is not None:
+        p.config.id2label = dict(enumerate(classes))
+        p.config.label2id = {name: i for i, name in enumerate(classes)}
     return Network(_module(p.config).eval(), p.config, p.preprocess, facts={"preset": name})
 
 

@@ -104,6 +104,11 @@ def fill(module: nn.Module, path: Path, header: Mapping[str, Entry]) -> None:
     module.load_state_dict(tensors, assign=True)
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file; raises XenomaskError for a damaged file and for NaN or infinity in it."""
+    return dict(_tensors(path, read_header(path)))
+
+
 def _tensors(path: Path, header: Mapping[str, Entry]) -> Iterator[tuple[str, Tensor]]:
     with path.open("rb", buffering=0) as f:
         for name, e in header.items():

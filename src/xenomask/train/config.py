@@ -16,9 +16,10 @@ class _Table(BaseModel):
 class Data(_Table):
     """[data]: what is trained and validated on."""
 
-    dataset: Literal["cityscapes", "folder"] = "cityscapes"
-    train: Path  # root of the training frames (cityscapes: the data set's root)
-    val: Path | None = None  # root of the validation frames (cityscapes: the same root)
+    dataset: Literal["cityscapes", "acdc", "vistas", "idd", "camvid", "folder"] = "cityscapes"
+    labels: Path | None = None  # label map: classes of one's own, see xenomask.datasets.labelmap
+    train: Path  # root of the training frames (of all but folder: the data set's root)
+    val: Path | None = None  # root of the validation frames (of all but folder: the same root)
     resize: tuple[int, int] | None = None  # (height, width) on loading, e.g. to undo a squeezed copy
     val_frames: int = Field(default=100, ge=1)  # validate on the first so many frames (sorted by id)
 
@@ -81,7 +82,8 @@ class TrainConfig(_Table):
     preset: str
     work_dir: Path
     seed: int = 0
-    # weights to start from: a checkpoint folder, or an ImageNet EfficientNet-Lite .pth for the nanos
+    # weights to start from: a checkpoint folder; or of the backbone alone: for a Swin a file or folder of microsoft's,
+    # timm's or Hugging Face's names, or a Hub name (timm/..., microsoft/swin-...), for the nanos an EfficientNet-Lite
     init: Path | None = None
     save_every: int = Field(default=100, ge=1)
     val_every: int = Field(default=1000, ge=1)

@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import nn
 
 from xenomask.datasets import Dataset, open_dataset
+from xenomask.datasets.labelmap import read_label_map
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir
 from xenomask.masks import class_probabilities, semantic, soft_masks, with_queries
@@ -41,11 +42,11 @@ from xenomask.train.exposure import (
     targets,
     tune_only,
 )
-from xenomask.train.init import initialise
+from xenomask.train.init import class_names, initialise
 from xenomask.train.loss import NotFinite, Totals, classes_of, set_loss, totals
 from xenomask.train.optim import lr_factor, update_average
 from xenomask.train.records import Records, logged_to, open_records, read_scalars
-from xenomask.train.state import last_step, read_state, save_best, save_state, sweep
+from xenomask.train.state import last_step, other_classes, read_state, save_best, save_state, sweep
 
 log = logging.getLogger("xenomask.train")
 DIVERGED = "training diverged (lower optim.lr and run again: it goes on from the last checkpoint, which is kept)"
@@ -116,14 +117,15 @@ def _train(config: TrainConfig, engine: Engine, records: Records, start: int | N
 def _prepare(config: TrainConfig, engine: Engine, records: Records, start: int | None) -> tuple[Run, float]:
     """The run at its first step or at the one that is resumed, and the best mIoU so far."""
     torch.manual_seed(config.seed)
-    network, e = build(config.preset), config.exposure
+    classes = read_label_map(config.data.labels).classes if config.data.labels else None
+    network, e = build(config.preset, classes), config.exposure
     facts = {**network.facts, "trained": config.model_dump(mode="json")}
     if start is None and config.init:
         network = initialise(network, config.init, outlier_class=e is not None and e.loss == "uno")
     network = exposed(network, e)
     state: dict[str, Any] = {}
     if start is not None:
-        state = read_state(config.work_dir, start)
+        state = read_state(config.work_dir, start, class_names(network.config))
         network.module.load_state_dict(state["weights"])
         log.info("resuming from iter_%d", start)
     network = replace(network, module=network.module.to(engine.device), facts=facts)
@@ -272,7 +274,14 @@ def _validate(run: Run, data: Dataset, done: int, best: float) -> float:
 
 
 def validate(network: Network, data: Dataset, engine: Engine | None = None) -> float:
-    """mIoU of argmax_k L_k at the photo's size, pooled over the frames, which the processes share."""
+    """mIoU of argmax_k L_k at the photo's size, pooled over the frames, which the processes share.
+
+    Raises XenomaskError where the network's classes are not those of the labels.
+    """
+    known = class_names(network.config)
+    known = known[:-1] if network.outlier_class else known
+    if known != data.classes:
+        raise XenomaskError(other_classes("the network", known, data.name, data.classes))
     network.module.eval()
     rank, world = (engine.rank, engine.world) if engine else (0, 1)
     classes: int = network.config.num_labels  # pyright: ignore
@@ -346,6 +355,6 @@ def _warned(stop: threading.Event) -> Iterator[None]:
 def _open(config: TrainConfig, root: Path | None, split: str) -> Dataset | None:
     if root is None:
         return None
-    return open_dataset(
-        config.data.dataset, root, split=split, coding="train_ids", resize=config.data.resize
-    ).labelled()
+    data = open_dataset(config.data.dataset, root, split=split, coding="train_ids", resize=config.data.resize)
+    labels = read_label_map(config.data.labels) if config.data.labels else None
+    return replace(data, labels=labels).labelled()

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic
 from xenomask.models import Network
+from xenomask.models.config import read_config
 from xenomask.models.network import WEIGHTS
 
 TRAINING = "training.pt"  # optimizer, loss scale, best mIoU; the raw weights where those beside it are an average
@@ -69,9 +70,29 @@ def last_step(work_dir: Path) -> int | None:
     return int(name.removeprefix("iter_"))
 
 
-def read_state(work_dir: Path, step: int) -> dict[str, Any]:
-    """The training state of that step, "weights" included, on the CPU; raises XenomaskError if it is damaged."""
+def other_classes(what: str, theirs: Sequence[str], whose: str, ours: Sequence[str]) -> str:
+    """The error of two lists of classes that should be one.
+
+    >>> other_classes("iter_1", ("road", "car"), "labels", ("road", "tree"))
+    "iter_1 knows 2 classes, labels 2: class 1 is 'car' there and 'tree' here"
+    """
+    place = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), min(len(theirs), len(ours)))
+    a, b = (repr(names[place]) if place < len(names) else "none" for names in (theirs, ours))
+    return f"{what} knows {len(theirs)} classes, {whose} {len(ours)}: class {place} is {a} there and {b} here"
+
+
+def read_state(work_dir: Path, step: int, classes: Sequence[str]) -> dict[str, Any]:
+    """The training state of that step, "weights" included, on the CPU.
+
+    Raises XenomaskError if it is damaged, or of a run on other classes.
+    """
     folder = work_dir / f"iter_{step}"
+    stored = dict(read_config(folder).get("id2label") or {})
+    theirs = tuple(str(stored.get(str(i))) for i in range(len(stored)))
+    if theirs != tuple(classes):
+        raise XenomaskError(
+            f"{other_classes(str(folder), theirs, 'this run', classes)}; choose another work_dir, with it as init"
+        )
     try:
         state = torch.load(folder / TRAINING, weights_only=True, map_location="cpu")
         saved = load_file(folder / WEIGHTS)

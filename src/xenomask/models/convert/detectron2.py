@@ -171,7 +171,7 @@ def convert_detectron2(path: Path, *, outlier_class: bool | None = None, content
     config = _config(sources, outlier_class)
     with torch.device("meta"):  # shapes without memory: they are compared before anything is allocated
         wanted = _build(config, sources).state_dict()
-    plan = {name: _source(name) for name in wanted if name not in OWN and not name.endswith("num_batches_tracked")}
+    plan = {name: source_of(name) for name in wanted if name not in OWN and not name.endswith("num_batches_tracked")}
     _compare(sources, wanted, plan)
     module = _build(config, sources)
     _fill(module, sources, plan)
@@ -325,10 +325,10 @@ def _rules() -> list[tuple[re.Pattern[str], str]]:
 RULES = _rules()
 
 
-def _source(name: str) -> tuple[str, int | None]:
+def source_of(name: str) -> tuple[str, int | None]:
     """detectron2's name for one of our tensors, and which third of it, if a third.
 
-    >>> _source("model.pixel_level_module.encoder.swin.encoder.layers.0.blocks.1.attention.k_proj.bias")
+    >>> source_of("model.pixel_level_module.encoder.swin.encoder.layers.0.blocks.1.attention.k_proj.bias")
     ('backbone.layers.0.blocks.1.attn.qkv.bias', 1)
     """
     for pattern, target in RULES:
