@@ -20,6 +20,7 @@ from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.export import ExportedDetector, export_detector, open_exported
+from xenomask.export.free import Free, shrink
 from xenomask.export.fused import Fused, score_map
 from xenomask.export.resize import Resize
 from xenomask.models.graph import onnx_bytes, to_openvino, trace
@@ -65,6 +66,37 @@ def test_fused__in_torch_is_the_detectors_own_map(tiny_detector):
         found = Fused(pair, SIZE)(torch.from_numpy(IMAGE)[None])
     assert found.shape == (1, *SIZE)
     assert np.abs(found[0].numpy() - pair.detect(IMAGE).value).max() < 1e-6
+
+
+def test_free__is_the_detectors_map_where_photos_have_the_exports_size(tiny_detector):
+    """Not bit by bit: values that lie on a half are rounded in another order than cv2's."""
+    pair = Detector.from_folder(tiny_detector)
+    with torch.inference_mode():
+        found = Free(pair, SIZE)(torch.from_numpy(IMAGE)[None])[0].numpy()
+    assert found.shape == SIZE and np.abs(found - pair.detect(IMAGE).value).mean() < 1e-3
+
+
+@pytest.mark.parametrize(("n", "cells"), [(90, 40), (41, 40), (333, 32)])
+def test_free__shrinking_is_cv2s_average(n, cells):
+    """Against cv2 on float rows, which it does not round."""
+    x = np.random.default_rng(0).random((n, 1), np.float32)
+    matrix = shrink(cells, torch.tensor(float(cells)), torch.arange(float(n)), torch.tensor(True))
+    expected = cv2.resize(x, (1, cells), interpolation=cv2.INTER_AREA)
+    assert np.allclose(matrix.numpy() @ x, expected, atol=2e-3)  # cv2 leaves out shares of a pixel below .001
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_export__dynamic_takes_photos_of_any_size(tiny_detector, tmp_path, format):
+    pair = Detector.from_folder(tiny_detector).with_score("max_logit")
+    path = tmp_path / ("d.onnx" if format == "onnx" else "d.xml")
+    assert export_detector(pair, path, format, size=SIZE, dynamic=True)["dynamic"] is True
+    found = open_exported(path)
+    for size in (SIZE, (81, 130), (130, 81), (47, 200)):
+        photo = cv2.resize(IMAGE, size[::-1])
+        with torch.inference_mode():
+            expected = Free(pair, SIZE)(torch.from_numpy(photo)[None])[0].numpy()
+        value = found.detect(photo).value
+        assert value.shape == size and np.abs(value - expected).mean() < 1e-4, size
 
 
 class AllScores(nn.Module):
@@ -135,7 +167,7 @@ def test_exported__says_what_it_is(exported, tiny_detector):
 def test_export__cannot_be_asked_for(tiny_detector, tmp_path, capsys):
     at = ("export", tiny_detector, "--out", tmp_path / "f.onnx")
     assert "give --size WxH" in fails(capsys, *at)
-    assert "no graph of free height and width" in fails(capsys, *at, "--dynamic")
+    assert "whose size is fixed: leave --dynamic out" in fails(capsys, *at, "--dynamic", "--queries", "--member", "a")
     assert "has a, b: choose one with --member" in fails(capsys, *at, "--size", "100x60", "--queries")
     assert "did you mean 'onnx'" in fails(capsys, *at, "--size", "100x60", "--format", "onx")
     assert "ends in .xml" in fails(capsys, *at, "--size", "100x60", "--format", "openvino")

@@ -18,7 +18,7 @@ def export(
     out: Annotated[Path, typer.Option(help="file to write: .onnx, or .xml with its .bin")],
     format: Annotated[str, typer.Option(help="onnx or openvino")] = "onnx",
     size: Annotated[str | None, typer.Option(help="WxH of the photos, e.g. 1280x720")] = None,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="not possible; the error says why")] = False,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="photos of any size, scaled to fit that size")] = False,
     queries: Annotated[bool, typer.Option("--queries", help="one network's class and mask logits, no score")] = False,
     score: ScoreOption = None,
     member: MemberOption = None,
@@ -31,11 +31,6 @@ def export(
     from xenomask.detector_folder import find
     from xenomask.export import export_detector
 
-    if dynamic:
-        raise XenomaskError(
-            "no graph of free height and width can be traced from these networks in reasonable time: export one file a "
-            "size, with --size WxH; a photo of another size is resized to the file's by `xenomask detect`"
-        )
     photo = parse_size(size)
     if photo is None:
         raise XenomaskError("give --size WxH, the size of your photos")
@@ -45,7 +40,7 @@ def export(
     if score:
         found = found.with_score(score)
     metadata = export_detector(
-        found, out, format, size=photo, queries=queries, terms=_terms(find(detector) / "README.md")
+        found, out, format, size=photo, queries=queries, dynamic=dynamic, terms=_terms(find(detector) / "README.md")
     )
     files = f"{out} and {out.with_suffix('.bin').name}" if format == "openvino" else str(out)
     what = "class and mask logits" if queries else f"score {metadata['score']}"

@@ -49,7 +49,7 @@ class ExportedDetector:
         Raises XenomaskError where the runtime stops or the map is not what the file promised.
         """
         H, W = image.shape[:2]
-        if (H, W) == self.size:
+        if (H, W) == self.size or self.metadata.get("dynamic") is True:
             value = self._run(image)
         else:
             h, w = self.size
@@ -196,7 +196,8 @@ def _check_ports(path: Path, metadata: Mapping[str, Any], ports: Mapping[str, tu
             f"{path} has inputs and outputs {', '.join(ports)}, not {', '.join(names)}: a foreign graph"
         )
     shape = ports["image"]
-    if kind == "map" and (len(shape) != 4 or list(shape[1:3]) != list(size)):
+    expected = [None, None] if metadata.get("dynamic") is True else list(size)
+    if kind == "map" and (len(shape) != 4 or list(shape[1:3]) != expected):
         raise XenomaskError(f"{path} says that its photos are {size}, but its graph takes {shape}: damaged file")
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from xenomask import __version__
 from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError, unknown
+from xenomask.export.free import Free
 from xenomask.export.fused import Fused
 from xenomask.files import atomic, finite, make_dir
 from xenomask.models.graph import KEY, Raw, need, onnx_bytes, to_openvino, trace
@@ -24,11 +25,13 @@ OUTPUTS = {"map": ["score"], "queries": ["class_logits", "mask_logits"]}
 
 
 def export_detector(
-    detector: Detector, path: Path, format: str, *, size: Size, queries: bool = False, terms: str | None = None
-) -> Mapping[str, Any]:
+    detector: Detector, path: Path, format: str, *, size: Size, queries: bool = False, dynamic: bool = False,
+    terms: str | None = None,
+) -> Mapping[str, Any]:  # fmt: skip
     """Writes the detector, or (`queries`) its one member's network alone, and returns the metadata inside the file.
 
-    The input is a photo of that (height, width). Raises XenomaskError for an unknown format, another ending of the
+    The input is a photo of that (height, width), or (`dynamic`) of any that is scaled to fit into what the networks see
+    of one of that size. Raises XenomaskError for an unknown format, another ending of the
     path, a missing package, several members with `queries`, and a per-pixel network.
     """
     if format not in FORMATS:
@@ -45,12 +48,14 @@ def export_detector(
         raise XenomaskError(f"--queries writes one network, {detector.name} has {names}: choose one with --member")
     if any(m.network.per_pixel for m in used):
         raise XenomaskError(f"{detector.name} has a per-pixel network: only mask transformers can be exported")
+    if queries and dynamic:
+        raise XenomaskError("--queries takes what the network takes, whose size is fixed: leave --dynamic out")
     make_dir(path.parent)
-    module, image = _graph_of(detector, used, size, queries)
-    metadata = describe(detector, size, "queries" if queries else "map", terms)
+    module, image = _graph_of(detector, used, size, queries, dynamic)
+    metadata = {**describe(detector, size, "queries" if queries else "map", terms), "dynamic": dynamic}
     text = json.dumps(metadata, allow_nan=False)
     outputs = OUTPUTS[metadata["kind"]]
-    program = trace(module.eval(), image)
+    program = trace(module.eval(), image, free=(1, 2) if dynamic else ())
     if format == "onnx":
         made = onnx_bytes(program, ["image"], outputs, text)
         with atomic(path) as part:
@@ -60,11 +65,13 @@ def export_detector(
     return metadata
 
 
-def _graph_of(detector: Detector, used: list[Member], size: Size, queries: bool) -> tuple[nn.Module, torch.Tensor]:
+def _graph_of(
+    detector: Detector, used: list[Member], size: Size, queries: bool, dynamic: bool
+) -> tuple[nn.Module, torch.Tensor]:
     """The module to be traced and an input of its size."""
     photo = torch.zeros(1, *size, 3, dtype=torch.uint8)
     if not queries:
-        return Fused(detector, size), photo
+        return Free(detector, size) if dynamic else Fused(detector, size), photo
     x, _ = network_input(used[0].network.preprocess, photo[0].numpy())
     return Raw(used[0].network.module), x
 

@@ -39,8 +39,8 @@ def need(package: str, extra: str) -> Any:
         raise XenomaskError(f"{package} is not installed: pip install 'xenomask[{extra}]'") from e
 
 
-def trace(module: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
-    """The module as a graph of that input's size; raises XenomaskError if it has none.
+def trace(module: nn.Module, image: Tensor, free: Sequence[int] = ()) -> torch.export.ExportedProgram:
+    """The module as a graph of that input's size, but for the `free` axes; raises XenomaskError if it has none.
 
     Attention is traced as plain products: PyTorch's fused CPU kernel has a memory layout that the exporter trips over
     (torch 2.14: "Cannot view a tensor with shape [190, 49, 3, 32]").
@@ -48,7 +48,8 @@ def trace(module: nn.Module, image: Tensor) -> torch.export.ExportedProgram:
     try:
         with _quiet(), _plain_attention(module), plain(module), torch.inference_mode(False), torch.no_grad():
             image = torch.zeros(image.shape, dtype=image.dtype)  # one of inference mode could not be traced
-            return torch.export.export(module, (image,), strict=False)
+            dims = {axis: torch.export.Dim(f"axis{axis}", min=16, max=16384) for axis in free}
+            return torch.export.export(module, (image,), dynamic_shapes=(dims,) if dims else None, strict=False)
     except XenomaskError:
         raise
     except Exception as e:  # torch.export raises whatever the traced code or its own passes do

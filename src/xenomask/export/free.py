@@ -1,0 +1,78 @@
+"""Detector -> one module for photos of any size: the networks see a fixed size, all around them is free.
+
+A photo is scaled to fit into the network input that a photo of the export's size would have, what is left is padding.
+Scaling is two matrix products, whose matrices are computed from the photo's height and width inside the graph.
+"""
+
+import torch
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor, nn
+
+from xenomask.detector import Detector, Member
+from xenomask.errors import XenomaskError
+from xenomask.masks import MaskOutput, class_probabilities, outlier_probabilities, semantic
+from xenomask.models.preprocess import target_size
+from xenomask.types import Size
+
+
+class Free(nn.Module):
+    """A detector's members with their scores and weights, for photos of any size."""
+
+    def __init__(self, detector: Detector, size: Size):
+        super().__init__()
+        self.members = [m for m in detector.members if m.weight > 0]
+        if any(m.network.run is not None for m in self.members):
+            raise XenomaskError(f"{detector.name} runs in another runtime already: export the detector folder")
+        self.networks = nn.ModuleList(m.network.module for m in self.members)
+        self.size = size
+
+    def forward(self, image: UInt8[Tensor, "1 H W 3"]) -> Float32[Tensor, "1 H W"]:
+        """The joined map of one photo; `Detector.detect`'s where the photo has the export's size."""
+        pixels = image[0].to(torch.float32).permute(2, 0, 1)
+        maps = [m.weight * _map(m, net, pixels, self.size) for m, net in zip(self.members, self.networks, strict=True)]
+        return torch.stack(maps).sum(0)[None] if len(maps) > 1 else maps[0][None]
+
+
+def _map(member: Member, network: nn.Module, pixels: Float[Tensor, "3 H W"], size: Size) -> Tensor:
+    p = member.network.preprocess
+    h, w = target_size(p, size)
+    # positions of rows and columns, and their number, without a plain number that a graph could not keep free
+    rows, columns = (torch.cumsum(torch.ones_like(x), 0) - 1 for x in (pixels[0, :, 0], pixels[0, 0, :]))
+    H, W = rows[-1] + 1, columns[-1] + 1
+    scale = torch.minimum(h / H, w / W)
+    used_h, used_w = (torch.floor(n * scale + 0.5).clamp(min=1) for n in (H, W))
+    ph, pw = h + -h % p.divisor, w + -w % p.divisor
+    averages = torch.logical_and(used_h < H, torch.tensor(p.antialias))
+    down_y, down_x = shrink(ph, used_h, rows, averages), shrink(pw, used_w, columns, averages)
+    x = torch.round(down_y @ pixels @ down_x.T).clamp(0, 255)
+    x = (x - torch.tensor(p.mean)[:, None, None]) / torch.tensor(p.std)[:, None, None]
+    inside = (torch.arange(ph) < used_h).float()[:, None] * (torch.arange(pw) < used_w).float()
+    out = network(pixel_values=(x * inside)[None])
+    logits = out.masks_queries_logits[0].float()
+    up_y = stretch(rows, H, logits.shape[1], ph, used_h)
+    up_x = stretch(columns, W, logits.shape[2], pw, used_w)
+    m = (up_y @ logits @ up_x.T).sigmoid()
+    output = MaskOutput(
+        out.class_queries_logits[0].float(), logits, (ph, pw), (h, w), size, member.network.outlier_class
+    )
+    P, score = class_probabilities(output), member.score
+    if score.on == "classes":
+        return score.rows(semantic(P, m))
+    return score.rows(P, m, member.queries if score.on == "masks" else outlier_probabilities(output), **score.options)
+
+
+def shrink(cells: int, used: Tensor, places: Float[Tensor, " n"], averages: Tensor) -> Float[Tensor, "cells n"]:
+    """What each of `cells` pixels takes of n source pixels, of which the first `used` show them: cv2's two ways."""
+    n = places[-1] + 1
+    step, i = n / used, torch.arange(cells, dtype=torch.float32)[:, None]
+    area = (torch.minimum((i + 1) * step, places + 1) - torch.maximum(i * step, places)).clamp(min=0)
+    source = torch.minimum(((i + 0.5) * step - 0.5).clamp(min=0), n - 1)
+    linear = (1 - (source - places).abs()).clamp(min=0)
+    return torch.where(averages, area / area.sum(1, keepdim=True).clamp(min=1e-6), linear)
+
+
+def stretch(places: Float[Tensor, " n"], n: Tensor, cells: int, padded: int, used: Tensor) -> Float[Tensor, "n cells"]:
+    """What each of n photo pixels takes of the mask's cells, bilinearly; cells of the padding give nothing."""
+    last = torch.ceil(used * cells / padded) - 1
+    source = torch.minimum(((places + 0.5) * (used / padded * cells / n) - 0.5).clamp(min=0), last)
+    return (1 - (source[:, None] - torch.arange(cells, dtype=torch.float32)).abs()).clamp(min=0)
