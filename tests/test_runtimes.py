@@ -40,7 +40,7 @@ def test_runtimes__build_once_a_size_and_keep_the_last_ones(tiny_checkpoint, mon
 
     def build(network, x):
         built.append(tuple(x.shape[2:]))
-        return lambda x: (x[:, 0], x)
+        return lambda x: (x[:, :, 0], x)
 
     monkeypatch.setattr("xenomask.models.runtimes._openvino", build)
     network = with_runtime(load(tiny_checkpoint), "openvino")
