@@ -26,6 +26,9 @@ from xenomask.models.deformable import plain
 from xenomask.train import TrainConfig, loop
 from xenomask.train.batches import Batches, step_seed
 from xenomask.train.config import Data, Optim
+from xenomask.train.engine import open_engine
+from xenomask.train.optim import lr_factor, parameter_groups
+from xenomask.train.records import Records
 from xenomask.types import VOID
 
 STAGES = ("data", "forward", "loss", "backward", "optimizer", "step")
@@ -71,7 +74,7 @@ def plain_step(network, optimizer, batch, config, step):
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.module.parameters(), config.optim.clip)
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * loop.lr_factor(config.optim, step)
+        group["lr"] = group["initial_lr"] * lr_factor(config.optim, step)
     optimizer.step()
     return loss.item(), norm.item()
 
@@ -79,9 +82,7 @@ def plain_step(network, optimizer, batch, config, step):
 def side(name, config, clock):
     torch.manual_seed(0)
     network = build(name)
-    optimizer = torch.optim.AdamW(loop.parameter_groups(network.module, config.optim))
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
+    optimizer = torch.optim.AdamW(parameter_groups(network.module, config.optim))
     network.module.forward = clock.timed("forward", network.module.forward)
     optimizer.step = clock.timed("optimizer", optimizer.step)
     return SimpleNamespace(network=network, optimizer=optimizer)
@@ -93,6 +94,8 @@ def compare(name, threads, steps, scenes):
     clock = Clock()
     config = TrainConfig(preset=name, work_dir=Path("."), data=Data(train=scenes), optim=Optim(iterations=1000))
     ours, usual = side(name, config, clock), side(name, config, clock)
+    engine = open_engine(config, "cpu")
+    run = loop.Run(config, engine, ours.network, ours.network.module, ours.optimizer, None, [], Records(None))
     usual.network.module.get_loss_dict = clock.timed("loss", usual.network.module.get_loss_dict)
     source = Batches(
         open_dataset("folder", scenes, coding="train_ids"), config.augment, ours.network.preprocess, 4, config.seed
@@ -106,13 +109,12 @@ def compare(name, threads, steps, scenes):
             for clock.loop in ("ours", "plain") if step % 2 else ("plain", "ours"):
                 batch = clock.timed("data", load[clock.loop])(step)
                 if clock.loop == "ours":
-                    run = clock.timed("step", loop.train_step)
-                    losses["ours"], _ = run(ours.network, ours.optimizer, batch, config, step)
+                    losses["ours"], *_ = clock.timed("step", loop.train_step)(run, batch, step)
                 else:
                     with plain(usual.network.module):
-                        run = clock.timed("step", plain_step)
-                        losses["plain"], _ = run(usual.network, usual.optimizer, batch, config, step)
-            if step < 3:  # later the two drift apart by rounding alone
+                        step_of = clock.timed("step", plain_step)
+                        losses["plain"], _ = step_of(usual.network, usual.optimizer, batch, config, step)
+            if step < 3:  # by their points, which are drawn by image here and by batch there
                 apart = max(apart, abs(losses["ours"] / losses["plain"] - 1))
     finally:
         loop.set_loss, torch.Tensor.backward = set_loss, backward
