@@ -13,6 +13,11 @@ from urllib.parse import unquote, urlsplit
 COMMIT = "c0ffee" + "0" * 34
 
 
+def commit(revision: str) -> str:
+    """The commit that a revision means: a commit itself, COMMIT for a branch."""
+    return revision if re.fullmatch("[0-9a-f]{40}", revision) else COMMIT
+
+
 @dataclass
 class FakeHub:
     """What it serves, and what it was asked."""
@@ -63,7 +68,7 @@ def serve(hub: FakeHub) -> ThreadingHTTPServer:
             if m := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/([^/]+)", path):
                 self.about(m[1], m[2], m[3])
             elif m := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-                self.give(m[1], m[3])
+                self.give(m[1], m[2], m[3])
             else:
                 self.answer(404)
 
@@ -72,7 +77,7 @@ def serve(hub: FakeHub) -> ThreadingHTTPServer:
         def about(self, repository: str, what: str, revision: str) -> None:
             if repository not in hub.repositories:
                 return self.answer(404, headers={"X-Error-Code": "RepoNotFound"})
-            if revision not in ("main", COMMIT):
+            if revision != "main" and not re.fullmatch("[0-9a-f]{40}", revision):
                 return self.answer(404, headers={"X-Error-Code": "RevisionNotFound"})
             siblings, tree = [], []
             for name, content in hub.files(repository).items():
@@ -87,14 +92,16 @@ def serve(hub: FakeHub) -> ThreadingHTTPServer:
                     tree[-1]["lfs"] = {"oid": sha, "pointerSize": 130, **own}
             if what == "tree":
                 return self.answer_json(tree)
-            self.answer_json({"_id": "1", "id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings})
+            self.answer_json(
+                {"_id": "1", "id": repository, "modelId": repository, "sha": commit(revision), "siblings": siblings}
+            )
 
-        def give(self, repository: str, name: str) -> None:
+        def give(self, repository: str, revision: str, name: str) -> None:
             content = hub.files(repository)[name]
             # not the git hash that the real Hub gives small files: any name that is no SHA-256 will do
             big = name.endswith((".safetensors", ".bin"))
             etag = hub.sha256(name, content) if big else hashlib.sha1(content).hexdigest()
-            headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+            headers = {"X-Repo-Commit": commit(revision), "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
             if self.command == "HEAD":
                 return self.answer(200, content, headers)
             start, status = 0, 200

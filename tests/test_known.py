@@ -10,7 +10,7 @@ from huggingface_hub.utils import close_session
 from transformers import Mask2FormerForUniversalSegmentation
 
 import naive
-from fakehub import COMMIT, FakeHub, serve
+from fakehub import FakeHub, serve
 from test_cli import fails, run
 from test_convert_detectron2 import Checkpoint, plain, written
 from test_hub import point_at
@@ -128,7 +128,7 @@ def test_known__from_the_hub_only_its_files_and_its_commit(nobody, random_hundre
     assert code == 0 and all(name in out for name in ("nano", *KNOWN)) and nobody.requests == []
     point_at(monkeypatch, nobody.url, tmp_path / "cache")
     found = Detector.from_hub(PAPER)
-    commit = {"repository": known.repository, "revision": "main", "commit": COMMIT}
+    commit = {"repository": known.repository, "revision": known.revision, "commit": known.revision}
     assert found.members[0].network.facts["hub"] == commit
     got = {r.rpartition("/")[2] for r in nobody.requests if r.startswith("GET") and "/resolve/" in r}
     assert got == set(known.files)

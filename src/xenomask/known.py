@@ -1,7 +1,7 @@
 """Published networks that xenomask knows by name: where each lies on the Hub, its query sets and its terms.
 
-No hash stands here: none could be checked when this was written. A download is held against what the Hub itself states
-of each weights file, and the commit that it came from is kept in the network's facts.
+maskomaly-paper is pinned to a commit, whose hash covers its files' hashes. A download is held against what the Hub
+itself states of each weights file, and the commit that it came from is kept in the network's facts.
 """
 
 import os
@@ -47,7 +47,9 @@ _ALL = (
         name="maskomaly-paper",
         what="the network of Maskomaly (BMVC 2023): Mask2Former, Swin-L, with the query sets of its released code",
         repository="facebook/mask2former-swin-large-cityscapes-semantic",
-        revision="main",
+        # the commit that added model.safetensors (866 MB), as the Hub's page of that tree names it: a commit's hash
+        # covers its files' hashes. NOTE: not downloaded here, where the Hub cannot be reached
+        revision="20ef8af5f1dd4f9f1548f64870cb6c0c3f5e5c19",
         files=HF_FILES,
         score="maskomaly",
         why_score="the paper's",
