@@ -167,7 +167,8 @@ def test_exported__says_what_it_is(exported, tiny_detector):
 def test_export__cannot_be_asked_for(tiny_detector, tmp_path, capsys):
     at = ("export", tiny_detector, "--out", tmp_path / "f.onnx")
     assert "give --size WxH" in fails(capsys, *at)
-    assert "whose size is fixed: leave --dynamic out" in fails(capsys, *at, "--dynamic", "--queries", "--member", "a")
+    one = (*at, "--size", "100x60", "--member", "a")
+    assert "whose size is fixed: leave --dynamic out" in fails(capsys, *one, "--dynamic", "--queries")
     assert "has a, b: choose one with --member" in fails(capsys, *at, "--size", "100x60", "--queries")
     assert "did you mean 'onnx'" in fails(capsys, *at, "--size", "100x60", "--format", "onx")
     assert "ends in .xml" in fails(capsys, *at, "--size", "100x60", "--format", "openvino")
