@@ -9,8 +9,8 @@ from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from xenomask.detector import Detector, Member
-from xenomask.errors import XenomaskError
-from xenomask.masks import MaskOutput, class_probabilities, outlier_probabilities, semantic
+from xenomask.export.fused import score_rows, used_members
+from xenomask.masks import MaskOutput, class_probabilities
 from xenomask.models.preprocess import target_size
 from xenomask.types import Size
 
@@ -20,9 +20,7 @@ class Free(nn.Module):
 
     def __init__(self, detector: Detector, size: Size):
         super().__init__()
-        self.members = [m for m in detector.members if m.weight > 0]
-        if any(m.network.run is not None for m in self.members):
-            raise XenomaskError(f"{detector.name} runs in another runtime already: export the detector folder")
+        self.members = used_members(detector)
         self.networks = nn.ModuleList(m.network.module for m in self.members)
         self.size = size
 
@@ -55,10 +53,7 @@ def _map(member: Member, network: nn.Module, pixels: Float[Tensor, "3 H W"], siz
     output = MaskOutput(
         out.class_queries_logits[0].float(), logits, (ph, pw), (h, w), size, member.network.outlier_class
     )
-    P, score = class_probabilities(output), member.score
-    if score.on == "classes":
-        return score.rows(semantic(P, m))
-    return score.rows(P, m, member.queries if score.on == "masks" else outlier_probabilities(output), **score.options)
+    return score_rows(member.score, output, member.queries, class_probabilities(output), m)
 
 
 def shrink(cells: int, used: Tensor, places: Float[Tensor, " n"], averages: Tensor) -> Float[Tensor, "cells n"]:

@@ -18,9 +18,7 @@ class Fused(nn.Module):
 
     def __init__(self, detector: Detector, size: Size):
         super().__init__()
-        self.members = [m for m in detector.members if m.weight > 0]
-        if any(m.network.run is not None for m in self.members):
-            raise XenomaskError(f"{detector.name} runs in another runtime already: export the detector folder")
+        self.members = used_members(detector)
         self.networks = nn.ModuleList(m.network.module for m in self.members)
         self.size = size
         prepared = [m.network.preprocess for m in self.members]
@@ -34,6 +32,14 @@ class Fused(nn.Module):
             for member, network, resize in zip(self.members, self.networks, self.resizers, strict=True)
         ]
         return torch.stack(maps).sum(0)[None] if len(maps) > 1 else maps[0][None]
+
+
+def used_members(detector: Detector) -> list[Member]:
+    """The members that count, in eager torch; XenomaskError where the detector runs in another runtime."""
+    used = [m for m in detector.members if m.weight > 0]
+    if any(m.network.run is not None for m in used):
+        raise XenomaskError(f"{detector.name} runs in another runtime already: export the detector folder")
+    return used
 
 
 def _member_map(member: Member, network: nn.Module, pixels: Tensor, size: Size) -> Tensor:
@@ -58,10 +64,14 @@ def score_map(score: Score, output: MaskOutput, queries: QuerySet) -> Float32[Te
     p = class_probabilities(output)
     parts = []
     for rows in row_blocks(output):
-        m = soft_masks(output, rows)
-        if score.on == "classes":
-            read = (semantic(p, m),)
-        else:
-            read = (p, m, queries if score.on == "masks" else outlier_probabilities(output))
-        parts.append(score.rows(*read, **score.options))
+        parts.append(score_rows(score, output, queries, p, soft_masks(output, rows)))
     return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def score_rows(score: Score, output: MaskOutput, queries: QuerySet, p: Tensor, m: Tensor) -> Tensor:
+    """The score of the rows that the soft masks m (Q, r, W) cover, read from what the score is on."""
+    if score.on == "classes":
+        read = (semantic(p, m),)
+    else:
+        read = (p, m, queries if score.on == "masks" else outlier_probabilities(output))
+    return score.rows(*read, **score.options)
