@@ -136,7 +136,7 @@ def test_scores__class_map_is_summed_once_a_block(monkeypatch):
     plain = scores.class_masses
     monkeypatch.setattr(scores, "class_masses", lambda p, m: sums.append(1) or plain(p, m))
     monkeypatch.setattr("xenomask.masks.BLOCK_PIXELS", 31 * 4)
-    score_all(make_output(outlier_class=True), QuerySet(inlier={0: 1}), SCORES.values())
+    score_all(make_output(outlier_class=True), QuerySet(inlier={0: 1}), SCORES.values(), "torch")
     assert len(sums) == 4  # blocks, though eight scores read it
     score_all(make_output(), None, [SCORES["eam"]])
     assert len(sums) == 4

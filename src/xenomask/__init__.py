@@ -8,6 +8,8 @@ if TYPE_CHECKING:  # importing xenomask loads no torch
 
 __version__ = "0.1.0"
 RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
+# Ways to compute scores from masks (scores.paths): "numba" on CPUs, "triton" on GPUs.
+KERNELS = ("auto", "numba", "triton", "torch")
 
 
 def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str = "cpu") -> "Network":

@@ -21,9 +21,7 @@ def compiled(**options: Any) -> Callable:
     return decorate
 
 
-def in_threads(
-    kernel: Callable, threads: int, n: int, arguments: Sequence[np.ndarray], results: Sequence[np.ndarray]
-) -> None:
+def in_threads(kernel: Callable, threads: int, n: int, arguments: Sequence[Any], results: Sequence[np.ndarray]) -> None:
     """Calls kernel(*arguments, first, last, *results) on shares of range(n), one for each thread.
 
     Nothing depends on the number of threads if no two of the n write to one place.

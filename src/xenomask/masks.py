@@ -74,19 +74,28 @@ def outlier_probabilities(output: MaskOutput) -> Float[Tensor, " q"]:
     return output.class_logits.float().softmax(-1)[:, -2]
 
 
-def _source(size: int, cells: int, padded: int, used: int, device: torch.device):
+def source(size: int, cells: int, padded: int, used: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where each of `size` output pixels reads on an axis of `cells` mask pixels: indices and fraction.
 
     Pixel centres are aligned (align_corners=False); of the axis only `used / padded` shows the image, and
-    cells that lie wholly in the padding are never read. Computed by numpy, and so constants of a traced graph:
-    OpenVINO (2026.4.1) compiles a float64 `arange` that is shifted, scaled and shifted again for ever.
+    cells that lie wholly in the padding are never read.
     """
     scale = used / padded * cells / size
     last = -(-used * cells // padded) - 1
     x = ((np.arange(size) + 0.5) * scale - 0.5).clip(0, last)
     low = np.floor(x).astype(np.int64)
-    parts = low, (low + 1).clip(max=last), (x - low).astype(np.float32)
-    return tuple(torch.tensor(part, device=device) for part in parts)
+    return low, (low + 1).clip(max=last), (x - low).astype(np.float32)
+
+
+def _source(size: int, cells: int, padded: int, used: int, device: torch.device) -> tuple[Tensor, ...]:
+    """The same as tensors. From numpy, and so constants of a traced graph: OpenVINO (2026.4.1) compiles a
+    float64 `arange` that is shifted, scaled and shifted again for ever."""
+    return tuple(torch.tensor(part, device=device) for part in source(size, cells, padded, used))
+
+
+def bounded(logits: Tensor) -> Tensor:
+    """Infinite logits mean certainty; between two of them, interpolation would give NaN. So +-1e30 at most."""
+    return logits.clamp(-1e30, 1e30)
 
 
 def _band(rows: slice, size: int, cells: int, padded: int, used: int) -> tuple[int, int]:
@@ -105,8 +114,7 @@ def resized_logits(output: MaskOutput | PixelOutput, rows: slice | None = None) 
     """
     (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
     logits = output.class_map_logits if isinstance(output, PixelOutput) else output.mask_logits
-    # Infinite logits mean certainty; between two of them, interpolation would give NaN.
-    logits = logits.float().clamp(-1e30, 1e30)
+    logits = bounded(logits.float())
     _, h, w = logits.shape
     y0, y1, fy = (t[rows or slice(None)] for t in _source(H, h, ph, uh, logits.device))
     x0, x1, fx = _source(W, w, pw, uw, logits.device)

@@ -22,6 +22,8 @@ from xenomask.masks import semantic as class_masses
 from xenomask.scores import mask, semantic
 from xenomask.scores.maskomaly import as_released as as_released
 from xenomask.scores.maskomaly import maskomaly
+from xenomask.scores.paths import choose
+from xenomask.scores.plan import plan
 from xenomask.types import QuerySet, ScoreMap
 
 
@@ -135,24 +137,52 @@ def get_score(name: str, options: Mapping[str, Any] | None = None) -> Score:
 
 @torch.inference_mode()
 def score_all(
-    output: MaskOutput | PixelOutput, queries: QuerySet | None, scores: Iterable[Score]
+    output: MaskOutput | PixelOutput,
+    queries: QuerySet | None,
+    scores: Iterable[Score],
+    kernel: str = "auto",
 ) -> dict[str, ScoreMap]:
-    """Several scores of one image; soft masks and class map are computed once, a block of rows at a time.
+    """Several scores of one image, in one pass over its masks.
+
+    `kernel`: see `paths.choose`. PyTorch's own way (forced by "torch", and where a score has no compiled form) holds
+    the masks of a block of rows.
 
     Raises XenomaskError where a score is not defined for a per-pixel network, where it needs queries that the
     QuerySet lacks or names queries that the network has not, where it needs an outlier class that the network has not,
-    and where a map is not finite.
+    where the network's logits hold NaN, and where a map is not finite.
     """
     scores, queries = list(scores), queries or QuerySet()
-    values = {s.name: np.empty(output.image_size, np.float32) for s in scores}
+    _refuse_nan(output)
     if isinstance(output, PixelOutput):
         for s in scores:
             s.drawn(per_pixel=True)
     else:
         _check_queries(scores, queries, len(output.class_logits))
+        path = choose(kernel, output.mask_logits.device.type)
+        todo = plan(output, queries, scores) if path.add else None
+        if path.add and todo:
+            maps = np.zeros((len(scores), *output.image_size), np.float32)
+            path.add(output, todo, 1.0, maps)
+            return _checked({s.name: value for s, value in zip(scores, maps, strict=True)})
+    values = {s.name: np.empty(output.image_size, np.float32) for s in scores}
     for rows in row_blocks(output):
         for s, value in zip(scores, _rows(output, queries, scores, rows), strict=True):
             values[s.name][rows] = value.cpu().numpy()
+    return _checked(values)
+
+
+def _refuse_nan(output: MaskOutput | PixelOutput) -> None:
+    """A maximum of NaN would be the other number: a damaged network would give a clean map."""
+    pixel = isinstance(output, PixelOutput)
+    logits = [output.class_map_logits] if pixel else [output.mask_logits, class_probabilities(output)]
+    if any(x.numel() and x.max().isnan() for x in logits):
+        raise XenomaskError(
+            "the network's logits hold NaN, or infinity among a query's classes: its weights are damaged, or its "
+            "precision is too low"
+        )
+
+
+def _checked(values: dict[str, np.ndarray]) -> dict[str, ScoreMap]:
     for name, value in values.items():
         if not np.isfinite(value).all():
             raise XenomaskError(f"score {name} is not finite: the network's logits hold NaN or infinity")

@@ -37,13 +37,7 @@ def maskomaly(
     Inlier queries are those of this image with c_q < K and p_q > `confidence` ("confident", as released) or
     the precomputed set ("specialised", as described).
     """
-    top, argmax = p.max(1)
-    known = argmax < p.shape[1] - 1
-    outlier = _members(queries.outlier, m)
-    ground = _members(queries.ground, m)
-    # NOTE: the paper rejects by specialised queries found beforehand; its released code takes every query
-    # of this image that is sure of a class (.7, not the .9 of the analysis). Both are offered.
-    sure = known & (top > confidence) if inlier == "confident" else _members(queries.inlier, m)
+    top, known, sure, outlier, ground = roles(p, queries, inlier, confidence)
     weighted = m * top[:, None, None]
     o = _max(weighted, outlier)
     r = 1 - _max(weighted, sure)
@@ -56,9 +50,19 @@ def maskomaly(
     return mix * r + (1 - mix) * o
 
 
-def _members(indices, m: M) -> Tensor:
+def roles(p: P, queries: QuerySet, inlier: str, confidence: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """p_q, and which queries (Q,) know a class, reject, fire on outliers and lie on the ground."""
+    top, argmax = p.max(1)
+    known = argmax < p.shape[1] - 1
+    # NOTE: the paper rejects by specialised queries found beforehand; its released code takes every query
+    # of this image that is sure of a class (.7, not the .9 of the analysis). Both are offered.
+    sure = known & (top > confidence) if inlier == "confident" else _members(queries.inlier, p)
+    return top, known, sure, _members(queries.outlier, p), _members(queries.ground, p)
+
+
+def _members(indices, p: P) -> Tensor:
     """The queries as a mask over Q."""
-    return torch.tensor([q in indices for q in range(len(m))], device=m.device)
+    return torch.tensor([q in indices for q in range(len(p))], device=p.device)
 
 
 def _of(x: Tensor, chosen: Tensor) -> Tensor:

@@ -1,0 +1,43 @@
+"""The pass of a plan on the CPU: what `kernels.run` is given."""
+
+import itertools
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from xenomask.jit import in_threads
+from xenomask.masks import MaskOutput, source
+from xenomask.scores import kernels
+from xenomask.scores.plan import Plan
+
+BANDS = 4  # parts of the image's height that may go to different threads
+
+
+def add_scores(
+    output: MaskOutput, todo: Plan, weight: float, onto: Float32[np.ndarray, "t H W"], threads: int | None = None
+) -> None:
+    """Adds weight x each score of the plan to `onto`; the same bits for any number of threads (default: torch's).
+
+    Beside the logits themselves (copied if they are not float32 and contiguous) it takes some 2 MB a thread.
+    Of NaN among them it makes anything: `score_all` refuses them before.
+    """
+    (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
+    logits = output.mask_logits.detach().cpu().float().contiguous().numpy()
+    _, h, w = logits.shape
+    r0, r1, lower = source(H, h, ph, uh)
+    c0, c1, share = source(W, w, pw, uw)
+    groups = _groups(r0, r1)
+    bands = np.linspace(0, len(groups), min(BANDS, len(groups)) + 1).astype(int)
+    strips = range(0, W, kernels.COLUMNS)
+    items = np.array([(s, a, b) for s in strips for a, b in itertools.pairwise(bands)], np.int64)
+    place = np.stack([c0, c1]), share, groups, lower, items
+    gather = todo.peaks, todo.crowds, todo.sums, todo.classes, todo.steps, todo.mixes, np.float32(weight)
+    in_threads(kernels.run, threads or torch.get_num_threads(), len(items), (logits, *place, *gather), (onto,))
+
+
+def _groups(r0: np.ndarray, r1: np.ndarray) -> np.ndarray:
+    """(G, 4): runs of at most `kernels.ROWS` image rows that read the same two mask rows: from, to, and the two."""
+    new = np.flatnonzero(np.diff(r0, prepend=-1) | np.diff(r1, prepend=-1))
+    edges = [y for a, b in itertools.pairwise([*new, len(r0)]) for y in range(a, b, kernels.ROWS)]
+    return np.array([(a, b, r0[a], r1[a]) for a, b in itertools.pairwise([*edges, len(r0)])], np.int64)

@@ -1,0 +1,376 @@
+"""The one pass over masks, compiled by numba: bilinear resize, sigmoid and all that scores gather, tile by tile.
+
+A tile is a strip of COLUMNS pixels in up to ROWS image rows that read the same two mask rows. The queries are visited
+once for each tile, and what the scores need of them is gathered in arrays that stay in the processor's cache: masks of
+the image's size (Q, H, W) exist nowhere. A tile depends on nothing outside of it, so any number of threads gives the
+same bits.
+
+Letters: Q queries, K classes, h w mask cells. Gathered (see `plan.Plan`):
+`peaks` (A, Q): max_q peaks[a, q] m_q; `crowds` (C, Q): how many q have a logit above crowds[c, q] (infinite: not
+counted); `sums` (S, Q): sum_q sums[s, q] m_q; `classes` (Q, K): L_k = sum_q classes[q, k] m_q.
+"""
+
+from typing import no_type_check
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from xenomask.jit import compiled
+from xenomask.scores.plan import (
+    ENERGY,
+    ENTROPY,
+    ENTROPY_SOFTMAX,
+    MASKOMALY,
+    MAX_LOGIT,
+    MAX_SHARE,
+    MSP,
+    NOT_COVERED,
+    RBA,
+    SUM,
+)
+
+COLUMNS, ROWS = 128, 4
+# A mask below e^-30 (1e-13) is left out: 300 of them change a sum by 3e-11, less than float32 keeps of it beside 1e-3.
+NEGLIGIBLE = np.float32(-30)
+
+F = np.float32
+ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
+LOG2E, LN2_HIGH, LN2_LOW = F(1.4426950408889634), F(0.693359375), F(-2.12194440e-4)
+ROUND = F(12582912)  # 1.5 x 2^23: once added, the last bits of a float32 hold the nearest integer
+ONE_BITS, ROOT_HALF_BITS = np.int32(0x3F800000), np.int32(0x3F3504F3)
+# e^r = 1 + r + r^2 (E2 + ... + E6 r^4) for |r| <= ln(2) / 2, interpolated at Chebyshev nodes, off by 1e-8
+E2, E3, E4, E5, E6 = F(0.5), F(0.16666576266), F(0.04166655615), F(0.00836317893), F(0.0013926184)
+UNCOVERED = F(1e-8)  # as in scores/semantic.py
+CERTAIN = F(1e30)  # as masks.bounded
+FAR = F(87)  # e^87 is the last power that float32 holds with room to spare
+
+# Multiply-adds are fused; sums keep their order, so that the width of vectors changes no bit. NaN is refused before.
+# numpy's division: Python's would test each divisor for zero.
+HOW = {"fastmath": {"contract", "nsz", "nnan"}, "error_model": "numpy"}
+
+
+@intrinsic
+def _bits(typing, x):
+    """A float32's bits, as int32."""
+    return types.int32(types.float32), lambda _, build, __, a: build.bitcast(a[0], ir.IntType(32))
+
+
+@intrinsic
+def _float(typing, x):
+    """The float32 with these bits."""
+    return types.float32(types.int32), lambda _, build, __, a: build.bitcast(a[0], ir.FloatType())
+
+
+def _select(build, order, a, b):
+    # nnan, nsz: what LLVM wants before it takes a loop of these for a minimum
+    return build.select(build.fcmp_ordered(order, a, b, flags=("nnan", "nsz")), a, b)
+
+
+@intrinsic
+def _larger(typing, a, b):
+    """max of two float32, as a selection: of branches the compiler would make jumps, and no vectors."""
+    return types.float32(types.float32, types.float32), lambda _, build, __, x: _select(build, ">", x[0], x[1])
+
+
+@intrinsic
+def _smaller(typing, a, b):
+    """min of two float32, likewise."""
+    return types.float32(types.float32, types.float32), lambda _, build, __, x: _select(build, "<", x[0], x[1])
+
+
+# no_type_check: jaxtyping's test hook would otherwise wrap what numba is to compile.
+@compiled(**HOW)
+@no_type_check
+def _parts(x):
+    """(n, e^r - 1) with x = n ln 2 + r, |r| <= ln(2) / 2: 2^n as a float."""
+    x = _larger(_smaller(x, FAR), -FAR)
+    shifted = x * LOG2E + ROUND
+    n = shifted - ROUND
+    r = (x - n * LN2_HIGH) - n * LN2_LOW
+    g = (((E6 * r + E5) * r + E4) * r + E3) * r + E2
+    power = _float(np.int32((_bits(shifted) << np.int32(23)) + ONE_BITS))
+    return power, r * r * g + r
+
+
+@compiled(**HOW)
+@no_type_check
+def _exp(x):
+    power, rest = _parts(x)
+    return power * rest + power
+
+
+@compiled(**HOW)
+@no_type_check
+def _sigmoid(x):
+    return ONE / (ONE + _exp(-x))
+
+
+@compiled(**HOW)
+@no_type_check
+def _tanh(x):
+    """(e^2x - 1) / (e^2x + 1) for x >= 0; the difference is formed without loss, so that small x keep their digits."""
+    power, rest = _parts(TWO * _smaller(x, F(20)))
+    minus_one = power * rest + (power - ONE)
+    return minus_one / (minus_one + TWO)
+
+
+@compiled(**HOW)
+@no_type_check
+def _log(x):
+    """ln x of a normal float32 > 0: x = 2^n y, y in [.7, 1.4], ln y = 2 artanh((y - 1) / (y + 1)), off by 2e-9."""
+    bits = _bits(x)
+    n = (bits - ROOT_HALF_BITS) >> np.int32(23)
+    y = _float(np.int32(bits - (n << np.int32(23))))
+    s = (y - ONE) / (y + ONE)
+    z = s * s
+    series = (((F(1 / 9) * z + F(1 / 7)) * z + F(0.2)) * z + F(1 / 3)) * z
+    f = F(np.int32(n))
+    return f * LN2_HIGH + (f * LN2_LOW + TWO * (s * series + s))
+
+
+@compiled(**HOW)
+@no_type_check
+def _add_classes(weights, four, masks, n, L):
+    """L_k += sum over the first `four` of the waiting masks; L is read and written once for four queries."""
+    for k in range(L.shape[0]):
+        row = L[k]
+        a, b, c, d = weights[0, k], weights[1, k], weights[2, k], weights[3, k]
+        if four == 4:
+            m0, m1, m2, m3 = masks[0], masks[1], masks[2], masks[3]
+            for i in range(n):
+                row[i] += (a * m0[i] + b * m1[i]) + (c * m2[i] + d * m3[i])
+        else:
+            for j in range(four):
+                w, m = weights[j, k], masks[j]
+                for i in range(n):
+                    row[i] += w * m[i]
+
+
+@compiled(**HOW)
+@no_type_check
+def _finish_classes(code, L, n, best, total, value):
+    """One score of the class masses L (K, n); `best` and `total` (n,) are scratch."""
+    K = L.shape[0]
+    for i in range(n):
+        best[i] = L[0, i]
+        total[i] = ZERO
+    if code == MAX_LOGIT or code == MSP or code == ENERGY or code == ENTROPY_SOFTMAX:
+        for k in range(1, K):
+            row = L[k]
+            for i in range(n):
+                best[i] = _larger(row[i], best[i])
+        if code == MAX_LOGIT:
+            for i in range(n):
+                value[i] = -best[i]
+            return
+        for i in range(n):
+            value[i] = ZERO
+        for k in range(K):
+            row = L[k]
+            if code == ENTROPY_SOFTMAX:
+                for i in range(n):
+                    d = row[i] - best[i]
+                    e = _exp(d)
+                    total[i] += e
+                    value[i] += e * d
+            else:
+                for i in range(n):
+                    total[i] += _exp(row[i] - best[i])
+        if code == MSP:
+            for i in range(n):
+                value[i] = ONE - ONE / total[i]
+        elif code == ENERGY:
+            for i in range(n):
+                value[i] = -(best[i] + _log(total[i]))
+        else:  # -sum s log s, s = e^d / T: log T - sum e^d d / T
+            for i in range(n):
+                value[i] = (_log(total[i]) - value[i] / total[i]) / F(np.log(K))
+    elif code == MAX_SHARE or code == ENTROPY:
+        for k in range(K):
+            row = L[k]
+            for i in range(n):
+                total[i] += row[i] + UNCOVERED
+                best[i] = _larger(row[i], best[i])
+        if code == MAX_SHARE:
+            for i in range(n):
+                value[i] = ONE - (best[i] + UNCOVERED) / total[i]
+            return
+        for i in range(n):
+            value[i] = ZERO
+            total[i] = ONE / total[i]
+        for k in range(K):
+            row = L[k]
+            for i in range(n):
+                s = (row[i] + UNCOVERED) * total[i]
+                value[i] -= s * _log(s)
+        for i in range(n):
+            value[i] = value[i] / F(np.log(K))
+    elif code == NOT_COVERED:
+        for k in range(K):
+            row = L[k]
+            for i in range(n):
+                total[i] += row[i]
+        for i in range(n):
+            value[i] = ONE - _smaller(total[i], ONE)
+    elif code == RBA:
+        for k in range(K):
+            row = L[k]
+            for i in range(n):
+                total[i] -= _tanh(row[i])
+        for i in range(n):
+            value[i] = total[i]
+
+
+@compiled(**HOW)
+@no_type_check
+def _interpolate(row, left, right, share, out):
+    """A mask row at the strip's columns."""
+    for i in range(COLUMNS):
+        a = _larger(_smaller(row[np.uintp(left[i])], CERTAIN), -CERTAIN)
+        b = _larger(_smaller(row[np.uintp(right[i])], CERTAIN), -CERTAIN)
+        out[i] = a + share[i] * (b - a)
+
+
+@compiled(**HOW)
+@no_type_check
+def _largest(row, first, last):
+    top = row[first]
+    for i in range(first + 1, last):
+        top = _larger(row[i], top)
+    return top
+
+
+@compiled(**HOW)
+@no_type_check
+def _finish(step, mix, gathered, counts, added, L, n, best, total, value):
+    """One score of what was gathered."""
+    code, a, b, c = step[0], step[1], step[2], step[3]
+    if code == MASKOMALY:
+        inside = gathered[a]
+        for i in range(n):
+            value[i] = ONE - inside[i]
+        if c >= 0:
+            crowd = counts[c]
+            for i in range(n):
+                value[i] = value[i] if crowd[i] < TWO else ZERO
+        if b >= 0:
+            strange = gathered[b]
+            for i in range(n):
+                value[i] = mix * value[i] + (ONE - mix) * strange[i]
+        else:
+            for i in range(n):
+                value[i] = mix * value[i]
+    elif code == SUM:
+        total_mass = added[a]
+        for i in range(n):
+            value[i] = mix + total_mass[i]
+    else:
+        _finish_classes(code, L, n, best, total, value)
+
+
+@compiled(**HOW)
+@no_type_check
+def run(
+    logits, columns, share, groups, lower, items, peaks, crowds, sums, classes, steps, mixes, weight,
+    first, last, out,
+):  # fmt: skip
+    """Adds weight x scores to out (T, H, W) for the work items `first` to `last`.
+
+    `columns` (2, W): the two mask columns that a pixel reads, `share` (W,) the second one's part. `groups` (G, 4):
+    image rows from, to (at most ROWS), and the two mask rows that they read; `lower` (H,): the second one's part.
+    `items` (I, 3): a strip's first column and the groups from, to. The rest is a `plan.Plan`.
+    """
+    Q, W, T = logits.shape[0], share.shape[0], steps.shape[0]
+    A, C, S, K = peaks.shape[0], crowds.shape[0], sums.shape[0], classes.shape[1]
+    dense = S > 0 or K > 0
+    tile = COLUMNS * ROWS
+    left, right, part = np.empty(COLUMNS, np.int32), np.empty(COLUMNS, np.int32), np.empty(COLUMNS, np.float32)
+    # mask rows at the strip's columns: row r lies in slot r % 2, put there when a query first needs it
+    held, held_row = np.empty((2, Q, COLUMNS), np.float32), np.empty((2, Q), np.int64)
+    tops, tops_row = np.empty((2, Q), np.float32), np.empty(2, np.int64)
+    gathered, least = np.empty((A, tile), np.float32), np.empty(A, np.float32)
+    counts, added, L = np.empty((C, tile), np.float32), np.empty((S, tile), np.float32), np.empty((K, tile), np.float32)
+    waiting, of_waiting = np.empty((4, tile), np.float32), np.empty((4, K), np.float32)
+    z, best, total, value = np.empty(tile, F), np.empty(tile, F), np.empty(tile, F), np.empty(tile, F)
+    for item in range(first, last):
+        c0 = items[item, 0]
+        width = min(COLUMNS, W - c0)
+        for i in range(COLUMNS):  # past the image's edge: its last column again
+            x = c0 + min(i, width - 1)
+            left[i], right[i], part[i] = columns[0, x], columns[1, x], share[x]
+        cells = left[0], right[COLUMNS - 1] + 1
+        tops_row[:] = -1
+        held_row[:] = -1
+        for g in range(items[item, 1], items[item, 2]):
+            y0, y1, r0, r1 = groups[g, 0], groups[g, 1], groups[g, 2], groups[g, 3]
+            n = (y1 - y0) * COLUMNS
+            for r in (r0, r1):
+                if tops_row[r % 2] != r:
+                    tops_row[r % 2] = r
+                    for q in range(Q):
+                        tops[r % 2, q] = _largest(logits[q, r], cells[0], cells[1])
+            gathered[:, :n] = ZERO
+            counts[:, :n] = ZERO
+            added[:, :n] = ZERO
+            L[:, :n] = ZERO
+            least[:] = ZERO
+            four = 0
+            for q in range(Q):
+                # Interpolation is a mean: no pixel of the tile has a logit above its cells' largest. So a query can be
+                # left out of a count if that is not above the border, and out of a peak if even there it would not
+                # rise above the lowest peak that the tile has so far (rounding may break the tie by a last bit).
+                top = max(tops[r0 % 2, q], tops[r1 % 2, q])
+                counted, peaked = False, False
+                for c in range(C):
+                    counted = counted or top > crowds[c, q]
+                for a in range(A):
+                    peaked = peaked or (peaks[a, q] > ZERO and peaks[a, q] * _sigmoid(top) > least[a])
+                added_too = dense and top > NEGLIGIBLE
+                if not (counted or peaked or added_too):
+                    continue
+                for r in (r0, r1):
+                    if held_row[r % 2, q] != r:
+                        held_row[r % 2, q] = r
+                        _interpolate(logits[q, r], left, right, part, held[r % 2, q])
+                upper, under = held[r0 % 2, q], held[r1 % 2, q]
+                m = waiting[four] if K > 0 else z
+                for y in range(y0, y1):
+                    f, line = lower[y], m[(y - y0) * COLUMNS : (y - y0 + 1) * COLUMNS]
+                    for i in range(COLUMNS):
+                        line[i] = upper[i] + f * (under[i] - upper[i])
+                for c in range(C):
+                    edge, crowd = crowds[c, q], counts[c]
+                    if top > edge:
+                        for i in range(n):
+                            crowd[i] += ONE if m[i] > edge else ZERO
+                if not (peaked or added_too):
+                    continue
+                for i in range(n):
+                    m[i] = _sigmoid(m[i])
+                for a in range(A):
+                    w = peaks[a, q]
+                    if w > ZERO:
+                        peak, lowest = gathered[a], ONE
+                        for i in range(n):
+                            peak[i] = _larger(w * m[i], peak[i])
+                            lowest = _smaller(peak[i], lowest)
+                        least[a] = lowest
+                for j in range(S):
+                    w, row = sums[j, q], added[j]
+                    for i in range(n):
+                        row[i] += w * m[i]
+                if K > 0:
+                    of_waiting[four] = classes[q]
+                    four += 1
+                    if four == 4:
+                        _add_classes(of_waiting, 4, waiting, n, L)
+                        four = 0
+            _add_classes(of_waiting, four, waiting, n, L)
+            for t in range(T):
+                _finish(steps[t], mixes[t], gathered, counts, added, L, n, best, total, value)
+                for y in range(y0, y1):
+                    to, start = out[t, y], (y - y0) * COLUMNS
+                    for i in range(width):
+                        to[c0 + i] += weight * value[start + i]

@@ -1,0 +1,52 @@
+"""Which code computes the scores: the compiled pass on the CPU, the one on the GPU, or plain PyTorch."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from xenomask import KERNELS
+from xenomask.errors import XenomaskError, unknown
+
+
+@dataclass(frozen=True)
+class Path:
+    """A way to compute scores: its name, why it was taken, and add(output, plan, weight, onto), None for torch."""
+
+    name: str
+    why: str
+    add: Callable[..., Any] | None = None
+
+
+@lru_cache
+def choose(kernel: str, device: str) -> Path:
+    """The path for a device ("cpu", "cuda"): "auto" takes the compiled one and falls back to torch, saying why.
+
+    Raises XenomaskError for an unknown path, one of another device, and a demanded one that cannot be loaded.
+
+    >>> choose("torch", "cpu").why
+    'demanded'
+    """
+    if kernel not in KERNELS:
+        raise unknown("kernel", kernel, KERNELS)
+    if kernel == "torch":
+        return Path("torch", "demanded")
+    own = {"cpu": "numba", "cuda": "triton"}.get(device)
+    if kernel not in ("auto", own):
+        raise XenomaskError(
+            f"kernel {kernel} is not for device {device}: take --kernel {own or 'torch'}, or leave it out"
+        )
+    if own is None:
+        return Path("torch", f"no compiled path for device {device}")
+    try:
+        return Path(own, "demanded" if kernel == own else f"the default on {device}", _load(own))
+    except Exception as e:  # whatever keeps a compiler from loading, PyTorch still works
+        reason = f"{own} does not load: {type(e).__name__}: {str(e).strip().splitlines()[0] if str(e) else ''}"
+        if kernel == own:
+            raise XenomaskError(f"{reason}; take --kernel torch") from e
+        return Path("torch", reason)
+
+
+def _load(name: str) -> Callable[..., Any]:
+    return importlib.import_module({"numba": "xenomask.scores.cpu", "triton": "xenomask.scores.gpu"}[name]).add_scores

@@ -1,0 +1,169 @@
+"""The compiled passes over the masks against plain loops and against PyTorch's own way."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import naive
+from conftest import make_output
+from xenomask.errors import XenomaskError
+from xenomask.masks import MaskOutput, class_probabilities
+from xenomask.scores import SCORES, cpu, get_score, paths, score_all
+from xenomask.scores.plan import plan
+from xenomask.types import QuerySet
+
+OFTEN = ["maskomaly", "eam", "rba", "max_logit", "msp", "entropy", "energy", "void_mass"]
+PLAIN = [s for s in SCORES.values() if s.on != "outlier" and not s.needs]
+
+
+def drawn(seed, q=5, mask=(7, 9), padded=(32, 48), used=(29, 41), image=(23, 57), n=6, spread=4.0):
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.randn(q, *mask, generator=g) * spread
+    return MaskOutput(torch.randn(q, n, generator=g) * 3, logits, padded, used, image)
+
+
+def both(output, queries, scores):
+    """The numba pass's maps and PyTorch's."""
+    a, b = (score_all(output, queries, scores, kernel) for kernel in ("numba", "torch"))
+    return [(s.name, a[s.name].value, b[s.name].value) for s in scores]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    q=st.sampled_from([1, 2, 3, 4, 5, 9, 33, 300]),
+    mask=st.tuples(st.integers(1, 12), st.integers(1, 40)),
+    image=st.tuples(st.integers(1, 40), st.sampled_from([1, 2, 17, 127, 128, 129, 257])),
+    pad=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    spread=st.sampled_from([0.1, 3.0, 40.0, 1e4]),
+    picked=st.lists(st.integers(0, 299), max_size=4),
+)
+def test_numba__equals_torch_on_any_size(seed, q, mask, image, pad, spread, picked):
+    padded = mask[0] * 4, mask[1] * 4
+    used = max(1, padded[0] - pad[0]), max(1, padded[1] - pad[1])
+    output = drawn(seed, q, mask, padded, used, image, spread=spread)
+    some = sorted({i % q for i in picked})
+    queries = QuerySet(outlier=dict.fromkeys(some[:2], 0.5), ground=tuple(some[1:3]))
+    for name, found, expected in both(output, queries, PLAIN):
+        # q terms are summed in another order; a large logit's last bit moves a mask where it is about 1/2
+        allowed = 1e-6 * (2 + q / 20 + spread / 5) * np.maximum(1, np.abs(expected))
+        wrong = np.abs(found - expected) > allowed
+        # the rule of borders is a step: a logit within rounding of the border may fall on either side
+        assert wrong.mean() <= (0.002 if "maskomaly" in name else 0), (name, np.abs(found - expected).max())
+
+
+def test_numba__equals_loops_in_float64():
+    output, queries = drawn(3, q=7), QuerySet(outlier={1: 0.5}, ground=(4,))
+    p = class_probabilities(output).double().numpy()
+    logits = naive.resized(output.mask_logits.numpy(), output.padded_size, output.input_size, output.image_size)
+    m = np.vectorize(naive.sigmoid)(logits)
+    expected = naive.scores(p, m) | {"maskomaly": naive.maskomaly(p, m, [1], [4], None)}
+    found = score_all(output, queries, [SCORES[name] for name in expected], "numba")
+    for name, value in expected.items():
+        assert np.abs(found[name].value - value).max() < 1e-6, name
+
+
+@pytest.mark.parametrize("name", OFTEN)
+def test_numba__same_bits_with_any_threads_and_beside_other_scores(name):
+    output, queries = drawn(5, q=11, image=(61, 300)), QuerySet(outlier={2: 0.5})
+    alone = plan(output, queries, [SCORES[name]])
+    together = plan(output, queries, [SCORES[s] for s in OFTEN])
+    assert alone is not None and together is not None
+    maps = []
+    for todo, threads in ((alone, 1), (alone, 2), (alone, 7), (together, 3)):
+        onto = np.zeros((len(todo.steps), 61, 300), np.float32)
+        cpu.add_scores(output, todo, 1.0, onto, threads)
+        maps.append(onto[OFTEN.index(name) if todo is together else 0])
+    if name not in ("eam", "void_mass"):  # which queries a class score leaves out are left out of sums, too
+        assert all((m == maps[0]).all() for m in maps)
+    assert all((m == maps[0]).all() for m in maps[:3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_numba__any_dtype_and_strides(dtype):
+    base = drawn(7, q=6, mask=(8, 10))
+    strided = base.mask_logits.to(dtype).permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    output = MaskOutput(base.class_logits.to(dtype), strided, base.padded_size, base.input_size, base.image_size)
+    assert not output.mask_logits.is_contiguous()
+    for name, found, expected in both(output, QuerySet(), PLAIN):
+        assert np.abs(found - expected).max() < 2e-6, name
+
+
+def test_numba__infinite_logits_are_certainty():
+    output = drawn(9, q=4, mask=(6, 6), padded=(24, 24), used=(24, 24), image=(48, 48))
+    output.mask_logits[0, :3] = torch.inf
+    output.mask_logits[1, 3:] = -torch.inf
+    output.mask_logits[2] = -1e4
+    for name, found, expected in both(output, QuerySet(outlier={0: 1.0}), PLAIN):
+        assert np.isfinite(found).all() and np.abs(found - expected).max() < 2e-6, name
+
+
+@pytest.mark.parametrize("part", ["mask_logits", "class_logits"])
+@pytest.mark.parametrize("kernel", ["numba", "torch"])
+def test_scores__nan_is_refused(part, kernel):
+    output = drawn(1)
+    getattr(output, part).view(-1)[7] = torch.nan
+    for score in ("maskomaly", "rba", "eam"):
+        with pytest.raises(XenomaskError, match="NaN"):
+            score_all(output, None, [SCORES[score]], kernel)
+
+
+def test_numba__adds_members():
+    a, b = drawn(1), drawn(2)
+    onto = np.zeros((1, *a.image_size), np.float32)
+    for output, weight in ((a, 0.25), (b, 0.75)):
+        todo = plan(output, QuerySet(), [SCORES["eam"]])
+        assert todo is not None
+        cpu.add_scores(output, todo, weight, onto)
+    expected = sum(w * SCORES["eam"](o).value for o, w in ((a, 0.25), (b, 0.75)))
+    assert np.abs(onto[0] - expected).max() < 1e-6
+
+
+def test_numba__options_and_query_sets():
+    output = drawn(4, q=8)
+    queries = QuerySet(inlier={1: 0, 5: 2}, outlier={6: 0.4, 2: 0.3}, ground=(3,))
+    chosen = [
+        get_score("maskomaly_specialised"),
+        get_score("maskomaly", {"mix": 0.3, "confidence": 0.2, "border": 0.4}),
+    ]
+    for score in chosen:
+        ((name, found, expected),) = both(output, queries, [score])
+        assert np.abs(found - expected).max() < 2e-6, name
+
+
+def test_plan__none_for_a_score_without_a_compiled_form():
+    own = get_score("rba").__class__("own", lambda L: L.sum(0), "sum L", (0, 1), on="classes")
+    output = drawn(2)
+    assert plan(output, QuerySet(), [own]) is None
+    assert score_all(output, None, [own])["own"].value.shape == output.image_size
+
+
+def test_numba__outlier_class():
+    output = make_output(seed=1)
+    output = MaskOutput(*(getattr(output, k) for k in output.__dataclass_fields__ if k != "outlier_class"), True)
+    ((_, found, expected),) = both(output, QuerySet(), [SCORES["uno"]])
+    assert np.abs(found - expected).max() < 2e-6
+
+
+def test_choose__unknown_and_foreign_paths():
+    with pytest.raises(XenomaskError, match="unknown kernel 'numbaa'; did you mean 'numba'"):
+        paths.choose("numbaa", "cpu")
+    with pytest.raises(XenomaskError, match="kernel triton is not for device cpu: take --kernel numba"):
+        paths.choose("triton", "cpu")
+    assert paths.choose("auto", "cpu").name == "numba" and paths.choose("auto", "mps").name == "torch"
+
+
+def test_choose__a_path_that_does_not_load_says_why(monkeypatch):
+    def broken(name):
+        raise ImportError("no numba here")
+
+    monkeypatch.setattr(paths, "_load", broken)
+    paths.choose.cache_clear()
+    try:
+        assert "no numba here" in paths.choose("auto", "cpu").why and paths.choose("auto", "cpu").name == "torch"
+        with pytest.raises(XenomaskError, match="numba does not load: ImportError: no numba here; take --kernel torch"):
+            paths.choose("numba", "cpu")
+    finally:
+        paths.choose.cache_clear()
