@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from xenomask.cli import (
     cluster,
     convert,
     data,
+    doctor,
     evaluation,
     export,
     hub,
@@ -23,35 +25,60 @@ from xenomask.cli import (
 from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for part in (photos, evaluation, thresholds, benchmark, convert, export, training, data, hub):
+app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+for part in (photos, evaluation, thresholds, benchmark, convert, export, training, data, hub, doctor):
     app.add_typer(part.app)
 app.add_typer(submission.app, name="submission")
 app.add_typer(cluster.app, name="slurm")
 
 
+NEXT = """\
+[bold]xenomask[/bold] finds what a road scene's segmentation network was never taught.
+
+  xenomask demo --out demo               drawn scenes, maps, numbers, pictures
+  xenomask detect photo.jpg --out out    a photo: its map, heatmap, overlay
+  xenomask datasets                      data sets it knows, and their layouts
+  xenomask doctor                        what this installation can do
+  xenomask --help                        all commands; each has an example
+  xenomask --install-completion          completion for this shell"""
+
+
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="say nothing on stderr but errors")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="show where an error comes from")] = False,
+) -> None:
     """Finds, per pixel, what a road scene's segmentation network was never taught.
 
     First steps: [bold]xenomask demo[/bold], then [bold]xenomask detect photo.jpg --out out[/bold].
     """
+    err_console.quiet = quiet
+    del verbose  # errors end up in main(), which looks for it itself
     if version:
         out_console.print(__version__)
         raise typer.Exit()
+
+
+def _explain(e: BaseException) -> None:
+    """One line on stderr, whatever --quiet says; before it the traceback with --verbose."""
+    err_console.quiet = False
+    if "--verbose" in sys.argv[1:]:
+        traceback.print_exception(e)
+    err_console.print(f"error: {e}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
 
 
 def main() -> None:
     """Runs the command line; what the user can mend becomes one line on stderr and exit code 2."""
     # the Hub is asked only on an explicit request, through hub.asking_hub, which says how
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if not sys.argv[1:]:
+        out_console.print(NEXT, highlight=False)
+        return
     try:
         app()
-    except XenomaskError as e:
-        err_console.print(f"error: {e}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except OSError as e:  # a disk that filled up or went away between two checks
-        err_console.print(f"error: {e}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+    except (XenomaskError, OSError) as e:  # OSError: a disk that filled up or went away between two checks
+        _explain(e)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,0 +1,35 @@
+"""What this installation can do."""
+
+from dataclasses import asdict
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from xenomask.cli.common import JsonOption, check_json, out_console, write_json
+
+app = typer.Typer()
+
+STYLES = {"ok": "[green]ok[/green]", "off": "[dim]off[/dim]", "wrong": "[red]wrong[/red]"}
+
+
+@app.command()
+def doctor(json_file: JsonOption = None) -> None:
+    """Check the installation: devices, compiled paths, runtimes, extras, detectors. Nothing is downloaded.
+
+    Exit code 1 where something is wrong; what is optional and missing is only off.
+
+    Example: xenomask doctor
+    """
+    from xenomask.cli.hub import USER_OFFLINE
+    from xenomask.run.doctor import examine, healthy
+
+    check_json(json_file)
+    findings = examine(USER_OFFLINE)
+    table = Table("", "", "", show_header=False, box=None)
+    for f in findings:
+        table.add_row(f.what, STYLES[f.state], escape(f.text))
+    out_console.print(table)
+    write_json(json_file, [asdict(f) for f in findings])
+    if not healthy(findings):
+        raise typer.Exit(1)
