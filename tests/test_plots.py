@@ -52,8 +52,8 @@ def test_overlay__is_the_plain_formula():
     rng = np.random.default_rng(0)
     image, value = rng.integers(0, 255, (30, 50, 3), np.uint8), rng.normal(0.5, 0.5, (30, 50)).astype(np.float32)
     t = np.clip((value.astype(np.float64) - 0.2) / 0.5, 0, 1)
-    colours = colormaps["inferno"](t)[..., :3] * 255
+    colours = np.floor(colormaps["inferno"](t)[..., :3] * 255)  # as bytes, matplotlib cuts
     expected = image * (1 - 0.8 * t[..., None]) + colours * 0.8 * t[..., None]
-    assert np.abs(overlay(image, value, (0.2, 0.7)) - expected).max() < 1.01
+    assert np.abs(overlay(image, value, (0.2, 0.7)) - expected).max() < 0.51
     strided = np.asfortranarray(value)
     assert (overlay(image[::-1], strided[::-1], (0, 1))[::-1] == overlay(image, value, (0, 1))).all()

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import threading
 import time
@@ -46,7 +47,7 @@ class Fake:
 
 def grey(k: int, size=SIZE) -> np.ndarray:
     """Frame k, told by its brightness."""
-    return np.full((*size, 3), 20 + 10 * k, np.uint8)
+    return np.full((*size, 3), 20 + 12 * k, np.uint8)
 
 
 def write_clip(path: Path, count: int, size=SIZE, fps=10.0) -> Path:
@@ -76,8 +77,8 @@ def shown(path: Path) -> list[float]:
 
 
 def numbers(levels: list[float]) -> list[int]:
-    """Which frames those are."""
-    return [round((v - 20) / 10) for v in levels]
+    """Which frames those are; a flat picture comes back from MPEG-4 up to 3 darker, twice here."""
+    return [round((v + 3 - 20) / 12) for v in levels]
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_video__every_third_is_looked_at_and_its_map_held(tmp_path):
     assert numbers(fake.levels) == [0, 3, 6] and result.frames["looked_at"] == 3
     levels = shown(tmp_path / "o.avi")
     # at the scale's end the map covers four fifths of the frame by inferno's last colour, (252, 255, 164)
-    expected = [20.0, 30, 40, *(0.2 * g + 0.8 * (252 + 255 + 164) / 3 for g in (50, 60, 70)), 80]
+    expected = [20.0, 32, 44, *(0.2 * g + 0.8 * (252 + 255 + 164) / 3 for g in (56, 68, 80)), 92]
     assert np.abs(np.array(levels) - expected).max() < 3
     assert result.video_fps == 25
 
@@ -132,7 +133,7 @@ def test_video__odd_sizes_lose_their_last_row_and_column(tmp_path):
 
 
 def test_files__are_read_ahead_by_a_bounded_number():
-    given, source = [], None
+    given = []
 
     def images():
         for k in range(50):
@@ -179,7 +180,6 @@ def test_live__counts_drops_keeps_playing_time_and_tells_its_end(tmp_path):
     f = result.frames
     assert f["read"] == 20 and f["dropped"] > 0 and f["read"] == f["drawn"] + f["dropped"]
     assert f["written"] == f["drawn"] + f["repeated"] == len(shown(tmp_path / "o.avi"))
-    # between the first and the last frame drawn: all of the 20 but a looked-at one's time at either end
     assert f["written"] / 50 <= seconds and f["repeated"] > 0
     assert numbers(fake.levels) == sorted(set(numbers(fake.levels)))
     assert result.trouble == "camera 7 gave no more frames after 20"
@@ -232,7 +232,7 @@ def faked(monkeypatch) -> Fake:
 
 
 def test_cli__a_cut_file_is_told_and_what_was_read_is_whole(tmp_path, capsys, faked):
-    clip = write_clip(tmp_path / "clip.avi", 20)
+    clip = write_clip(tmp_path / "clip.avi", 20, (240, 320))
     cut = tmp_path / "cut.avi"
     cut.write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
     code, out, err = run(capsys, "video", cut, "--out", tmp_path / "o.mp4")
@@ -302,7 +302,7 @@ def test_cli__bad_outputs_and_options(tmp_path, capsys, faked, clip):
 
 
 def test_cli__a_disk_that_fills_up(tmp_path, capsys, faked, clip, monkeypatch):
-    real, asked = __import__("shutil").disk_usage, []
+    real, asked = shutil.disk_usage, []
 
     def usage(path):
         asked.append(path)
@@ -386,13 +386,13 @@ def test_ema__answers_a_step_as_its_formula_says():
     assert (follow(held, image, zero, "none").value == 0).all()
 
 
-def scene(shift: int, size=(240, 640)) -> tuple[np.ndarray, np.ndarray]:
+def scene(shift: int, size=(96, 640)) -> tuple[np.ndarray, np.ndarray]:
     """A blurred texture that has moved to the right, and a map whose one blob moves with it."""
     noise = np.random.default_rng(0).integers(0, 255, (size[0], 2 * size[1], 3), np.uint8)
     wide = cv2.GaussianBlur(noise, (0, 0), 4)
     wide = cv2.normalize(wide, None, 0, 255, cv2.NORM_MINMAX)
     y, x = np.mgrid[: size[0], : size[1]]
-    blob = np.exp(-((x - 300 - shift) ** 2 + (y - 120) ** 2) / 800)
+    blob = np.exp(-((x - 300 - shift) ** 2 + (y - 48) ** 2) / 400)
     left = size[1] // 2 - shift
     return np.ascontiguousarray(wide[:, left : left + size[1]]), blob.astype(np.float32)
 
@@ -405,7 +405,7 @@ def test_flow__moves_the_map_as_the_picture_moves():
     # looked at again: the mean of what is carried and what is found; what came in at the left is the found alone
     mixed = follow(held, second, np.full_like(truth, 0.5), "flow", 0.4).value
     assert mixed[:, 20:] == pytest.approx(0.4 * 0.5 + 0.6 * carried[:, 20:], abs=1e-6)
-    assert (mixed[60:180, :4] == 0.5).all()
+    assert (mixed[:, :4] == 0.5).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (8, 9), (17, 16), (47, 61)])

@@ -71,7 +71,9 @@ def _carry(value: np.ndarray, flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """The map moved along, and where what is shown comes from inside the picture."""
     (h, w), (small_h, small_w) = value.shape, flow.shape[:2]
     offsets = cv2.resize(flow, (w, h), interpolation=cv2.INTER_LINEAR)
-    x = offsets[..., 0] * (w / small_w) + np.arange(w, dtype=np.float32)
-    y = offsets[..., 1] * (h / small_h) + np.arange(h, dtype=np.float32)[:, None]
-    inside = (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
+    # a pixel of the flow: what it measures is no finer, and a border must not count as outside for a trace of motion
+    edge_x, edge_y = w / small_w, h / small_h
+    x = offsets[..., 0] * edge_x + np.arange(w, dtype=np.float32)
+    y = offsets[..., 1] * edge_y + np.arange(h, dtype=np.float32)[:, None]
+    inside = (x >= -edge_x) & (x <= w - 1 + edge_x) & (y >= -edge_y) & (y <= h - 1 + edge_y)
     return cv2.remap(value, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), inside
