@@ -9,7 +9,7 @@ import numpy as np
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir
 
-# what every build of opencv-python can write
+# what the FFmpeg in opencv-python 5.0 writes without a licence or a device; H.264 is not among that
 CODECS = {".mp4": "mp4v", ".avi": "MJPG"}
 RESERVE = 32 * 2**20  # bytes left free on the disk: an .mp4 cannot be played without the index that is written last
 
