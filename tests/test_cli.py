@@ -273,7 +273,7 @@ def test_usage_errors_and_help(capsys):
         == "error: size 'big' is not WIDTHxHEIGHT, such as 512x256"
     )
     assert "did you mean 'folder'" in fails(capsys, "synthetic", "--out", "x", "--layout", "foldr")
-    for command in ("detect", "score", "evaluate", "heatmaps", "benchmark", "scores", "train", "assemble",
+    for command in ("detect", "video", "score", "evaluate", "heatmaps", "benchmark", "scores", "train", "assemble",
                     "synthetic", "demo", "queries inlier", "queries outlier"):  # fmt: skip
         code, out, _ = run(capsys, *command.split(), "--help")
         assert code == 0 and "Example: xenomask" in out, command

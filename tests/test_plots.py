@@ -44,3 +44,16 @@ def test_frame_title__says_why_there_are_no_numbers():
     assert "no pixel numbers" in frame_title("a", None)
     numbers = {"aupr_sum": 0.5, "fpr95": 0.25, "best_f1": 0.1, "prevalence": 0.02}
     assert frame_title("a", numbers) == "a   AUPR 0.500   FPR95 0.250   best F1 0.100   anomaly 2.0 %"
+
+
+def test_overlay__is_the_plain_formula():
+    from matplotlib import colormaps
+
+    rng = np.random.default_rng(0)
+    image, value = rng.integers(0, 255, (30, 50, 3), np.uint8), rng.normal(0.5, 0.5, (30, 50)).astype(np.float32)
+    t = np.clip((value.astype(np.float64) - 0.2) / 0.5, 0, 1)
+    colours = np.floor(colormaps["inferno"](t)[..., :3] * 255)  # as bytes, matplotlib cuts
+    expected = image * (1 - 0.8 * t[..., None]) + colours * 0.8 * t[..., None]
+    assert np.abs(overlay(image, value, (0.2, 0.7)) - expected).max() < 0.51
+    strided = np.asfortranarray(value)
+    assert (overlay(image[::-1], strided[::-1], (0, 1))[::-1] == overlay(image, value, (0, 1))).all()

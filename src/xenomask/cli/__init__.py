@@ -21,12 +21,13 @@ from xenomask.cli import (
     submission,
     thresholds,
     training,
+    video,
 )
 from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
 app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for part in (photos, evaluation, thresholds, benchmark, convert, export, training, data, hub, doctor):
+for part in (photos, video, evaluation, thresholds, benchmark, convert, export, training, data, hub, doctor):
     app.add_typer(part.app)
 app.add_typer(submission.app, name="submission")
 app.add_typer(cluster.app, name="slurm")

@@ -36,8 +36,8 @@ CheckpointOption = Annotated[Path, typer.Option("--checkpoint", help="checkpoint
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Any]:
-    """A bar on stderr where that is a terminal; yields the function that moves it one on."""
+def progress(what: str, total: int | None) -> Iterator[Any]:
+    """A bar on stderr where that is a terminal; yields the function that moves it one on. None: no end is known."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err_console, disable=not err_console.is_terminal) as bar:
         task = bar.add_task(what, total=total)

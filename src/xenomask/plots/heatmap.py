@@ -10,11 +10,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from xenomask.plots.kernels import blend
 from xenomask.types import VOID
 
 # Perceptually uniform and readable without colour vision; white marks the decision, green the truth.
 COLOURS = "inferno"
 THRESHOLD, TRUTH = "white", "#19d3a2"
+OPAQUE = 0.8  # at the scale's upper end, so that the photo never disappears
 
 
 def coloured(value: Float[np.ndarray, "H W"], scale: tuple[float, float]) -> UInt8[np.ndarray, "H W 3"]:
@@ -30,8 +32,10 @@ def overlay(
     threshold: float | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The map laid over the photo, the stranger the more opaque; the threshold's contour in white."""
-    opacity = Normalize(*scale, clip=True)(value.astype(np.float32)).filled()[..., None] * 0.8
-    out = (image * (1 - opacity) + coloured(value, scale) * opacity + 0.5).astype(np.uint8)
+    out = np.empty(image.shape, np.uint8)
+    table = np.ascontiguousarray(colormaps[COLOURS](np.arange(colormaps[COLOURS].N), bytes=True)[:, :3])
+    low, high = map(float, scale)
+    blend(np.ascontiguousarray(image), np.ascontiguousarray(value, np.float32), low, high, table, OPAQUE, out)
     if threshold is not None:
         mask = (value >= threshold).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
