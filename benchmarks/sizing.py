@@ -53,7 +53,7 @@ def report(table: dict[str, dict], o: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|---|")
     rows = {n: size(m, o) for n, m in table.items()}
     for n, r in rows.items():
-        stages = ", ".join(f"{table[n][s]:.3g}" for s in STAGES)
+        stages = ", ".join(f"{table[n][s]:,.1f}" for s in STAGES)
         print(f"| {n} | {stages} | {r['rate']:,.1f} | {r['part']} | {r['hours']:,.0f} | {r['machines']:,} | "
               f"{r['dollars']:,.0f} |")  # fmt: skip
     print("\n| machine | photos read (TB) | maps written (TB) | maps, $ a month | GB/s, all | maps/s, all | "

@@ -351,7 +351,7 @@ def test_slurm__says_what_is_wrong_before_a_job_has_to(drawn, tiny_detector, tmp
 
 
 def test_slurm__shards_of_the_submitted_plan_make_the_folder_of_one_process(
-    drawn, few, data, tiny_detector, tmp_path, capsys, monkeypatch
+    drawn, data, tiny_detector, tmp_path, capsys, monkeypatch
 ):
     """A stand-in takes the submission; what its jobs would run is run here."""
     for name, answer in (("sbatch", "echo 17"), ("squeue", ":"), ("scontrol", ":")):
@@ -372,5 +372,6 @@ def test_slurm__shards_of_the_submitted_plan_make_the_folder_of_one_process(
     score_here(Detector.from_folder(tiny_detector).only("a"), data, tmp_path / "here")
     assert maps_in(tmp_path / "maps") == maps_in(tmp_path / "here")
     assert len(shard_of(data, 1, 3).frames) == 6
+    monkeypatch.chdir(tiny_detector.parent)
     text = fails(capsys, *score, "--engine", "slurm", "--score", "msp")
     assert "is the run of another plan (step score differs)" in text
