@@ -33,6 +33,18 @@ def everywhere(detector: str) -> str:
     return str(Path(detector).absolute()) if Path(detector).exists() else detector
 
 
+def wants_gpu(detector: str, device: str | None, runtime: str | None) -> bool:
+    """Whether a worker is given a GPU where the cluster has some.
+
+    >>> wants_gpu("nano", None, None), wants_gpu("nano", "cpu", None), wants_gpu("nano.onnx", None, None)
+    (True, False, False)
+    """
+    from xenomask.export import is_exported
+    from xenomask.models.runtimes import CPU_ONLY
+
+    return runtime not in CPU_ONLY and not is_exported(detector) and (device or "cuda").startswith("cuda")
+
+
 def on_ray(
     detector: str, data: "Dataset", out: Path, opening: Mapping[str, str | None], leave_one_out: bool,
     workers: int | None, cpus: int, address: str | None,
@@ -40,7 +52,6 @@ def on_ray(
     """Scores on Ray; returns what the last line says. `opening`: device, score, member, runtime."""
     from xenomask.cluster.ray import choose_pool, connected, score_dataset
     from xenomask.hub import is_remote
-    from xenomask.models.runtimes import CPU_ONLY
 
     if is_remote(detector):
         raise XenomaskError(
@@ -48,11 +59,12 @@ def on_ray(
             f'Detector.from_hub("{detector.removeprefix("hf:")}").save(FOLDER)'
         )
     device, runtime, detector = opening["device"], opening["runtime"], everywhere(detector)
-    on_gpu = runtime not in CPU_ONLY and (device is None or device.startswith("cuda"))
     with connected(address) as ray:
-        pool = choose_pool(ray, workers, cpus, on_gpu)
+        pool = choose_pool(ray, workers, cpus, wants_gpu(detector, device, runtime))
+        if (device or "").startswith("cuda") and not pool.gpus:
+            raise XenomaskError(f"--device {device}: no machine of the Ray cluster has a GPU for it; leave it out")
         here = load_detector(detector, "cpu", opening["score"], opening["member"])  # says what the maps are made by
-        own = "cuda" if pool.gpus else "cpu" if on_gpu else device
+        own = "cuda" if pool.gpus else device or "cpu"  # of several GPUs Ray shows an actor its own alone
         opened = partial(load_detector, detector, own, opening["score"], opening["member"], runtime)
         machines = sum(n["Alive"] for n in ray.nodes())
         each = f"{pool.cpus} CPUs{' and a GPU' if pool.gpus else ''}"
@@ -62,9 +74,7 @@ def on_ray(
     return f"{len(data.frames)} maps in {out}, {new} of them new; score {here.score_name}"
 
 
-def on_slurm(
-    words: Sequence[str], detector: str, out: Path, shards: int, sbatch: Sequence[str], dry_run: bool
-) -> str:  # fmt: skip
+def on_slurm(words: Sequence[str], detector: str, out: Path, shards: int, sbatch: Sequence[str], dry_run: bool) -> str:
     """Submits `xenomask score WORDS` as an array of jobs; returns what the last line says.
 
     What was submitted and what became of it is kept beside the maps, in OUT.slurm.
