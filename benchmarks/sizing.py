@@ -107,7 +107,7 @@ def measure(o: argparse.Namespace) -> dict:
     clock = time.process_time if o.clock == "cpu" else time.perf_counter
     data = open_dataset("anomaly-track", o.root)
     detector = Detector.from_folder(o.detector, o.device, o.runtime)
-    sums = dict.fromkeys(STAGES, 0.0)
+    sums: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     sizes, photo_bytes, map_bytes = set(), 0, 0
 
     def timed(stage: str, work):

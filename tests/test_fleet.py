@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -275,6 +276,7 @@ def workers_of_ray() -> list:
 
 
 @needs_ray
+@pytest.mark.slow
 def test_ray__workers_killed_twice_give_the_maps_and_numbers_of_the_unbroken_run(
     ray, data, tiny_detector, tmp_path, one_thread
 ):
@@ -291,22 +293,22 @@ def test_ray__workers_killed_twice_give_the_maps_and_numbers_of_the_unbroken_run
             amid.append(victim.pid)
             last_words.with_suffix(".armed").touch()  # now the next one to write
 
-    opened = partial(open_mortal, tiny_detector, 0.2, last_words)
-    began = time.monotonic()
+    opened: Any = partial(open_mortal, tiny_detector, 0.2, last_words)
     assert score_dataset(ray, detector, opened, data, out, Pool(2), tick=tick) == len(data.frames) == len(seen)
     assert seen[0] < len(data.frames), "the first kill came too late to mean anything"
     assert ".part." in last_words.read_text(), "the second did not come"
     assert maps_in(out) == maps_in(tmp_path / "unbroken")  # no half, no litter, not one byte
     found, expected = (evaluate_maps(folder, data, resamples=50) for folder in (out, tmp_path / "unbroken"))
     assert repr(found) == repr(expected)
-    print(f"{time.monotonic() - began:.0f} s")
 
 
 @needs_ray
+@pytest.mark.slow
 def test_ray__command_connects_to_a_cluster_and_goes_on(ray, data, drawn, tiny_detector, tmp_path, one_thread):
     """By the command, in a process of its own; a damaged photo is one line, and what was seen is kept."""
     root = Path(shutil.copytree(drawn, tmp_path / "data"))
     broken = next(f.image for f in open_dataset("anomaly-track", root).frames if f.id == data.frames[9].id)
+    assert broken is not None
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
     command = [
