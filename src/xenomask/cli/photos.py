@@ -78,14 +78,40 @@ def score(
     resize: ResizeOption = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
+    engine: Annotated[str, typer.Option(help="local: this process; ray: a pool of workers; slurm: an array of "
+                                        "jobs")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="ray: how many; default: as many as fit")] = None,
+    worker_cpus: Annotated[int | None, typer.Option(min=1, help="ray: of each; default: 1")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="ray: HOST:PORT of a cluster, or auto; default: this "
+                                                    "machine")] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="slurm: how many jobs; default: 1")] = None,
+    sbatch: Annotated[list[str] | None, typer.Option(help="slurm: further option: --sbatch=--gres=gpu:1")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="slurm: print the sbatch command only")] = False,
 ) -> None:  # fmt: skip
     """Look at a data set; goes on where it stopped.
 
     Example: xenomask score --dataset anomaly-track --root data/smiyc --out maps/at
     """
+    from xenomask.cli import fleet
     from xenomask.run.photos import score_dataset, shard_of
 
+    fleet.check_engine(
+        engine, shard, {"--workers": workers, "--worker-cpus": worker_cpus, "--ray-address": ray_address,
+                        "--shards": shards, "--sbatch": sbatch, "--dry-run": dry_run}
+    )  # fmt: skip
+    if engine != "local":
+        root, out = root.absolute(), out.absolute()  # workers and jobs have working folders of their own
     data = load_dataset(dataset, root, split, resize, coding=None)
+    opening = {"device": device, "score": score, "member": member, "runtime": runtime}
+    if engine == "ray":
+        said = fleet.on_ray(detector, data, out, opening, leave_one_out, workers, worker_cpus or 1, ray_address)
+        return out_console.print(said, soft_wrap=True)
+    if engine == "slurm":
+        options = {"dataset": dataset, "root": root, "split": split, "resize": resize, **opening}
+        words = [w for k, v in options.items() if v is not None for w in (f"--{k}", str(v))]
+        words += ["--leave-one-out"] if leave_one_out else []
+        said = fleet.on_slurm(words, detector, out, shards or 1, sbatch or [], dry_run)
+        return out_console.print(said, soft_wrap=True)
     if shard is not None:
         data = shard_of(data, *parse_shard(shard))
     found = load_detector(detector, device, score, member, runtime)

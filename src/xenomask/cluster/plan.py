@@ -128,6 +128,16 @@ def plan(recipes: Mapping[str, "TrainConfig"], options: Options, out: Path) -> t
     return tuple(steps)
 
 
+def score_alone(arguments: Sequence[str], maps: Path, shards: int) -> tuple[Step, ...]:
+    """The one step of scoring with a detector that exists; it waits for nothing.
+
+    >>> score_alone(("--out", "/maps"), Path("/maps"), 2)[0].outputs
+    ('/maps/manifest.json',)
+    """
+    # an absolute path joined to the run's folder is itself
+    return (Step("score", ("score", *arguments), (), (str(maps / "manifest.json"),), shards=shards),)
+
+
 def _own_photos(recipe: "TrainConfig") -> list[str]:
     """The ordinary scenes of a recipe: those it is validated on, or else trained on."""
     data = recipe.data
