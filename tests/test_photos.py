@@ -25,7 +25,9 @@ STAGES = ["decode", "preprocess", "network", "score", "write"]
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    return open_dataset("anomaly-track", write_scenes(tmp_path_factory.mktemp("at"), "anomaly-track", 5, size=(64, 100)))
+    return open_dataset(
+        "anomaly-track", write_scenes(tmp_path_factory.mktemp("at"), "anomaly-track", 5, size=(64, 100))
+    )
 
 
 @pytest.fixture(scope="module")
