@@ -47,7 +47,7 @@ def convolution(network, x):
     classes = ops.multiply(
         ops.unsqueeze(means, ops.constant(np.array(2))), ops.constant(r.normal(size=(1, 1, n)).astype(np.float32))
     )
-    model = openvino.Model([classes, masks], [image])
+    model = openvino.Model([classes, masks], [image])  # pyright: ignore
     for port, name in zip((*model.outputs, *model.inputs), ("class_logits", "mask_logits", "image"), strict=True):
         port.get_tensor().set_names({name})
     return model
@@ -119,6 +119,6 @@ def test_quantized_folder__damage_is_one_line(tmp_path: Path, text, message):
 
 def test_spread__is_even_and_at_most_all():
     frames = list(range(1000))
-    found = spread(frames, 100)  # pyright: ignore
-    assert len(found) == 100 and set(np.diff(found)) == {10}  # pyright: ignore
-    assert spread(frames[:7], 100) == frames[:7]  # pyright: ignore
+    found = spread(frames, 100)
+    assert len(found) == 100 and set(np.diff(found)) == {10}
+    assert spread(frames[:7], 100) == frames[:7]

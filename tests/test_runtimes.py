@@ -99,7 +99,8 @@ def small_model():
     x = ops.parameter([-1, 3, -1, -1], np.float32, name="image")
     weights = np.arange(3, dtype=np.float32).reshape(1, 3, 1, 1) + 0.5
     masks = ops.multiply(x, ops.constant(weights))
-    return openvino.Model([ops.reduce_max(masks, ops.constant(np.array([3]))), masks], [x])
+    classes = ops.reduce_max(masks, ops.constant(np.array([3])))
+    return openvino.Model([classes, masks], [x])  # pyright: ignore
 
 
 def test_graph_cache__the_second_start_reads_what_the_first_built(tiny_checkpoint, cache, monkeypatch):

@@ -36,7 +36,7 @@ AutoRuntimeOption = Annotated[
                  "compiled, openvino or onnxruntime"),
 ]  # fmt: skip
 PrecisionOption = Annotated[
-    str, typer.Option("--precision", help="float32, bfloat16, or on GPUs float16; moves maps by about 1e-2")
+    str, typer.Option("--precision", help="of the networks: float32, bfloat16, or on GPUs float16")
 ]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="photos of one size that networks see together")]
 ProfileOption = Annotated[bool, typer.Option("--profile", help="print how long each stage was busy and waited")]
@@ -96,18 +96,16 @@ def load_detector(
     """
     from xenomask.export import is_exported
 
-    if is_exported(detector):
-        if precision != "float32":
-            raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
-        found = _open_file(detector, device, None if runtime == "auto" else runtime)
+    exported, auto = is_exported(detector), work is not None and runtime in (None, "auto")
+    if exported and precision != "float32":
+        raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
+    if exported:
+        found = _open_file(detector, device, None if auto else runtime)
     else:
-        if work and runtime is None:
-            runtime = "auto"
-        found = _open_folder(detector, device, "torch" if runtime == "auto" and work else runtime, precision,
-                             quiet=runtime == "auto")  # fmt: skip
+        found = _open_folder(detector, device, "torch" if auto else runtime, precision, quiet=auto)
     if member:
         found = found.only(member)
-    if work and runtime == "auto" and not is_exported(detector):
+    if work and auto and not exported:
         found = _in_best_runtime(found, *work)
     return found.with_score(score) if score else found
 

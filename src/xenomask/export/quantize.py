@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def quantize_detector(
     return found
 
 
-def spread(frames: list[Frame], count: int) -> list[Frame]:
+def spread(frames: Sequence[Any], count: int) -> list[Any]:
     """At most `count` frames, as evenly spread as can be.
 
     >>> spread(list("abcdefgh"), 3)

@@ -24,7 +24,8 @@ from xenomask.models.preprocess import input_size
 from xenomask.types import Size
 
 # NOTE: from these figures (two-core AMD EPYC). Swin-S at 512x1024 takes 3.7 s a photo and 6.3 s in torch: its graph is
-# paid back within some tens of photos. nano-s' takes 26 s and saves about .1 s a photo: some 250. But it is built once.
+# paid back within some tens of photos. nano-s' takes 26 s and saves about .1 s a photo
+# (provisional: one thread beside other jobs): some 250. But it is built once.
 WORTH_A_GRAPH = 100
 KEPT = 4  # input sizes whose graphs stay in memory
 CPU_ONLY = GRAPHS = ("openvino", "onnxruntime")
