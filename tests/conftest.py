@@ -13,6 +13,14 @@ from xenomask.models import build
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Graphs that tests build are not kept in the user's folder, nor read from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XENOMASK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The real data sets; a user's checkout has none."""

@@ -315,3 +315,19 @@ def set_loss(outputs, labels, num_classes, matching, many, few, no_object=0.1):
                 weights += weight
         total += 2 * nll / weights
     return total
+
+
+def through(items, functions) -> list:
+    """Items through functions, one after the other."""
+    out = []
+    for item in items:
+        for f in functions:
+            item = f(item)
+        out.append(item)
+    return out
+
+
+def scored(detector, frames, read, write) -> None:
+    """Looks at one frame after the other."""
+    for frame in frames:
+        write(frame, detector.detect(read(frame)))

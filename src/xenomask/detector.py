@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,18 @@ from xenomask.detector_folder import (
     write_card,
     write_table,
 )
-from xenomask.ensemble import check_weights, ensemble
+from xenomask.ensemble import check_weights
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
+from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import Network, load
-from xenomask.models.runtimes import with_runtime
+from xenomask.models.network import Prepared
+from xenomask.models.runtimes import with_precision, with_runtime
 from xenomask.queries import read_queries, without_frame
 from xenomask.saving import plain, save_member
-from xenomask.scores import Score, get_score, score_all
+from xenomask.scores import Score, add_score, get_score
+from xenomask.scores.paths import choose
 from xenomask.types import QuerySet, ScoreMap
 
 # How a network of the Hub that brings no score is read: RbA needs no query sets (see known.py).
@@ -63,6 +66,8 @@ class Detector:
     thresholds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # what makes probabilities of its joined maps; `probability` alone applies it
     calibration: Calibration | None = None
+    # what computes the scores from the masks: see scores.paths
+    kernel: str = "auto"
 
     def __post_init__(self):
         check_weights([m.weight for m in self.members], len(self.members))
@@ -80,9 +85,30 @@ class Detector:
 
     def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> ScoreMap:
         """The anomaly map of one RGB photo, at its size."""
-        used = [m for m in self.members if m.weight > 0]
-        maps = [score_all(m.network.predict(image), m.queries, [m.score])[m.score.name] for m in used]
-        return ensemble(maps, [m.weight for m in used])
+        return self.read(self.look([self.prepare(image)])[0])
+
+    @property
+    def used(self) -> tuple[Member, ...]:
+        """The members that count."""
+        return tuple(m for m in self.members if m.weight > 0)
+
+    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> tuple[Prepared, ...]:
+        """The first part of `detect`: the photo as each used member's network takes it."""
+        return tuple(m.network.prepare(image) for m in self.used)
+
+    def look(self, photos: Sequence[tuple[Prepared, ...]]) -> list[tuple[MaskOutput | PixelOutput, ...]]:
+        """The second part: what the networks say of each photo; their inputs are of one size and one batch."""
+        seen = [m.network.look(own) for m, own in zip(self.used, zip(*photos, strict=True), strict=True)]
+        return list(zip(*seen, strict=True))
+
+    def read(self, outputs: Sequence[MaskOutput | PixelOutput]) -> ScoreMap:
+        """The third part: the joined map of one photo's outputs."""
+        value = np.zeros(outputs[0].image_size, np.float32)
+        for m, output in zip(self.used, outputs, strict=True):
+            add_score(output, m.queries, m.score, m.weight, value, self.kernel)
+        if not np.isfinite(value).all():
+            raise XenomaskError("the map is not finite: a network's logits hold infinity")
+        return ScoreMap(value, "+".join(dict.fromkeys(m.score.name for m in self.used)))
 
     def probability(self, score_map: ScoreMap) -> Float32[np.ndarray, "H W"]:
         """What the stored calibration makes of one of this detector's maps: p(anomaly) of each pixel, in [0, 1].
@@ -124,6 +150,27 @@ class Detector:
         """The same networks run by another runtime; XenomaskError as `from_folder` has it."""
         members = tuple(replace(m, network=with_runtime(m.network, runtime, device)) for m in self.members)
         return replace(self, members=members)
+
+    def with_kernel(self, kernel: str) -> "Detector":
+        """The same detector, its scores computed by that path of `scores.paths`; XenomaskError where it cannot run."""
+        for device in {str(next(m.network.module.parameters()).device.type) for m in self.members}:
+            choose(kernel, device)
+        return replace(self, kernel=kernel)
+
+    def with_precision(self, precision: str) -> "Detector":
+        """The same networks computing in float32, bfloat16 or float16; XenomaskError where they cannot."""
+        members = tuple(replace(m, network=with_precision(m.network, precision)) for m in self.members)
+        return replace(self, members=members)
+
+    @property
+    def runtime(self) -> str:
+        """What runs the networks: torch, compiled, openvino, onnxruntime."""
+        return "+".join(dict.fromkeys(m.network.runtime for m in self.used))
+
+    @property
+    def precision(self) -> str:
+        """What the networks compute in."""
+        return "+".join(dict.fromkeys(m.network.precision for m in self.used))
 
     def without_frame(self, frame: str) -> "Detector":
         """The detector whose outlier queries were chosen without that frame (leave-one-image-out)."""

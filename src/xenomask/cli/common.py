@@ -15,6 +15,7 @@ from xenomask.errors import XenomaskError
 if TYPE_CHECKING:
     from xenomask.detector import Detector
     from xenomask.export import ExportedDetector
+    from xenomask.run.pipeline import Profile
 
 out_console, err_console = Console(), Console(stderr=True)
 
@@ -29,6 +30,19 @@ DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, .
 RuntimeOption = Annotated[
     str | None, typer.Option("--runtime", help="torch (default), compiled, openvino or onnxruntime")
 ]
+AutoRuntimeOption = Annotated[
+    str | None,
+    typer.Option("--runtime", help="auto (openvino where its graphs are kept or worth building, else torch), torch, "
+                 "compiled, openvino or onnxruntime"),
+]  # fmt: skip
+KernelOption = Annotated[
+    str, typer.Option("--kernel", help="what computes scores from masks: auto, numba (CPU), triton (GPU), torch")
+]
+PrecisionOption = Annotated[
+    str, typer.Option("--precision", help="of the networks: float32, bfloat16, or on GPUs float16")
+]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="photos of one size that networks see together")]
+ProfileOption = Annotated[bool, typer.Option("--profile", help="print how long each stage was busy and waited")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="also write the numbers to this file")]
 ScoreOption = Annotated[str | None, typer.Option("--score", help="read the networks by this score instead")]
 MemberOption = Annotated[str | None, typer.Option("--member", help="use this member alone")]
@@ -76,18 +90,63 @@ def choose_device(name: str | None, runtime: str = "") -> str:
 
 
 def load_detector(
-    detector: str, device: str | None, score: str | None = None, member: str | None = None, runtime: str | None = None
-) -> "Detector | ExportedDetector":
-    """Opens a detector folder or a Hub's in the runtime asked for, or an exported file in its own."""
+    detector: str, device: str | None, score: str | None = None, member: str | None = None,
+    runtime: str | None = None, *, precision: str = "float32", work: tuple[tuple[int, int], int, int] | None = None,
+    kernel: str | None = None,
+) -> "Detector | ExportedDetector":  # fmt: skip
+    """Opens a detector folder or a Hub's in the runtime asked for, or an exported file in its own.
+
+    `work` is (size of the photos, how many, how many together): the runtime is then auto where none is named. `kernel`
+    is said on stderr where it is given.
+    """
     from xenomask.export import is_exported
 
-    found = _open_file(detector, device, runtime) if is_exported(detector) else _open_folder(detector, device, runtime)
+    exported, auto = is_exported(detector), work is not None and runtime in (None, "auto")
+    if exported and precision != "float32":
+        raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
+    if exported:
+        found = _open_file(detector, device, None if auto else runtime)
+    else:
+        found = _open_folder(detector, device, "torch" if auto else runtime, precision, quiet=auto)
     if member:
         found = found.only(member)
+    if work and auto and not exported:
+        found = _in_best_runtime(found, *work)
+    if kernel is not None:
+        found = _with_kernel(found, kernel)
     return found.with_score(score) if score else found
 
 
-def _open_folder(detector: str, device: str | None, runtime: str | None) -> "Detector":
+def _with_kernel(found: Any, kernel: str) -> Any:
+    """Chooses once, and says what and why; networks without masks have no such choice."""
+    from xenomask.detector import Detector
+    from xenomask.scores.paths import choose
+
+    if not isinstance(found, Detector):
+        if kernel != "auto":
+            raise XenomaskError(f"{found.name} computes its scores in its own graph: leave --kernel out")
+        return found
+    chosen = found.with_kernel(kernel)
+    if not all(m.network.per_pixel for m in chosen.used):
+        path = choose(kernel, next(chosen.used[0].network.module.parameters()).device.type)
+        err_console.print(f"score kernel {path.name}: {path.why} (choose with --kernel)", style="dim", soft_wrap=True)
+    return chosen
+
+
+def _in_best_runtime(found: Any, size: tuple[int, int], frames: int, batch: int) -> "Detector":
+    """Chooses once, and says what and why."""
+    from xenomask.models.runtimes import choose_runtime
+
+    networks = [m.network for m in found.used]
+    device = str(next(networks[0].module.parameters()).device)
+    chosen, why = choose_runtime(networks, size, frames, batch, device)
+    err_console.print(f"runtime {chosen}: {why} (choose with --runtime)", style="dim", soft_wrap=True)
+    return found.with_runtime(chosen, device)
+
+
+def _open_folder(
+    detector: str, device: str | None, runtime: str | None, precision: str = "float32", *, quiet: bool = False
+) -> "Detector":
     from xenomask.cli.hub import open_remote
     from xenomask.detector import Detector
     from xenomask.hub import is_remote
@@ -95,11 +154,13 @@ def _open_folder(detector: str, device: str | None, runtime: str | None) -> "Det
 
     chosen = runtime or "torch"
     check_runtime(chosen, device or "cpu")
-    said = f", runtime {chosen}{'' if runtime else ' (choose with --runtime)'}"
+    said = "" if quiet else f", runtime {chosen}{'' if runtime else ' (choose with --runtime)'}"
     own_device = choose_device("cpu" if chosen in CPU_ONLY else device, said)
     if is_remote(detector):
-        return open_remote(detector, own_device).with_runtime(chosen, own_device)
-    return Detector.from_folder(detector, own_device, chosen)
+        return open_remote(detector, own_device).with_precision(precision).with_runtime(chosen, own_device)
+    if precision == "float32":
+        return Detector.from_folder(detector, own_device, chosen)
+    return Detector.from_folder(detector, own_device).with_precision(precision).with_runtime(chosen, own_device)
 
 
 def _open_file(file: str, device: str | None, runtime: str | None) -> "Detector | ExportedDetector":
@@ -150,6 +211,18 @@ def write_json(path: Path | None, numbers: Any) -> None:
     if path is not None:
         make_dir(path.parent)
         write_numbers(path, numbers)
+
+
+def print_profile(profile: "Profile") -> None:
+    """The stages of a run, and which of them is the slowest."""
+    table = Table(title="stages; seconds", title_justify="left")
+    for name in ("stage", "items", "busy", "share", "first call", "waited for work", "waited for room"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for s in profile.stages:
+        seconds = [f"{t:.2f}" for t in (s.first, s.waited, s.blocked)]
+        table.add_row(s.name, str(s.items), f"{s.busy:.2f}", f"{100 * profile.share(s):.1f} %", *seconds)
+    out_console.print(table)
+    out_console.print(profile.verdict(), soft_wrap=True)
 
 
 def print_numbers(title: str, numbers: dict[str, float]) -> None:

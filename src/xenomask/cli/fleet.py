@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from xenomask.datasets import Dataset
 
 ENGINES = ("local", "ray", "slurm")
-OPTIONS = {"ray": ("--workers", "--worker-cpus", "--ray-address"), "slurm": ("--shards", "--sbatch", "--dry-run")}
+OPTIONS = {
+    "local": ("--batch", "--precision", "--profile", "--kernel"),
+    "ray": ("--workers", "--worker-cpus", "--ray-address"),
+    "slurm": ("--shards", "--sbatch", "--dry-run"),
+}
 
 
 def check_engine(engine: str, shard: str | None, given: Mapping[str, Any]) -> None:

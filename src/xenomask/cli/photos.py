@@ -7,11 +7,16 @@ import typer
 from rich.table import Table
 
 from xenomask.cli.common import (
+    AutoRuntimeOption,
+    BatchOption,
     DatasetOption,
     DetectorOption,
     DeviceOption,
     JsonOption,
+    KernelOption,
     MemberOption,
+    PrecisionOption,
+    ProfileOption,
     ResizeOption,
     RootOption,
     RuntimeOption,
@@ -22,6 +27,7 @@ from xenomask.cli.common import (
     out_console,
     parse_shard,
     print_numbers,
+    print_profile,
     progress,
     write_json,
 )
@@ -40,19 +46,23 @@ def detect(
     threshold: Annotated[float | None, typer.Option(help="draw this score's contour")] = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
+    precision: PrecisionOption = "float32",
+    kernel: KernelOption = "auto",
+    batch: BatchOption = 1,
+    profile: ProfileOption = False,
     json_file: JsonOption = None,
 ) -> None:
     """Look at photos: a map (HDF5), a heatmap and an overlay for each.
 
     Example: xenomask detect street.jpg --out out
     """
-    from xenomask.run.photos import detect_photos
+    from xenomask.run.photos import detect_timed
 
-    found = load_detector(detector, device, score, member, runtime)
+    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel)
     if threshold is None:
         threshold = found.thresholds.get("default", {}).get("value")
     with progress("detect", len(photos)) as tick:
-        rows = detect_photos(found, photos, out, threshold=threshold, tick=tick)
+        rows, times = detect_timed(found, photos, out, threshold=threshold, batch=batch, tick=tick)
     table = Table("photo", "max", "mean", *(["above threshold"] if threshold is not None else []))
     for r in rows:
         share = [f"{100 * r['share_above_threshold']:.2f} %"] if threshold is not None else []
@@ -60,7 +70,11 @@ def detect(
     out_console.print(table)
     limit = f", threshold {threshold:.3f}" if threshold is not None else ""
     out_console.print(f"score {found.score_name}{limit}; pictures in {out}")
-    write_json(json_file, {"score": found.score_name, "threshold": threshold, "photos": rows})
+    numbers = {"score": found.score_name, "threshold": threshold, "photos": rows}
+    if profile:
+        print_profile(times)
+        numbers["profile"] = times.table()
+    write_json(json_file, numbers)
 
 
 @app.command()
@@ -77,7 +91,11 @@ def score(
     split: SplitOption = "val",
     resize: ResizeOption = None,
     device: DeviceOption = None,
-    runtime: RuntimeOption = None,
+    runtime: AutoRuntimeOption = None,
+    precision: PrecisionOption = "float32",
+    kernel: KernelOption = "auto",
+    batch: BatchOption = 1,
+    profile: ProfileOption = False,
     engine: Annotated[str, typer.Option(help="local: this process; ray: a pool of workers; slurm: an array of "
                                         "jobs")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="ray: how many; default: as many as fit")] = None,
@@ -93,11 +111,12 @@ def score(
     Example: xenomask score --dataset anomaly-track --root data/smiyc --out maps/at
     """
     from xenomask.cli import fleet
-    from xenomask.run.photos import score_dataset, shard_of
+    from xenomask.run.photos import score_timed, shard_of, work
 
     fleet.check_engine(
         engine, shard, {"--workers": workers, "--worker-cpus": worker_cpus, "--ray-address": ray_address,
-                        "--shards": shards, "--sbatch": sbatch, "--dry-run": dry_run}
+                        "--shards": shards, "--sbatch": sbatch, "--dry-run": dry_run, "--batch": batch > 1,
+                        "--precision": precision != "float32", "--profile": profile, "--kernel": kernel != "auto"}
     )  # fmt: skip
     if engine != "local":
         root, out = root.absolute(), out.absolute()  # workers and jobs have working folders of their own
@@ -114,10 +133,13 @@ def score(
         return out_console.print(said, soft_wrap=True)
     if shard is not None:
         data = shard_of(data, *parse_shard(shard))
-    found = load_detector(detector, device, score, member, runtime)
+    found = load_detector(detector, device, score, member, runtime, precision=precision, work=work(data, out, batch),
+                          kernel=kernel)  # fmt: skip
     with progress("score", len(data.frames)) as tick:
-        new = score_dataset(found, data, out, leave_one_out=leave_one_out, tick=tick)
-    said = f"{len(data.frames)} maps in {out}, {new} of them new; score {found.score_name}"
+        times = score_timed(found, data, out, leave_one_out=leave_one_out, batch=batch, tick=tick)
+    if profile:
+        print_profile(times)
+    said = f"{len(data.frames)} maps in {out}, {times.items} of them new; score {found.score_name}"
     out_console.print(said, soft_wrap=True)  # a path is not broken where it is to be copied from a log
 
 

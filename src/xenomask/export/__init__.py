@@ -1,5 +1,6 @@
 """export: Detector -> one ONNX or OpenVINO file, and such a file -> something that detects."""
 
+from xenomask.export.quantize import quantize_detector as quantize_detector
 from xenomask.export.read import ExportedDetector as ExportedDetector
 from xenomask.export.read import is_exported as is_exported
 from xenomask.export.read import open_exported as open_exported

@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,18 @@ from transformers import PreTrainedConfig
 from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError
 from xenomask.export.write import FORMATS, OUTPUTS, VERSION
-from xenomask.files import sha256
+from xenomask.files import read_object, sha256
 from xenomask.models import Network, Preprocess
 from xenomask.models.graph import KEY, ONNX_LIMIT, need
 from xenomask.models.preprocess import check_preprocess, target_size
 from xenomask.models.runtimes import Run, Session, logits, onnx_session, openvino_session
+from xenomask.saving import plain
 from xenomask.scores import get_score
 from xenomask.types import QuerySet, ScoreMap, Size
 
 log = logging.getLogger(__name__)
+
+TABLE = "quantized.json"  # of a folder of several networks' files
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,7 @@ class ExportedDetector:
         else:
             h, w = self.size
             self._tell(f"{self.name} was exported for {w}x{h} photos: one of {W}x{H} is resized, and its map back")
-            how = cv2.INTER_AREA if h < H and w < W else cv2.INTER_LINEAR
-            value = self._run(cv2.resize(image, (w, h), interpolation=how))
+            value = self._run(resized(image, self.size))
         if value.shape != (H, W):
             value = cv2.resize(value, (W, H), interpolation=cv2.INTER_LINEAR)
         return ScoreMap(value, self.score_name)
@@ -97,17 +99,30 @@ class ExportedDetector:
             log.warning("%s", text)
 
 
+def resized(image: UInt8[np.ndarray, "_ _ 3"], size: Size) -> UInt8[np.ndarray, "_ _ 3"]:
+    """A photo at another (height, width), averaged where it shrinks."""
+    H, W = image.shape[:2]
+    h, w = size
+    if (H, W) == size:
+        return image
+    return cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if h < H and w < W else cv2.INTER_LINEAR)
+
+
 def is_exported(name: str | Path) -> bool:
-    """Whether a detector's name is that of an exported file."""
-    return Path(name).suffix in FORMATS.values()
+    """Whether a detector's name is that of an exported file, or of a folder of `xenomask quantize`."""
+    return Path(name).suffix in FORMATS.values() or (Path(name) / TABLE).is_file()
 
 
 def open_exported(path: Path) -> ExportedDetector | Detector:
     """Opens a file that `xenomask export` wrote: .onnx in ONNX Runtime, .xml (with its .bin) in OpenVINO, on the CPU.
 
+    Or a folder that `xenomask quantize` wrote, whose networks' files become one Detector's members.
+
     Raises XenomaskError for a missing, damaged or foreign file, for ONNX files that refer to others, and where the
     runtime is not installed.
     """
+    if (path / TABLE).is_file():
+        return _open_folder(path)
     if not path.is_file():
         raise XenomaskError(f"no such file: {path}")
     metadata, ports, start = (_open_onnx if path.suffix == ".onnx" else _open_openvino)(path)
@@ -117,6 +132,21 @@ def open_exported(path: Path) -> ExportedDetector | Detector:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
         raise XenomaskError(f"{path} has damaged metadata: {e!r}; export it again") from e
     return found
+
+
+def _open_folder(folder: Path) -> Detector:
+    table = read_object(folder / TABLE)
+    try:
+        members = []
+        for name, weight in table["weights"].items():
+            found = open_exported(folder / f"{plain(name)}.xml")
+            if not isinstance(found, Detector):
+                raise XenomaskError(f"{folder} holds a file of no network alone, {name}.xml: quantise again")
+            members.append(replace(found.members[0], name=name, weight=float(weight)))
+        thresholds = {k: {**t, "value": float(t["value"])} for k, t in table["thresholds"].items()}
+        return Detector(str(table["name"]), tuple(members), thresholds)
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise XenomaskError(f"{folder / TABLE} is damaged: {e!r}; quantise again") from e
 
 
 def _fused(path: Path, metadata: Mapping[str, Any], start) -> ExportedDetector:
@@ -140,7 +170,8 @@ def _queries(path: Path, metadata: Mapping[str, Any], start) -> Detector:
         {int(q): float(v) for q, v in stored["outlier"].items()}, tuple(stored["ground"]), stored["origin"],
     )  # fmt: skip
     facts = {"source": str(path), "exported": metadata["size"]}
-    network = Network(nn.Module(), config, _preprocess(m), _hash(path), facts, _sized(path, metadata, logits(start())))
+    run, runtime = _sized(path, metadata, logits(start())), "onnxruntime" if path.suffix == ".onnx" else "openvino"
+    network = Network(nn.Module(), config, _preprocess(m), _hash(path), facts, run, runtime)
     member = Member(str(m["name"]), network, queries, get_score(m["score"], m["options"]), 1.0)
     return Detector(str(metadata["name"]), (member,), metadata["thresholds"])
 
@@ -153,6 +184,8 @@ def _sized(path: Path, metadata: Mapping[str, Any], run: Run) -> Run:
     expected = (1, 3, h + -h % p.divisor, w + -w % p.divisor)
 
     def checked(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(x) != 1:
+            raise XenomaskError(f"{path} takes one photo at a time: leave --batch out, or name the detector folder")
         if tuple(x.shape) != expected:
             raise XenomaskError(
                 f"{path} looks at photos of {W}x{H} (network input {expected[3]}x{expected[2]}), this one needs "

@@ -53,15 +53,14 @@ def export_detector(
     make_dir(path.parent)
     module, image = _graph_of(detector, used, size, queries, dynamic)
     metadata = {**describe(detector, size, "queries" if queries else "map", terms), "dynamic": dynamic}
-    text = json.dumps(metadata, allow_nan=False)
     outputs = OUTPUTS[metadata["kind"]]
     program = trace(module.eval(), image, free=(1, 2) if dynamic else ())
     if format == "onnx":
-        made = onnx_bytes(program, ["image"], outputs, text)
+        made = onnx_bytes(program, ["image"], outputs, json.dumps(metadata, allow_nan=False))
         with atomic(path) as part:
             part.write_bytes(made)
     else:
-        _save_openvino(to_openvino(program, ["image"], outputs), path, text)
+        save_openvino(to_openvino(program, ["image"], outputs), path, metadata)
     return metadata
 
 
@@ -98,9 +97,9 @@ def _member(m: Member) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _save_openvino(model: Any, path: Path, text: str) -> None:
-    """The .bin first, the .xml last: who finds the .xml finds both."""
+def save_openvino(model: Any, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Writes path and its .bin, the metadata inside; the .bin first, so that who finds the .xml finds both."""
     openvino = need("openvino", "openvino")
-    model.set_rt_info(text, KEY)
+    model.set_rt_info(json.dumps(metadata, allow_nan=False), KEY)
     with atomic(path) as xml, atomic(path.with_suffix(".bin")) as weights:
         openvino.serialize(model, str(xml), str(weights))

@@ -46,7 +46,7 @@ def trace(module: nn.Module, image: Tensor, free: Sequence[int] = ()) -> torch.e
     (torch 2.14: "Cannot view a tensor with shape [190, 49, 3, 32]").
     """
     try:
-        with _quiet(), _plain_attention(module), plain(module), torch.inference_mode(False), torch.no_grad():
+        with quiet(), _plain_attention(module), plain(module), torch.inference_mode(False), torch.no_grad():
             image = torch.zeros(image.shape, dtype=image.dtype)  # one of inference mode could not be traced
             dims = {axis: torch.export.Dim(f"axis{axis}", min=16, max=16384) for axis in free}
             return torch.export.export(module, (image,), dynamic_shapes=(dims,) if dims else None, strict=False)
@@ -69,7 +69,7 @@ def onnx_bytes(
     if size > 0.95 * ONNX_LIMIT:
         raise XenomaskError(f"{size / 2**30:.1f} GiB of weights are more than one ONNX file holds: take openvino")
     try:
-        with _quiet():
+        with quiet():
             made: Any = torch.onnx.export(
                 program, dynamo=True, input_names=inputs, output_names=outputs, verbose=False, optimize=False
             )
@@ -100,7 +100,7 @@ def to_openvino(program: torch.export.ExportedProgram, inputs: Sequence[str], ou
     """The graph as an openvino.Model; raises XenomaskError where openvino is missing or cannot translate it."""
     openvino = need("openvino", "openvino")
     try:
-        with _quiet():
+        with quiet():
             model = openvino.convert_model(program)
             # its converter leaves every axis free
             model.reshape(openvino.PartialShape(_input_shape(program)))
@@ -144,8 +144,8 @@ def _plain_attention(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Mutes the exporters' remarks about their own passes while it is open."""
+def quiet() -> Iterator[None]:
+    """Mutes the exporters' and NNCF's remarks about their own passes while it is open."""
     names = ("onnxscript", "onnx_ir", "torch.onnx", "torch.export", "torch._export", "openvino", "nncf")
     logs = [logging.getLogger(n) for n in names]
     levels = [log.level for log in logs]

@@ -28,11 +28,25 @@ from xenomask.models.levels import one_level
 from xenomask.models.preprocess import Preprocess, check_preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
 from xenomask.models.weights import MAX_BUFFERS, Entry, check_shapes, fill, fill_buffers, own_buffers, read_header
+from xenomask.types import Size
 
 WEIGHTS, CARD = "model.safetensors", "xenomask.json"
 # Networks that give a logit for each class and pixel, and have no queries.
 PER_PIXEL = ("segformer", "upernet")
 OUTLIER_NAME = "outlier"
+
+
+# What networks may compute in; their weights and outputs stay float32.
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A photo as a network takes it: normalised and padded; `input_size` is the part that shows the photo."""
+
+    x: Float32[Tensor, "1 3 ph pw"]
+    input_size: Size
+    image_size: Size
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,8 @@ class Network:
     facts: Mapping[str, Any] = field(default_factory=dict)
     # batch -> (class logits, mask logits) by another runtime than eager torch (xenomask.models.runtimes)
     run: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    runtime: str = "torch"
+    precision: str = "float32"
 
     @property
     def per_pixel(self) -> bool:
@@ -83,7 +99,12 @@ class Network:
 
     def _run(self, x: Tensor) -> Any:
         device = next(self.module.parameters()).device
-        return self.module(pixel_values=x.to(device, torch.float32, memory_format=torch.channels_last))
+        with self.autocast(device.type):
+            return self.module(pixel_values=x.to(device, torch.float32, memory_format=torch.channels_last))
+
+    def autocast(self, device: str) -> torch.autocast:
+        """What is to be open where the module runs: its matrix products and convolutions are then in `precision`."""
+        return torch.autocast(device, PRECISIONS[self.precision], enabled=self.precision != "float32")
 
     def predict(
         self, image: UInt8[np.ndarray, "H W 3"], size_policy: Literal["stored", "native"] = "stored"
@@ -92,15 +113,26 @@ class Network:
 
         Either way it is normalised and then padded, right and bottom, to the checkpoint's divisor.
         """
+        return self.look([self.prepare(image, size_policy)])[0]
+
+    def prepare(
+        self, image: UInt8[np.ndarray, "H W 3"], size_policy: Literal["stored", "native"] = "stored"
+    ) -> Prepared:
+        """The first part of `predict`: all before the network."""
         if size_policy not in ("stored", "native"):
             raise unknown("size policy", size_policy, ("stored", "native"))
         policy = replace(self.preprocess, policy="none") if size_policy == "native" else self.preprocess
         x, input_size = network_input(policy, image)
-        sizes = (x.shape[2], x.shape[3]), input_size, (image.shape[0], image.shape[1])
+        return Prepared(x, input_size, (image.shape[0], image.shape[1]))
+
+    def look(self, photos: Sequence[Prepared]) -> list[MaskOutput] | list[PixelOutput]:
+        """The second part of `predict`, for photos whose inputs are of one size: they are one batch."""
+        x = torch.cat([p.x for p in photos]) if len(photos) > 1 else photos[0].x
+        sizes = [((x.shape[2], x.shape[3]), p.input_size, p.image_size) for p in photos]
         if self.per_pixel:
-            return PixelOutput(self.class_maps(x)[0], *sizes)
-        class_logits, mask_logits = self(x)
-        return MaskOutput(class_logits[0], mask_logits[0], *sizes, self.outlier_class)
+            return [PixelOutput(maps, *s) for maps, s in zip(self.class_maps(x), sizes, strict=True)]
+        found = zip(*self(x), sizes, strict=True)
+        return [MaskOutput(classes, masks, *s, self.outlier_class) for classes, masks, s in found]
 
     def save(self, folder: Path, *, half: bool = False, weights: Mapping[str, Tensor] | None = None) -> Path:
         """Writes the checkpoint folder, whole or not at all; `half` stores the weights as float16.

@@ -72,6 +72,16 @@ def target_size(p: Preprocess, size: Size) -> Size:
     return max(1, int(H * scale + 0.5)), max(1, int(W * scale + 0.5))
 
 
+def input_size(p: Preprocess, size: Size) -> Size:
+    """The (height, width) of the network's input for an image of `size`, its padding included.
+
+    >>> input_size(Preprocess("shortest", 384, 2048), (720, 1280))
+    (384, 704)
+    """
+    h, w = target_size(p, size)
+    return h + -h % p.divisor, w + -w % p.divisor
+
+
 def averages(p: Preprocess, size: Size) -> bool:
     """Whether an image of `size` is resized by averaging (cv2 INTER_AREA); otherwise bilinearly."""
     return p.antialias and target_size(p, size)[0] < size[0]

@@ -1,11 +1,13 @@
 """Network, runtime, device -> a network whose batches run there: PyTorch, torch.compile, OpenVINO, ONNX Runtime.
 
 The default is eager PyTorch, which starts at once: the others build a graph for every new input size. nano-s at 704x384
-(two-core AMD EPYC): 18 s for ONNX Runtime, 26 s for OpenVINO.
+(two-core AMD EPYC): 18 s for ONNX Runtime, 26 s for OpenVINO, whose graphs are kept on disk (graph_cache);
+`choose_runtime` says when that is worth it.
 """
 
+import importlib.util
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +18,17 @@ from torch import Tensor
 from xenomask import RUNTIMES
 from xenomask.errors import XenomaskError, unknown
 from xenomask.models.graph import Raw, need, onnx_bytes, to_openvino, trace
-from xenomask.models.network import Network
+from xenomask.models.graph_cache import graph_key, is_kept, keep_graph, read_graph
+from xenomask.models.network import PRECISIONS, Network
+from xenomask.models.preprocess import input_size
+from xenomask.types import Size
 
+# NOTE: from these figures (two-core AMD EPYC). Swin-S at 512x1024 takes 3.7 s a photo and 6.3 s in torch: its graph is
+# paid back within some tens of photos. nano-s' takes 26 s and saves about .1 s a photo
+# (provisional: one thread beside other jobs): some 250. But it is built once.
+WORTH_A_GRAPH = 100
 KEPT = 4  # input sizes whose graphs stay in memory
-CPU_ONLY = ("openvino", "onnxruntime")
+CPU_ONLY = GRAPHS = ("openvino", "onnxruntime")
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 Session = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -41,8 +50,10 @@ def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network
     batch of a size, where no graph can be built.
     """
     check_runtime(runtime, device)
+    if runtime in GRAPHS and network.precision != "float32":
+        raise XenomaskError(f"runtime {runtime} computes in float32, not in {network.precision}: leave one of them out")
     if runtime == "torch":
-        return replace(network, run=None)
+        return replace(network, run=None, runtime=runtime)
     if runtime == "openvino":
         need("openvino", "openvino")
     if runtime == "onnxruntime":
@@ -51,15 +62,58 @@ def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network
     graphs: OrderedDict[tuple[int, ...], Run] = OrderedDict()
 
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
-        size = tuple(x.shape)
+        size, count = tuple(x.shape), len(x)
+        larger = [s for s in graphs if s[0] > count and s[1:] == size[1:]]
+        if size not in graphs and larger:  # the last batch of many: padding is cheaper than a graph
+            size = min(larger)
+            x = torch.cat([x, x.new_zeros(size[0] - count, *size[1:])])
         if size not in graphs:
             graphs[size] = build(network, x)
             while len(graphs) > KEPT:
                 graphs.popitem(last=False)
         graphs.move_to_end(size)
-        return graphs[size](x)
+        classes, masks = graphs[size](x)
+        return classes[:count], masks[:count]
 
-    return replace(network, run=run)
+    return replace(network, run=run, runtime=runtime)
+
+
+def choose_runtime(
+    networks: Sequence[Network], size: Size, frames: int, batch: int = 1, device: str = "cpu"
+) -> tuple[str, str]:
+    """The runtime that so many photos of that size are worth, torch or openvino, and why; builds nothing."""
+    if not frames:
+        return "torch", "there is nothing left to do"
+    if not device.startswith("cpu"):
+        return "torch", f"openvino is not for {device}"
+    if importlib.util.find_spec("openvino") is None:
+        return "torch", "openvino is not installed"
+    if any(n.per_pixel for n in networks):
+        return "torch", "a per-pixel network has no other"
+    if any(n.precision != "float32" for n in networks):
+        return "torch", "openvino computes in float32 only"
+    if all(is_kept(graph_key(n, (batch, 3, *input_size(n.preprocess, size)))) for n in networks):
+        return "openvino", "its graphs are kept from an earlier run"
+    if frames >= WORTH_A_GRAPH:
+        return "openvino", f"{frames} photos are worth building its graphs, which are kept"
+    return "torch", f"{frames} photos are not worth building openvino's graphs"
+
+
+def with_precision(network: Network, precision: str) -> Network:
+    """The same network, its matrix products and convolutions in float32, bfloat16 or float16 (GPUs only).
+
+    Raises XenomaskError for an unknown precision, one that is not for its device, and networks in other runtimes
+    than torch: choose the precision first.
+    """
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    if precision == network.precision:
+        return network
+    if network.run is not None:
+        raise XenomaskError(f"runtime {network.runtime} was built for {network.precision}: choose the precision first")
+    if precision == "float16" and next(network.module.parameters()).device.type == "cpu":
+        raise XenomaskError("float16 is for GPUs: take --precision bfloat16 or float32 on the CPU")
+    return replace(network, precision=precision)
 
 
 def _compiled(network: Network, x: Tensor) -> Run:
@@ -69,7 +123,8 @@ def _compiled(network: Network, x: Tensor) -> Run:
 
     @torch.no_grad()
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
-        classes, masks = graph(x.to(device, torch.float32))
+        with network.autocast(device.type):
+            classes, masks = graph(x.to(device, torch.float32))
         return classes, masks
 
     try:
@@ -80,9 +135,19 @@ def _compiled(network: Network, x: Tensor) -> Run:
     return run
 
 
+def openvino_graph(network: Network, x: Tensor) -> Any:
+    """The network as an openvino.Model for batches of x's size, kept on disk or built and then kept."""
+    key = graph_key(network, tuple(x.shape))
+    model = read_graph(key)
+    if model is None:
+        program = trace(Raw(network.module), x.float())
+        model = to_openvino(program, ["image"], ["class_logits", "mask_logits"])
+        keep_graph(key, model)
+    return model
+
+
 def _openvino(network: Network, x: Tensor) -> Run:
-    program = trace(Raw(network.module), x.float())
-    return logits(openvino_session(to_openvino(program, ["image"], ["class_logits", "mask_logits"])))
+    return logits(openvino_session(openvino_graph(network, x)))
 
 
 def _onnxruntime(network: Network, x: Tensor) -> Run:

@@ -2,18 +2,56 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xenomask.datasets import Dataset, read_photo
+from xenomask.datasets import Dataset, Frame, read_photo
+from xenomask.datasets.read import photo_size
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.export import ExportedDetector
 from xenomask.files import atomic, make_dir
 from xenomask.plots import figure, overlay
 from xenomask.run.common import MANIFEST, Tick, nothing, read_manifest, save_picture
+from xenomask.run.pipeline import Profile, Stage, run
 from xenomask.store import ENDING, map_ids, write_map
+from xenomask.types import Size
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo on its way; `state` is what the last stage made of it, at the end its ScoreMap."""
+
+    source: Any
+    image: Any
+    detector: Detector | ExportedDetector
+    state: Any = None
+
+
+def looks(detector: Detector | ExportedDetector, batch: int = 1) -> list[Stage]:
+    """`detector.detect` as stages, from a Photo to the Photo with its map; in an exported file all is one.
+
+    A photo is read by its own detector's scores: only the networks must be `detector`'s. Raises XenomaskError for
+    batches in an exported file, which takes one photo.
+    """
+    if isinstance(detector, ExportedDetector):
+        if batch > 1:
+            raise XenomaskError(f"{detector.name} is an exported file and takes one photo at a time: leave --batch out")
+        return [Stage("detect", lambda p: replace(p, state=detector.detect(p.image)))]
+
+    def look(photos: list[Photo]) -> list[Photo]:
+        seen = detector.look([p.state for p in photos])
+        return [replace(p, state=s) for p, s in zip(photos, seen, strict=True)]
+
+    def sizes(p: Photo) -> list[tuple[int, ...]]:
+        return [tuple(prepared.x.shape) for prepared in p.state]
+
+    return [
+        Stage("preprocess", lambda p: replace(p, state=detector.prepare(p.image))),
+        Stage("network", look, batch, sizes),
+        Stage("score", lambda p: replace(p, state=p.detector.read(p.state))),
+    ]
 
 
 def detect_photos(
@@ -22,32 +60,56 @@ def detect_photos(
     out: Path,
     *,
     threshold: float | None = None,
+    batch: int = 1,
     tick: Tick = nothing,
 ) -> list[dict[str, Any]]:
     """Writes <stem>.hdf5 (the map), <stem>_heatmap.png and <stem>_overlay.jpg for every photo.
 
-    Returns one row a photo: the map's largest value and mean and, with a threshold, the share above it.
+    Returns one row a photo: the map's largest value and mean and, with a threshold, the share above it. Up to `batch`
+    photos of one size go through the networks together.
     Raises XenomaskError for a photo that cannot be read and for two photos of one name.
     """
+    return detect_timed(detector, photos, out, threshold=threshold, batch=batch, tick=tick)[0]
+
+
+def detect_timed(
+    detector: Detector | ExportedDetector,
+    photos: Sequence[Path],
+    out: Path,
+    *,
+    threshold: float | None = None,
+    batch: int = 1,
+    tick: Tick = nothing,
+) -> tuple[list[dict[str, Any]], Profile]:
+    """`detect_photos`, and how long its stages took."""
     stems = [p.stem for p in photos]
     if twice := sorted({s for s in stems if stems.count(s) > 1}):
         raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")
     make_dir(out)
-    rows = []
-    for photo in photos:
-        image = read_photo(photo)
-        found = detector.detect(image)
-        write_map(out / f"{photo.stem}{ENDING}", found)
-        picture = figure(image, found.value, detector.scale, title=photo.name, threshold=threshold)
-        with atomic(out / f"{photo.stem}_heatmap.png") as part:
-            picture.savefig(part)
-        save_picture(out / f"{photo.stem}_overlay.jpg", overlay(image, found.value, detector.scale, threshold))
-        row = {"photo": str(photo), "max": float(found.value.max()), "mean": float(found.value.mean())}
-        if threshold is not None:
-            row["share_above_threshold"] = float((found.value >= threshold).mean())
-        rows.append(row)
-        tick()
-    return rows
+
+    def read(photo: Path) -> Photo:
+        return Photo(photo, read_photo(photo), detector)
+
+    def draw(seen: Photo) -> dict[str, Any]:
+        return _draw(seen, out, threshold)
+
+    # matplotlib is not made for several threads: all of it happens in the last stage
+    stages = [Stage("decode", read), *looks(detector, batch), Stage("draw and write", draw)]
+    return run(photos, stages, tick=tick)
+
+
+def _draw(seen: Photo, out: Path, threshold: float | None) -> dict[str, Any]:
+    """Writes one photo's three files; returns its row."""
+    photo, image, found, scale = seen.source, seen.image, seen.state, seen.detector.scale
+    write_map(out / f"{photo.stem}{ENDING}", found)
+    picture = figure(image, found.value, scale, title=photo.name, threshold=threshold)
+    with atomic(out / f"{photo.stem}_heatmap.png") as part:
+        picture.savefig(part)
+    save_picture(out / f"{photo.stem}_overlay.jpg", overlay(image, found.value, scale, threshold))
+    row = {"photo": str(photo), "max": float(found.value.max()), "mean": float(found.value.mean())}
+    if threshold is not None:
+        row["share_above_threshold"] = float((found.value >= threshold).mean())
+    return row
 
 
 def shard_of(data: Dataset, number: int, count: int) -> Dataset:
@@ -66,22 +128,54 @@ def score_dataset(
     out: Path,
     *,
     leave_one_out: bool = False,
+    batch: int = 1,
     tick: Tick = nothing,
 ) -> int:
     """Writes out/<id>.hdf5 for every frame that has none yet; returns how many were new.
 
     `leave_one_out` looks at each frame with outlier queries chosen on the others. Shards of one data set may be
-    written into one folder at the same time. Raises XenomaskError where the folder already holds maps of another
-    detector or data set.
+    written into one folder at the same time. Up to `batch` frames of one size go through the networks together; a
+    batch's maps differ from single ones by rounding, about 1e-6. Raises XenomaskError where the folder already holds
+    maps of another detector or data set.
     """
-    done, new = open_maps(detector, data, out, leave_one_out), 0
-    for frame in data.frames:
-        if frame.id not in done:
-            own = detector.without_frame(frame.id) if leave_one_out and frame.label else detector
-            write_map(out / f"{frame.id}{ENDING}", own.detect(data.sample(frame).image))
-            new += 1
+    return score_timed(detector, data, out, leave_one_out=leave_one_out, batch=batch, tick=tick).items
+
+
+def score_timed(
+    detector: Detector | ExportedDetector,
+    data: Dataset,
+    out: Path,
+    *,
+    leave_one_out: bool = False,
+    batch: int = 1,
+    tick: Tick = nothing,
+) -> Profile:
+    """`score_dataset`, and how long its stages took."""
+    done = open_maps(detector, data, out, leave_one_out)
+    frames = [f for f in data.frames if f.id not in done]
+
+    def read(frame: Frame) -> Photo:
+        own = detector.without_frame(frame.id) if leave_one_out and frame.label else detector
+        return Photo(frame, data.sample(frame).image, own)
+
+    def write(seen: Photo) -> None:
+        write_map(out / f"{seen.source.id}{ENDING}", seen.state)
+
+    for _ in range(len(data.frames) - len(frames)):
         tick()
-    return new
+    stages = [Stage("decode", read), *looks(detector, batch), Stage("write", write)]
+    return run(frames, stages, name=lambda frame: frame.id, tick=tick)[1]
+
+
+def work(data: Dataset, out: Path, batch: int = 1) -> tuple[Size, int, int]:
+    """What `score_dataset` has to do: the first photo's size, how many have no map yet, how many go together.
+
+    Raises XenomaskError where the first of them is no image.
+    """
+    frames = [f for f in data.frames if f.image and not (out / f"{f.id}{ENDING}").is_file()]
+    if not frames:
+        return (0, 0), 0, batch
+    return data.resize or photo_size(frames[0].image or out), len(frames), batch
 
 
 def open_maps(detector: Detector | ExportedDetector, data: Dataset, out: Path, leave_one_out: bool = False) -> set[str]:
@@ -95,11 +189,16 @@ def open_maps(detector: Detector | ExportedDetector, data: Dataset, out: Path, l
         )
     make_dir(out)
     made_by = {**detector.describe(), "dataset": data.name, "leave_one_out": leave_one_out}
+    # runtimes differ by rounding (4e-6), so maps of several may lie in one folder: said, not compared
+    runtime = detector.runtime if isinstance(detector, Detector) else "exported"
+    if isinstance(detector, Detector) and detector.precision != "float32":
+        made_by["precision"] = detector.precision
     made_by = json.loads(json.dumps(made_by))
     manifest = out / MANIFEST
     # listed before the manifest is looked for: another shard writes that first and its maps then
     done = map_ids(out)
-    if manifest.is_file() and (old := read_manifest(manifest)) != made_by:
+    old = {k: v for k, v in read_manifest(manifest).items() if k != "runtime"} if manifest.is_file() else made_by
+    if old != made_by:
         differs = sorted(k for k in made_by.keys() | old.keys() if made_by.get(k) != old.get(k))
         raise XenomaskError(
             f"{out} holds maps of another run (its {', '.join(differs)} differ): choose another folder or empty it"
@@ -110,7 +209,7 @@ def open_maps(detector: Detector | ExportedDetector, data: Dataset, out: Path, l
                 f"{out} holds maps of unknown origin ({done[0]}{ENDING}, no {MANIFEST}): choose another"
             )
         with atomic(manifest) as part:
-            part.write_text(json.dumps(made_by, indent=1) + "\n")
+            part.write_text(json.dumps({**made_by, "runtime": runtime}, indent=1) + "\n")
     return set(done)
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 
 from xenomask.errors import XenomaskError, unknown
 from xenomask.masks import (
@@ -169,6 +170,28 @@ def score_all(
         for s, value in zip(scores, _rows(output, queries, scores, rows), strict=True):
             values[s.name][rows] = value.cpu().numpy()
     return _checked(values)
+
+
+def add_score(
+    output: MaskOutput | PixelOutput,
+    queries: QuerySet,
+    score: Score,
+    weight: float,
+    onto: Float32[np.ndarray, "H W"],
+    kernel: str = "auto",
+) -> None:
+    """Adds weight x the score's map to `onto`: an ensemble's sum, with no map of its own for a member.
+
+    Raises XenomaskError as `score_all` does.
+    """
+    path = choose(kernel, output.mask_logits.device.type) if isinstance(output, MaskOutput) else None
+    if isinstance(output, MaskOutput) and path and path.name == "numba" and path.add:
+        _refuse_nan(output)
+        _check_queries([score], queries, len(output.class_logits))
+        if todo := plan(output, queries, [score]):
+            path.add(output, todo, weight, onto[None])
+            return
+    onto += np.float32(weight) * score_all(output, queries, [score], kernel)[score.name].value
 
 
 def _refuse_nan(output: MaskOutput | PixelOutput) -> None:

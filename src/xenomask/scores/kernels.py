@@ -357,6 +357,8 @@ def run(
                             peak[i] = _larger(w * m[i], peak[i])
                             lowest = _smaller(peak[i], lowest)
                         least[a] = lowest
+                if not added_too:
+                    continue
                 for j in range(S):
                     w, row = sums[j, q], added[j]
                     for i in range(n):
@@ -370,7 +372,10 @@ def run(
             _add_classes(of_waiting, four, waiting, n, L)
             for t in range(T):
                 _finish(steps[t], mixes[t], gathered, counts, added, L, n, best, total, value)
+                # In a loop of its own: fused with the sum, the product would not be rounded as NumPy's in ensemble.py.
+                for i in range(n):
+                    value[i] *= weight
                 for y in range(y0, y1):
                     to, start = out[t, y], (y - y0) * COLUMNS
                     for i in range(width):
-                        to[c0 + i] += weight * value[start + i]
+                        to[c0 + i] += value[start + i]

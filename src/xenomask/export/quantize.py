@@ -1,0 +1,116 @@
+"""Detector + photos -> a folder of its networks in int8, for OpenVINO on CPUs: post-training quantisation by NNCF."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from xenomask.datasets import Dataset, Frame, read_photo
+from xenomask.detector import Detector
+from xenomask.errors import XenomaskError, first_line
+from xenomask.export.fused import used_members
+from xenomask.export.read import TABLE, open_exported, resized
+from xenomask.export.write import describe, save_openvino
+from xenomask.files import atomic, make_dir, write_numbers
+from xenomask.models.graph import need, quiet
+from xenomask.models.preprocess import network_input
+from xenomask.models.runtimes import openvino_graph
+from xenomask.types import Size
+
+HELD_OUT = 5  # every fifth photo is kept from the calibration, to see what it did
+VISIBLE = 0.01  # a difference of maps that is counted
+
+
+def quantize_detector(
+    detector: Detector, out: Path, data: Dataset, *, size: Size, frames: int = 100, terms: str | None = None
+) -> dict[str, Any]:
+    """Writes the detector's networks as int8 graphs for photos of `size`; returns what that does to the maps.
+
+    NNCF measures the ranges of weights and activations on four fifths of (at most) `frames` photos of the data set,
+    spread evenly; on the others, maps are compared with the float32 detector's: `mean` and `max` of |difference|,
+    `share` of pixels above .01. Scores stay as they are, in float32. Raises XenomaskError where openvino or nncf is
+    missing, for fewer than five photos, a per-pixel network, a folder of something else, and a network that cannot be
+    translated.
+    """
+    need("openvino", "openvino")
+    with quiet():
+        nncf = need("nncf", "int8")
+    members = used_members(detector)
+    if any(m.network.per_pixel for m in members):
+        raise XenomaskError(f"{detector.name} has a per-pixel network: only mask transformers can be quantised")
+    if out.exists() and not (out / TABLE).is_file():
+        raise XenomaskError(f"{out} exists and holds no quantised detector; choose another folder")
+    seen = spread([f for f in data.frames if f.image], frames)
+    held = seen[HELD_OUT - 1 :: HELD_OUT]
+    used = [f for f in seen if f not in held]
+    if not held:
+        raise XenomaskError(f"{data.name} at {data.root} has {len(seen)} photos: quantisation needs {HELD_OUT} or more")
+    make_dir(out.parent)
+    with atomic(out) as part:
+        part.mkdir()
+        for m in members:
+
+            def network_sees(frame: Frame, preprocess=m.network.preprocess) -> np.ndarray:
+                return network_input(preprocess, photo_of(data, frame, size))[0].numpy()
+
+            x = torch.from_numpy(network_sees(used[0]))
+            model = openvino_graph(m.network, x)
+            try:
+                with quiet(), contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+                    model = nncf.quantize(
+                        model, nncf.Dataset(used, network_sees), subset_size=len(used),
+                        model_type=nncf.ModelType.TRANSFORMER, target_device=nncf.TargetDevice.CPU,
+                    )  # fmt: skip
+            except Exception as e:  # nncf raises its own errors and whatever openvino does
+                raise XenomaskError(f"nncf cannot quantise {m.name}: {first_line(e)}") from e
+            own = describe(detector.only(m.name), size, "queries", terms)
+            save_openvino(model, part / f"{m.name}.xml", {**own, "dynamic": False, "int8": True})
+        table: dict[str, Any] = {
+            "version": 1, "name": f"{detector.name}-int8", "weights": {m.name: m.weight for m in members},
+            "thresholds": {k: dict(t) for k, t in detector.thresholds.items()},
+            "calibrated_on": {"dataset": data.name, "frames": [f.id for f in used]},
+        }  # fmt: skip
+        write_numbers(part / TABLE, table)
+        found = {"photos": len(held), **_differences(detector, open_quantized(part), data, held, size)}
+        write_numbers(part / TABLE, {**table, "difference_from_float32": found})
+    return found
+
+
+def spread(frames: Sequence[Any], count: int) -> list[Any]:
+    """At most `count` frames, as evenly spread as can be.
+
+    >>> spread(list("abcdefgh"), 3)
+    ['a', 'c', 'f']
+    """
+    count = min(count, len(frames))
+    return [frames[i * len(frames) // count] for i in range(count)]
+
+
+def photo_of(data: Dataset, frame: Frame, size: Size) -> np.ndarray:
+    """The frame's photo, RGB, resized to that size; its label is not read."""
+    if frame.image is None:
+        raise XenomaskError(f"frame {frame.id} of {data.name} has no photo")
+    return resized(read_photo(frame.image, upright=False), size)
+
+
+def open_quantized(folder: Path) -> Detector:
+    """Opens what `quantize_detector` wrote: a detector whose networks run in OpenVINO; XenomaskError if damaged."""
+    found = open_exported(folder)
+    assert isinstance(found, Detector)
+    return found
+
+
+def _differences(
+    detector: Detector, other: Detector, data: Dataset, frames: list[Frame], size: Size
+) -> dict[str, float]:
+    """|map - other map| over all pixels of the frames."""
+    each = []
+    for frame in frames:
+        photo = photo_of(data, frame, size)
+        each.append(np.abs(detector.detect(photo).value - other.detect(photo).value))
+    all_ = np.stack(each)
+    return {"mean": float(all_.mean()), "max": float(all_.max()), "share": float((all_ > VISIBLE).mean())}

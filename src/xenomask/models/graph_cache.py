@@ -1,0 +1,121 @@
+"""OpenVINO graphs kept on disk: what takes half a minute to translate is read in a moment at the next start.
+
+They lie in the user's cache folder, or in the folder that XENOMASK_CACHE names; XENOMASK_CACHE=off keeps none. Nothing
+is lost where the folder is deleted.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xenomask import __version__
+from xenomask.errors import XenomaskError
+from xenomask.files import atomic, make_dir, read_object, sha256
+from xenomask.models.graph import need
+from xenomask.models.network import Network
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "XENOMASK_CACHE"
+LIMIT = 4 * 2**30  # bytes of all graphs; the one used longest ago goes first
+GRAPH, WEIGHTS, FACTS = "graph.xml", "graph.bin", "facts.json"
+# what may translate the same network to another graph
+MAKERS = ("openvino", "torch", "transformers", "timm")
+
+
+def cache_folder() -> Path | None:
+    """Where graphs are kept; None where none shall be, or the user has no folder."""
+    named = os.environ.get(VARIABLE, "")
+    if named.lower() in ("off", "0"):
+        return None
+    if named:
+        return Path(named) / "openvino"
+    try:
+        if sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no home
+        return None
+    return base / "xenomask" / "openvino"
+
+
+def graph_key(network: Network, shape: tuple[int, ...]) -> str:
+    """The name of the graph of a network for batches of that shape.
+
+    It is a hash of the numbers in the module, not of the file that they came from: they may have been changed since.
+    """
+    config: dict[str, Any] = {k: v for k, v in network.config.to_dict().items() if k != "_name_or_path"}
+    said = {"xenomask": __version__, **{p: metadata.version(p) for p in MAKERS}, "shape": shape,
+            "module": type(network.module).__name__, "config": config}  # fmt: skip
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    for name, t in [*network.module.named_parameters(), *network.module.named_buffers()]:
+        digest.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
+        digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def is_kept(key: str) -> bool:
+    """Whether the graph of that name is there."""
+    folder = cache_folder()
+    return folder is not None and (folder / key / FACTS).is_file()
+
+
+def read_graph(key: str) -> Any:
+    """The kept openvino.Model, or None; a damaged one is removed, which is told."""
+    if not is_kept(key):
+        return None
+    entry = (cache_folder() or Path()) / key
+    try:
+        facts = read_object(entry / FACTS)
+        if any(facts.get(name) != sha256(entry / name) for name in (GRAPH, WEIGHTS)):
+            raise XenomaskError("its files are not those that were written")
+        model = need("openvino", "openvino").Core().read_model(entry / GRAPH, entry / WEIGHTS)
+        os.utime(entry)
+        return model
+    except (XenomaskError, OSError, RuntimeError) as e:  # openvino raises RuntimeErrors
+        log.warning("the kept graph %s is damaged and built anew: %s", entry, str(e).splitlines()[0])
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+
+
+def keep_graph(key: str, model: Any) -> None:
+    """Writes an openvino.Model, whole or not at all, and removes the oldest ones beyond LIMIT.
+
+    Where that is not possible, a warning says so and the graph is built again next time.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return
+    openvino = need("openvino", "openvino")
+    try:
+        make_dir(folder)
+        with atomic(folder / key) as part:
+            part.mkdir()
+            openvino.serialize(model, str(part / GRAPH), str(part / WEIGHTS))
+            facts = {name: sha256(part / name) for name in (GRAPH, WEIGHTS)}
+            (part / FACTS).write_text(json.dumps(facts) + "\n")
+        _shrink(folder)
+    except (XenomaskError, OSError, RuntimeError) as e:
+        log.warning("the graph is not kept for the next start (%s=off silences this): %s", VARIABLE, e)
+
+
+def _shrink(folder: Path) -> None:
+    entries = sorted((p for p in folder.iterdir() if (p / FACTS).is_file()), key=lambda p: p.stat().st_mtime)
+    sizes = [sum(f.stat().st_size for f in p.iterdir()) for p in entries]
+    total = sum(sizes)
+    for entry, size in zip(entries[:-1], sizes, strict=False):  # the newest stays, however large
+        if total <= LIMIT:
+            break
+        shutil.rmtree(entry, ignore_errors=True)
+        total -= size

@@ -1,0 +1,124 @@
+"""int8 by NNCF: what is written, what it does to the maps, what is refused."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from test_cli import fails
+from xenomask.datasets import open_dataset
+from xenomask.datasets.synthetic import draw_scene, write_scenes
+from xenomask.detector import Detector
+from xenomask.errors import XenomaskError
+from xenomask.export import is_exported, open_exported, quantize_detector
+from xenomask.export.quantize import spread
+from xenomask.models.runtimes import logits, openvino_session
+
+SIZE = (60, 100)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Ten photos without labels, one of another size."""
+    root = tmp_path_factory.mktemp("own")
+    (root / "images").mkdir()
+    (root / "labels").mkdir()
+    for i in range(10):
+        Image.fromarray(draw_scene(i, SIZE if i else (70, 90)).image).save(root / f"images/{i}.png")
+        Image.fromarray(np.zeros(SIZE if i else (70, 90), np.uint8)).save(root / f"labels/{i}.png")
+    return open_dataset("folder", root, coding="train_ids")
+
+
+def convolution(network, x):
+    """An openvino.Model in a tiny network's place: one convolution makes the masks, their means the classes."""
+    import openvino
+    from openvino import opset13 as ops
+
+    q, n = network.config.num_queries, network.config.num_labels + 1
+    r = np.random.default_rng(0)
+    image = ops.parameter(list(x.shape), np.float32, name="image")
+    kernel = ops.constant(r.normal(size=(q, 3, 4, 4)).astype(np.float32) / 4)
+    masks = ops.convolution(image, kernel, [4, 4], [0, 0], [0, 0], [1, 1])
+    means = ops.reduce_mean(masks, ops.constant(np.array([2, 3])), keep_dims=False)
+    classes = ops.multiply(
+        ops.unsqueeze(means, ops.constant(np.array(2))), ops.constant(r.normal(size=(1, 1, n)).astype(np.float32))
+    )
+    model = openvino.Model([classes, masks], [image])  # pyright: ignore
+    for port, name in zip((*model.outputs, *model.inputs), ("class_logits", "mask_logits", "image"), strict=True):
+        port.get_tensor().set_names({name})
+    return model
+
+
+def test_quantize__writes_a_detector_whose_networks_are_int8(tiny_detector, photos, tmp_path, monkeypatch):
+    pytest.importorskip("nncf")
+    monkeypatch.setattr("xenomask.export.quantize.openvino_graph", convolution)
+    pair = Detector.from_folder(tiny_detector)
+    pair = replace(pair, thresholds={"default": {"value": 0.5, "origin": "a test"}})
+    found = quantize_detector(pair, tmp_path / "q", photos, size=SIZE)
+    assert found["photos"] == 2 and 0 <= found["mean"] <= found["max"] and 0 <= found["share"] <= 1
+    table = json.loads((tmp_path / "q/quantized.json").read_text())
+    assert table["difference_from_float32"] == found
+    assert table["calibrated_on"] == {"dataset": "folder", "frames": [str(i) for i in (0, 1, 2, 3, 5, 6, 7, 8)]}
+    assert "FakeQuantize" in (tmp_path / "q/a.xml").read_text()
+    assert is_exported(tmp_path / "q") and not is_exported(tiny_detector)
+    other = open_exported(tmp_path / "q")
+    assert isinstance(other, Detector)
+    assert [(m.name, m.weight) for m in other.members] == [("a", 0.25), ("b", 0.75)]
+    assert (other.score_name, other.scale, other.thresholds["default"]["value"]) == ("entropy", pair.scale, 0.5)
+    assert other.describe() != pair.describe()  # so that maps of both are never mixed
+    # its maps are near those of the same graph in float32, which it was made from
+    image = draw_scene(4, SIZE).image
+    network = pair.members[0].network
+    run = logits(openvino_session(convolution(network, network.prepare(image).x)))
+    true = replace(pair, members=tuple(replace(m, network=replace(m.network, run=run)) for m in pair.members))
+    difference = np.abs(other.detect(image).value - true.detect(image).value)
+    assert 0 < difference.mean() < 0.02
+    assert other.only("b").with_score("rba").detect(image).score == "rba"
+    with pytest.raises(XenomaskError, match="looks at photos of 100x60"):
+        other.detect(draw_scene(4, (90, 200)).image)
+
+
+@pytest.mark.slow
+def test_quantize__the_tiny_pair(tiny_detector, photos, tmp_path):
+    pytest.importorskip("nncf")
+    found = quantize_detector(Detector.from_folder(tiny_detector), tmp_path / "q", photos, size=SIZE)
+    assert 0 < found["mean"] < 0.05
+
+
+def test_quantize__refusals(tiny_detector, photos, tmp_path, capsys, monkeypatch):
+    pair = Detector.from_folder(tiny_detector)
+    root = write_scenes(tmp_path / "at", "anomaly-track", 1, size=(64, 100))
+    arguments = ("quantize", tiny_detector, "--out", tmp_path / "q", "--size", "100x60", "--dataset")
+    assert "labels say anomaly" in fails(capsys, *arguments, "anomaly-track", "--root", root)
+    few = replace(photos, frames=photos.frames[:4])
+    monkeypatch.setitem(sys.modules, "nncf", sys)  # none of these reaches it
+    with pytest.raises(XenomaskError, match="has 4 photos: quantisation needs 5 or more"):
+        quantize_detector(pair, tmp_path / "q", few, size=SIZE)
+    with pytest.raises(XenomaskError, match="exists and holds no quantised detector"):
+        quantize_detector(pair, tmp_path / "at", photos, size=SIZE)
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    with pytest.raises(XenomaskError, match=r"nncf is not installed: pip install 'xenomask\[int8\]'"):
+        quantize_detector(pair, tmp_path / "q", photos, size=SIZE)
+    assert not (tmp_path / "q").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "is damaged"), ('{"weights": {"../a": 1}}', "no plain folder name"), ("{}", "is damaged"),
+     ('{"weights": {"a": 1.0}, "thresholds": {}, "name": "q"}', "no such file")],
+)  # fmt: skip
+def test_quantized_folder__damage_is_one_line(tmp_path: Path, text, message):
+    (tmp_path / "quantized.json").write_text(text)
+    with pytest.raises(XenomaskError, match=message):
+        open_exported(tmp_path)
+
+
+def test_spread__is_even_and_at_most_all():
+    frames = list(range(1000))
+    found = spread(frames, 100)
+    assert len(found) == 100 and set(np.diff(found)) == {10}
+    assert spread(frames[:7], 100) == frames[:7]
