@@ -28,7 +28,8 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     finally:
         sys.argv = old
     out, err = capsys.readouterr()
-    return code, out, "\n".join(line for line in err.splitlines() if not line.startswith(("device ", "runtime ")))
+    dim = ("device ", "runtime ", "score kernel ")
+    return code, out, "\n".join(line for line in err.splitlines() if not line.startswith(dim))
 
 
 def fails(capsys, *arguments) -> str:
