@@ -49,4 +49,8 @@ def choose(kernel: str, device: str) -> Path:
 
 
 def _load(name: str) -> Callable[..., Any]:
-    return importlib.import_module({"numba": "xenomask.scores.cpu", "triton": "xenomask.scores.gpu"}[name]).add_scores
+    if name == "numba":
+        return importlib.import_module("xenomask.scores.cpu").add_scores
+    gpu = importlib.import_module("xenomask.scores.gpu")
+    gpu.usable()
+    return gpu.add_scores
