@@ -16,11 +16,6 @@ from xenomask.types import Size
 COLUMNS, ROWS = 32, 4  # a tile's pixels; a warp's thread holds ROWS of them, and for each the plan's sums and classes
 
 
-def usable() -> None:
-    """Raises what keeps Triton from running here: no driver, or no C compiler to build its launcher."""
-    triton.runtime.driver.active.get_current_target()
-
-
 def add_scores(
     output: MaskOutput, todo: Plan, weight: float, onto: Float32[np.ndarray, "t H W"] | Float32[Tensor, "t H W"]
 ) -> None:
