@@ -1,6 +1,7 @@
 """The pass of a plan on a GPU: what `gpu_kernels.run` is given."""
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,9 +52,9 @@ def run(output: MaskOutput, todo: Plan, weight: float, maps: Float32[Tensor, "t 
     mixes = on_device[len(table) - len(todo.mixes) :]
     counts = len(todo.peaks), len(todo.crowds), len(todo.sums), todo.classes.shape[1]
     steps = tuple(tuple(step) for step in todo.steps.tolist())
-    grid = triton.cdiv(W, COLUMNS), len(groups)
+    launch: Any = gpu_kernels.run[triton.cdiv(W, COLUMNS), len(groups)]
     with torch.cuda.device_of(logits):
-        gpu_kernels.run[grid](
+        launch(
             logits, on_device, mixes, *place[:4], maps, weight, visits, *logits.stride(), H, W,
             *counts, steps, add, rows, COLUMNS, num_warps=1,
         )  # fmt: skip
