@@ -1,4 +1,4 @@
-"""Plain loops -> machine code, by numba."""
+"""Plain loops -> machine code, by numba; whether Triton can make it for the GPU."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,3 +34,10 @@ def in_threads(kernel: Callable, threads: int, n: int, arguments: Sequence[Any],
     # NOTE: not numba's own threads, which end the process when two Python threads start them at once
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda share: kernel(*arguments, *share, *results), zip(edges, edges[1:], strict=False)))
+
+
+def check_triton() -> None:
+    """Raises what keeps Triton from running here: not installed, no driver, no C compiler to build its launcher."""
+    import triton
+
+    triton.runtime.driver.active.get_current_target()

@@ -1,5 +1,6 @@
 """What a network says of one image, at that image's size: the one place where masks and class maps are resized."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -85,6 +86,17 @@ def source(size: int, cells: int, padded: int, used: int) -> tuple[np.ndarray, n
     x = ((np.arange(size) + 0.5) * scale - 0.5).clip(0, last)
     low = np.floor(x).astype(np.int64)
     return low, (low + 1).clip(max=last), (x - low).astype(np.float32)
+
+
+def row_groups(r0: np.ndarray, r1: np.ndarray, most: int) -> np.ndarray:
+    """(G, 4): runs of at most `most` image rows that read the same two mask rows: from, to, and the two.
+
+    >>> row_groups(np.array([0, 0, 0, 1]), np.array([1, 1, 1, 1]), 2).tolist()
+    [[0, 2, 0, 1], [2, 3, 0, 1], [3, 4, 1, 1]]
+    """
+    new = np.flatnonzero(np.diff(r0, prepend=-1) | np.diff(r1, prepend=-1))
+    edges = [y for a, b in itertools.pairwise([*new, len(r0)]) for y in range(a, b, most)]
+    return np.array([(a, b, r0[a], r1[a]) for a, b in itertools.pairwise([*edges, len(r0)])], np.int64)
 
 
 def _source(size: int, cells: int, padded: int, used: int, device: torch.device) -> tuple[Tensor, ...]:

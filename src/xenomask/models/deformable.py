@@ -1,12 +1,12 @@
-"""Fast deformable attention for Mask2Former's pixel decoder on the CPU; transformers' own elsewhere.
+"""Fast deformable attention for Mask2Former's pixel decoder on the CPU, and on CUDA without gradients; else theirs.
 
 transformers samples every level into a tensor, stacks them and multiplies by the weights; the kernels beside this file
 add each sample to its sum where it is read. Only the layers of a module that is given to `use_kernel` change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.models.mask2former import modeling_mask2former as theirs
 
 from xenomask.errors import XenomaskError
-from xenomask.jit import in_threads
+from xenomask.jit import check_triton, in_threads
 
 Layer = theirs.Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention
 
@@ -64,15 +64,37 @@ def attention(
     return _Attention.apply(value, np.array(sizes, np.int64), reference, offsets, weights)  # pyright: ignore
 
 
+@lru_cache
+def _on_cuda() -> Callable | None:
+    """The Triton kernel; None where it cannot run, and transformers' own function computes the same."""
+    try:
+        check_triton()
+        from xenomask.models import deformable_gpu
+    except Exception:  # whatever keeps a compiler from loading
+        return None
+    return deformable_gpu.attention
+
+
+def _kernel(hidden_states: Tensor, reference: Tensor) -> Callable | None:
+    """What computes the attention of such tensors; None for transformers' own."""
+    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()  # pyright: ignore
+    if traced or reference.shape[-1] != 2 or reference.requires_grad:
+        return None
+    kind, dtype = hidden_states.device.type, hidden_states.dtype
+    if kind == "cpu" and dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu"):
+        return attention
+    if kind == "cuda" and dtype in (torch.float16, torch.bfloat16, torch.float32) and not torch.is_grad_enabled():
+        return _on_cuda()
+    return None
+
+
 def _forward(
     layer: Any, hidden_states, attention_mask=None, encoder_hidden_states=None, encoder_attention_mask=None,
     position_embeddings=None, reference_points: Any = None, spatial_shapes_list: Any = None, **rest,
 ):  # fmt: skip
     """The layer's forward, with the kernel in the place of transformers' function where the kernel can run."""
-    mine = hidden_states.device.type == "cpu" and hidden_states.dtype in (torch.float32, torch.float64)
-    mine &= reference_points.shape[-1] == 2 and not reference_points.requires_grad
-    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()  # pyright: ignore
-    if not mine or traced or torch.is_autocast_enabled("cpu"):
+    kernel = _kernel(hidden_states, reference_points)
+    if kernel is None:
         return type(layer).forward(
             layer, hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask,
             position_embeddings, reference_points, spatial_shapes_list, **rest,
@@ -85,8 +107,8 @@ def _forward(
     grid = (B, Q, layer.n_heads, layer.n_levels, layer.n_points)
     offsets = layer.sampling_offsets(queries).view(*grid, 2)
     weights = layer.attention_weights(queries).view(B, Q, layer.n_heads, -1).softmax(-1).view(grid)
-    out = attention(value.view(B, value.shape[1], layer.n_heads, -1), spatial_shapes_list, reference_points,
-                    offsets, weights)  # fmt: skip
+    out = kernel(value.view(B, value.shape[1], layer.n_heads, -1), spatial_shapes_list, reference_points,
+                 offsets, weights)  # fmt: skip
     return layer.output_proj(out), weights
 
 

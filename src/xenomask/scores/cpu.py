@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32
 
 from xenomask.jit import in_threads
-from xenomask.masks import MaskOutput, source
+from xenomask.masks import MaskOutput, row_groups, source
 from xenomask.scores import kernels
 from xenomask.scores.plan import Plan
 
@@ -27,17 +27,10 @@ def add_scores(
     _, h, w = logits.shape
     r0, r1, lower = source(H, h, ph, uh)
     c0, c1, share = source(W, w, pw, uw)
-    groups = _groups(r0, r1)
+    groups = row_groups(r0, r1, kernels.ROWS)
     bands = np.linspace(0, len(groups), min(BANDS, len(groups)) + 1).astype(int)
     strips = range(0, W, kernels.COLUMNS)
     items = np.array([(s, a, b) for s in strips for a, b in itertools.pairwise(bands)], np.int64)
     place = np.stack([c0, c1]), share, groups, lower, items
     gather = todo.peaks, todo.crowds, todo.sums, todo.classes, todo.steps, todo.mixes, np.float32(weight)
     in_threads(kernels.run, threads or torch.get_num_threads(), len(items), (logits, *place, *gather), (onto,))
-
-
-def _groups(r0: np.ndarray, r1: np.ndarray) -> np.ndarray:
-    """(G, 4): runs of at most `kernels.ROWS` image rows that read the same two mask rows: from, to, and the two."""
-    new = np.flatnonzero(np.diff(r0, prepend=-1) | np.diff(r1, prepend=-1))
-    edges = [y for a, b in itertools.pairwise([*new, len(r0)]) for y in range(a, b, kernels.ROWS)]
-    return np.array([(a, b, r0[a], r1[a]) for a, b in itertools.pairwise([*edges, len(r0)])], np.int64)

@@ -8,6 +8,7 @@ from typing import Any
 
 from xenomask import KERNELS
 from xenomask.errors import XenomaskError, unknown
+from xenomask.jit import check_triton
 
 
 @dataclass(frozen=True)
@@ -49,4 +50,6 @@ def choose(kernel: str, device: str) -> Path:
 
 
 def _load(name: str) -> Callable[..., Any]:
+    if name == "triton":
+        check_triton()
     return importlib.import_module({"numba": "xenomask.scores.cpu", "triton": "xenomask.scores.gpu"}[name]).add_scores

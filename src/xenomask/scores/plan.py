@@ -31,7 +31,7 @@ CLASSES: dict[Callable, int] = {
 SUMS: dict[Callable, Callable[[Tensor, MaskOutput], tuple[float, Tensor]]] = {
     mask.void_mass: lambda p, _: (0.0, p[:, -1]),
     mask.eam: lambda p, _: (1.0, -p[:, :-1].amax(1)),
-    mask.uno: lambda p, output: (0.0, outlier_probabilities(output) - p[:, :-1].amax(1)),
+    mask.uno: lambda p, output: (0.0, outlier_probabilities(output).cpu() - p[:, :-1].amax(1)),
 }
 
 
