@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# two processes with one thread each: most tests are too small for two threads
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test check format table clean
 
@@ -14,13 +16,13 @@ demo: $(STAMP)
 	$(BIN)/xenomask demo --out demo_out
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
