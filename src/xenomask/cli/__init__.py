@@ -16,6 +16,7 @@ from xenomask.cli import (
     export,
     hub,
     photos,
+    report,
     submission,
     thresholds,
     training,
@@ -24,7 +25,7 @@ from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for part in (photos, evaluation, thresholds, benchmark, convert, export, training, data, hub):
+for part in (photos, evaluation, report, thresholds, benchmark, convert, export, training, data, hub):
     app.add_typer(part.app)
 app.add_typer(submission.app, name="submission")
 app.add_typer(cluster.app, name="slurm")
