@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-SIDE = 176  # pixels of a crop
+SIDE = 240  # pixels of a crop, which pages show smaller: lines are thin there
 TRUE, PREDICTED = (25, 211, 162), (255, 255, 255)
 
 
@@ -25,6 +25,6 @@ def crop(
     for area, colour in ((mask[part], PREDICTED), (label[part] == 1, TRUE)):
         small = cv2.resize(area.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
         contours, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(out, contours, -1, (0, 0, 0), 3)  # a dark rim: readable on any photo
+        cv2.drawContours(out, contours, -1, (0, 0, 0), 2)  # a dark rim: readable on any photo
         cv2.drawContours(out, contours, -1, colour, 1)
     return out

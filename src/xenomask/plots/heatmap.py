@@ -23,6 +23,11 @@ def coloured(value: Float[np.ndarray, "H W"], scale: tuple[float, float]) -> UIn
     return np.ascontiguousarray(rgba[..., :3])
 
 
+def opacity(value: Float[np.ndarray, "*s"], scale: tuple[float, float]) -> Float[np.ndarray, "*s"]:
+    """How much an overlay's map hides of the photo, in [0, .8]: the stranger the more."""
+    return Normalize(*scale, clip=True)(value.astype(np.float32)).filled() * 0.8
+
+
 def overlay(
     image: UInt8[np.ndarray, "H W 3"],
     value: Float[np.ndarray, "H W"],
@@ -30,8 +35,8 @@ def overlay(
     threshold: float | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The map laid over the photo, the stranger the more opaque; the threshold's contour in white."""
-    opacity = Normalize(*scale, clip=True)(value.astype(np.float32)).filled()[..., None] * 0.8
-    out = (image * (1 - opacity) + coloured(value, scale) * opacity + 0.5).astype(np.uint8)
+    share = opacity(value, scale)[..., None]
+    out = (image * (1 - share) + coloured(value, scale) * share + 0.5).astype(np.uint8)
     if threshold is not None:
         mask = (value >= threshold).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)

@@ -11,6 +11,7 @@ from PIL import Image
 from xenomask.metrics.bands import landmarks
 from xenomask.metrics.curves import Curve
 from xenomask.plots import coloured
+from xenomask.plots.heatmap import opacity
 from xenomask.plots.report import Levels
 from xenomask.types import Size
 
@@ -36,6 +37,7 @@ def slider_levels(c: Curve, scale: tuple[float, float], points: Mapping[str, flo
     middle = ((ends[:-1] + ends[1:]) / 2).astype(np.float32)
     return Levels(
         rising[used], c.recall[own], c.fpr[own], c.precision[own], c.f1[own], coloured(middle[None], scale)[0],
+        opacity(middle, scale).astype(np.float64),
         {k: int(np.searchsorted(used, i)) for k, i in named.items()},
     )  # fmt: skip
 

@@ -164,7 +164,13 @@ def _crop(m: Method, data: Dataset, j: Judged) -> Crop:
     frame = next(f for f in data.frames if f.id == j.frame)
     value, label = reader(m.folder, data)[1](j.frame)
     image = data.sample(frame).image if frame.image else coloured(value, m.scale)
-    picture = crop(image, label, binarise(value, m.measured.threshold), j.box)
+    mask = binarise(value, m.measured.threshold)
+    if j.kind == "false":  # its own outline alone: there may be many around it
+        top, bottom, left, right = j.box
+        own = np.zeros_like(mask)
+        own[top:bottom, left:right] = mask[top:bottom, left:right]
+        mask = own
+    picture = crop(image, label, mask, j.box)
     name = "PPV" if j.kind == "false" else "sIoU"
     text = (
         f"{j.frame}: {j.pixels:,} px, {name} {j.agreement:.2f}, "

@@ -55,16 +55,37 @@
   }
 
   const view = () => document.querySelector("input[name=view]:checked").value;
-  const outlined = (mask, at, i, x, y, w, h) =>
-    (x > 0 && mask[i - 1] < at) || (x < w - 1 && mask[i + 1] < at) || (y > 0 && mask[i - w] < at) || (y < h - 1 && mask[i + w] < at);
+  // Whether pixel i, which is in the area, lies on its rim; and what is painted where it does: the pixel itself and, in
+  // pictures that are shown smaller than they are, its neighbours inside; `rim` colours those outside.
+  function outline(out, inside, colour, rim, w, h) {
+    const thick = w > 640;
+    for (let y = 0, i = 0; y < h; y++) {
+      for (let x = 0; x < w; x++, i++) {
+        if (!inside(i)) continue;
+        const left = x > 0 && !inside(i - 1), right = x < w - 1 && !inside(i + 1);
+        const up = y > 0 && !inside(i - w), down = y < h - 1 && !inside(i + w);
+        if (!(left || right || up || down)) continue;
+        out[i] = colour;
+        if (thick && left && x < w - 1 && inside(i + 1)) out[i + 1] = colour;
+        if (thick && right && x > 0 && inside(i - 1)) out[i - 1] = colour;
+        if (thick && up && y < h - 1 && inside(i + w)) out[i + w] = colour;
+        if (thick && down && y > 0 && inside(i - w)) out[i - w] = colour;
+        if (rim === undefined) continue;
+        if (left) out[i - 1] = rim;
+        if (right) out[i + 1] = rim;
+        if (up) out[i - w] = rim;
+        if (down) out[i + w] = rim;
+      }
+    }
+  }
 
   // what does not move with a slider: colours, void and truth
   function background(method) {
     const { width: w, height: h, photo, label, levels } = frame;
     const out = new Uint32Array(w * h), table = tables[method], level = levels[method];
-    const shown = photo ? view() : "heatmap", top = table.length - 1;
+    const shown = photo ? view() : "heatmap", opacity = data.methods[method].levels.opacity;
     for (let i = 0; i < out.length; i++) {
-      const share = shown === "heatmap" ? 1 : shown === "photo" ? 0 : (0.8 * level[i]) / top;
+      const share = shown === "heatmap" ? 1 : shown === "photo" ? 0 : opacity[level[i]];
       if (share === 1) {
         out[i] = table[level[i]];
       } else {
@@ -78,12 +99,9 @@
   }
   function mark(out, label, w, h) {
     for (let y = 0, i = 0; y < h; y++) {
-      for (let x = 0; x < w; x++, i++) {
-        if (label[i] === 255 && (x + y) % 8 < 2) out[i] = VOID;
-        if (label[i] === 1 && ((x > 0 && label[i - 1] !== 1) || (x < w - 1 && label[i + 1] !== 1) ||
-            (y > 0 && label[i - w] !== 1) || (y < h - 1 && label[i + w] !== 1))) out[i] = TRUTH;
-      }
+      for (let x = 0; x < w; x++, i++) if (label[i] === 255 && (x + y) % 8 < 2) out[i] = VOID;
     }
+    outline(out, (i) => label[i] === 1, TRUTH, undefined, w, h);
   }
 
   function put(canvas, out) {
@@ -99,18 +117,7 @@
     const start = performance.now();
     const { width: w, height: h } = frame;
     const level = frame.levels[method], limit = at(method), out = frame.background[method].slice();
-    for (let y = 0, i = 0; y < h; y++) {
-      for (let x = 0; x < w; x++, i++) {
-        if (level[i] < limit) continue;
-        if (!outlined(level, limit, i, x, y, w, h)) continue;
-        out[i] = WHITE;
-        // a dark rim outside: the line is seen on bright colours too
-        if (x > 0 && level[i - 1] < limit) out[i - 1] = BLACK;
-        if (x < w - 1 && level[i + 1] < limit) out[i + 1] = BLACK;
-        if (y > 0 && level[i - w] < limit) out[i - w] = BLACK;
-        if (y < h - 1 && level[i + w] < limit) out[i + w] = BLACK;
-      }
-    }
+    outline(out, (i) => level[i] >= limit, WHITE, BLACK, w, h); // a dark rim: the line is seen on bright colours too
     const canvas = document.getElementById(`canvas-${method}`);
     put(canvas, out);
     say(method);

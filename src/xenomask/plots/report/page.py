@@ -114,7 +114,9 @@ def _browser(view: ReportView) -> Element:
         "anomaly; hatched: void, not counted.",
     )
     hint = el("p", "The sliders need scripts; all numbers and the pictures below do not.", class_="no-script")
-    return section("browser", "Look", note, hint, bar, el("p", id="frame-numbers", aria_live="polite"), panels)
+    return section(
+        "browser", "Look at the maps", note, hint, bar, el("p", id="frame-numbers", aria_live="polite"), panels
+    )
 
 
 def _panel(m: MethodView, i: int) -> Element:
@@ -195,7 +197,8 @@ def _data(view: ReportView) -> dict:
             "levels": {
                 "threshold": m.levels.threshold.tolist(), "tpr": m.levels.tpr.tolist(), "fpr": m.levels.fpr.tolist(),
                 "precision": m.levels.precision.tolist(), "f1": m.levels.f1.tolist(),
-                "colours": m.levels.colours.tolist(), "points": dict(m.levels.points),
+                "colours": m.levels.colours.tolist(), "opacity": m.levels.opacity.round(4).tolist(),
+                "points": dict(m.levels.points),
             },
         }
         for m in view.methods

@@ -59,6 +59,8 @@ class Levels:
     f1: Float64[np.ndarray, "k"]
     # of each level
     colours: UInt8[np.ndarray, "k1 3"]
+    # of each level over a photo, in [0, 1]
+    opacity: Float64[np.ndarray, "k1"]
     # name -> which threshold
     points: Mapping[str, int]
 
