@@ -40,14 +40,9 @@ def write_report(
 
     Raises XenomaskError as `evaluate` does, and for one folder named twice.
     """
-    if twice := sorted({str(m) for m in maps if maps.count(m) > 1}):
-        raise XenomaskError(f"{twice[0]} is named twice: name each folder of maps once")
     make_dir(out.parent)
     labelled = data.labelled()
-    methods = [
-        evaluated(n, m, data, track, resamples=resamples, seed=seed, tick=tick)
-        for n, m in zip(_names(maps), maps, strict=True)
-    ]
+    methods = _evaluated(maps, data, track, resamples, seed, tick)
     order = worst_first(methods[0].result)
     frames = {f.id: f for f in labelled.frames}
     chosen = [frames[i] for i in order[:images]]
@@ -56,6 +51,38 @@ def write_report(
     with atomic(out) as part:
         part.write_bytes(page(view))
     return out
+
+
+def write_diagrams(
+    maps: Sequence[Path],
+    data: Dataset,
+    out: Path,
+    track: str,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    tick: Tick = nothing,
+) -> list[Path]:
+    """Writes the page's vector diagrams as SVG files; returns them. Raises XenomaskError as `write_report` does."""
+    methods = _evaluated(maps, data, track, resamples, seed, tick)
+    make_dir(out)
+    found = {d.name: d for d in curve_diagrams(methods, resamples)}
+    for m in methods:
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in m.name)
+        found |= {f"{d.name}_{safe}": d for d in score_diagrams(m)}
+    for name, d in found.items():
+        with atomic(out / f"{name}.svg") as part:
+            part.write_text(d.svg, "utf-8")
+    return [out / f"{name}.svg" for name in found]
+
+
+def _evaluated(
+    maps: Sequence[Path], data: Dataset, track: str, resamples: int, seed: int, tick: Tick
+) -> list[Method]:  # fmt: skip
+    if twice := sorted({str(m) for m in maps if maps.count(m) > 1}):
+        raise XenomaskError(f"{twice[0]} is named twice: name each folder of maps once")
+    named = zip(_names(maps), maps, strict=True)
+    return [evaluated(n, m, data, track, resamples=resamples, seed=seed, tick=tick) for n, m in named]
 
 
 def _names(maps: Sequence[Path]) -> list[str]:

@@ -103,11 +103,13 @@ def curve_diagrams(methods: Sequence[Method], resamples: int) -> list[Diagram]:
     said = {k: ", ".join(f"{m.name} {m.numbers['exact'][k]:.4f}" for m in methods) for k in ("aupr_sum", "auroc")}
     return [
         Diagram(
+            "pr",
             f"Precision over recall, exact, pooled.{shade} Dotted: chance.",
             f"Precision-recall curves. AUPR-sum: {said['aupr_sum']}.",
             svg(precision_recall(lines, methods[0].numbers["exact"]["prevalence"])),
         ),
         Diagram(
+            "roc",
             f"True- over false-positive rate, exact, pooled.{shade}",
             f"ROC curves. AUROC: {said['auroc']}.",
             svg(roc(lines)),
@@ -123,6 +125,7 @@ def score_diagrams(m: Method) -> list[Diagram]:
     picture = histogram(value, used.positive, used.negative, title=m.name, marks={"best F1": m.threshold})
     found = [
         Diagram(
+            "histogram",
             "How many of the inlier and of the anomalous pixels have which score (logarithmic).",
             f"Histogram of scores of {m.name}, from {value[0]:.4g} to {value[-1]:.4g}.",
             svg(picture),
@@ -134,6 +137,7 @@ def score_diagrams(m: Method) -> list[Diagram]:
         return found
     found.append(
         Diagram(
+            "reliability",
             f"Reliability of the raw scores, read as probabilities: ECE {r.ece:.4f}, Brier {r.brier:.4f} "
             f"({r.brier_constant:.4f} for the prevalence everywhere). Scores are not meant as probabilities: "
             "`xenomask calibrate` makes them such.",

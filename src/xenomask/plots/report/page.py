@@ -92,7 +92,7 @@ def _remarks(view: ReportView) -> list[Element]:
 
 
 def _browser(view: ReportView) -> Element:
-    first = view.frames[0]
+    first, largest = view.frames[0], max(f.size for f in view.frames)
     options = [el("option", f.id, value=str(i)) for i, f in enumerate(view.frames)]
     steps = [el("button", t, type="button", id=i) for t, i in (("Previous", "previous"), ("Next", "next"))]
     views = [("heatmap", "map"), ("overlay", "map over photo"), ("photo", "photo")]
@@ -109,7 +109,7 @@ def _browser(view: ReportView) -> Element:
     note = el(
         "p",
         f"The slider works on maps reduced to {first.shown[1]} x {first.shown[0]} pixels (this data set's frames are "
-        f"up to {first.size[1]} x {first.size[0]}), quantised to its own steps. Every number beside it was computed "
+        f"up to {largest[1]} x {largest[0]}), quantised to its own steps. Every number beside it was computed "
         "from the maps at full resolution, over all frames. White line: score at the threshold; green line: true "
         "anomaly; hatched: void, not counted.",
     )

@@ -32,6 +32,7 @@ class Table:
 class Diagram:
     """A vector picture with its caption and what it says in words, for those who do not see it."""
 
+    name: str
     caption: str
     alt: str
     svg: str
