@@ -8,8 +8,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from xenomask.plots.heatmap import TRUTH
-from xenomask.types import VOID
+from xenomask.plots.heatmap import draw_label
 
 # nobody and everybody in grey, those between from blue to orange (Okabe & Ito 2008)
 NONE, ALL, FEW, MANY = (30, 30, 34), (240, 240, 240), (86, 180, 233), (230, 159, 0)
@@ -50,15 +49,8 @@ def agreement_figure(
     right.imshow(count, cmap=ListedColormap(colours), vmin=-0.5, vmax=members + 0.5, interpolation="nearest")
     texts = ["none", *(f"{n} of {members}" for n in range(1, members)), "all"]
     keys = [Patch(facecolor=c, edgecolor="#767e88", label=t) for c, t in zip(colours, texts, strict=True)]
-    if label is not None and (label == 1).any():
-        for ax in (left, right):
-            ax.contour(label == 1, [0.5], colors=TRUTH, linewidths=1.1)
-        keys.append(Patch(edgecolor=TRUTH, facecolor="none", label="true anomaly"))
-    if label is not None and (label == VOID).any():
-        hatched = right.contourf(label == VOID, [0.5, 1.5], hatches=["////"], colors="none")
-        hatched.set_edgecolor("#8a8a8a")
-        hatched.set_linewidth(0)
-        keys.append(Patch(edgecolor="#8a8a8a", facecolor="none", hatch="////", label="void (not counted)"))
+    if label is not None:
+        keys += draw_label(left, right, label)
     for ax in (left, right):
         ax.set_xlim(0, w - 1)
         ax.set_ylim(h - 1, 0)

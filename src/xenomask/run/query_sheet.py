@@ -69,9 +69,9 @@ def write_query_sheet(
     names = [str(known.get(i, i)) for i in range(seen[0].classes)]
     lead = [
         f"{len(seen)} photos of {data.name}, {data.root}; {len(seen[0].predicted)} queries. Bars: how often the "
-        "query's most probable class was which. Mean mask: over these photos, 0 black to 1 yellow. Best images: where the "
-        "probability of a class times the mask's mean confidence is largest; of outlier queries, whose class does not "
-        "matter, the mask's alone. Line: mask at .5.",
+        "query's most probable class was which. Mean mask: over these photos, 0 black to 1 yellow. Best images: where "
+        "the probability of a class times the mask's mean confidence is largest; of outlier queries, whose class does "
+        "not matter, the mask's alone. Line: mask at .5.",
         "Specialised and outlier are those of the checkpoint's query analysis.",
     ]
     with atomic(out) as part:
@@ -126,9 +126,9 @@ def _view(q: int, seen: Sequence[Seen], queries: QuerySet, names: Sequence[str])
         ground = " (ground)" if q in queries.ground else ""
         marks.append(f"specialised on {names[c] if c < len(names) else c}{ground}")
     counts = np.bincount([int(s.predicted[q]) for s in seen], minlength=len(names) + 1)[: len(names)]
-    classes = sorted(((names[c], int(counts[c])) for c in np.flatnonzero(counts)), key=lambda x: -x[1])
-    worth = [s.sharpness[q] * (1 if q in queries.outlier else s.confidence[q]) for s in seen]
-    best = [i for i in np.argsort(worth)[::-1][:BEST].tolist() if worth[i] > 0]
+    classes = sorted(((names[c], int(counts[c])) for c in np.flatnonzero(counts).tolist()), key=lambda x: -x[1])
+    worth = [float(s.sharpness[q] * (1 if q in queries.outlier else s.confidence[q])) for s in seen]
+    best = [i for i in sorted(range(len(seen)), key=lambda i: -worth[i])[:BEST] if worth[i] > 0]
     mean = np.mean([s.masks[q] for s in seen], axis=0) / 255
     images = [Crop(jpeg(_masked(seen[i], q), 75), _line(seen[i], q, names)) for i in best]
     return QueryView(q, marks, classes, len(seen), png(coloured(mean, (0.0, 1.0))), images)
