@@ -9,8 +9,12 @@ import pytest
 from test_report import drawn, picture, written  # noqa: F401
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PIXELS = """(id) => { const c = document.getElementById(id);
-const d = c.getContext("2d").getImageData(0, 0, c.width, c.height); let s = ""; for (const v of d.data) s += String.fromCharCode(v); return [d.width, d.height, btoa(s)]; }"""
+PIXELS = """(id) => {
+  const c = document.getElementById(id), d = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+  let s = "";
+  for (const v of d.data) s += String.fromCharCode(v);
+  return [d.width, d.height, btoa(s)];
+}"""
 
 
 @pytest.fixture(scope="module")
