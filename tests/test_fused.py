@@ -140,8 +140,7 @@ def test_plan__none_for_a_score_without_a_compiled_form():
 
 
 def test_numba__outlier_class():
-    output = make_output(seed=1)
-    output = MaskOutput(*(getattr(output, k) for k in output.__dataclass_fields__ if k != "outlier_class"), True)
+    output = make_output(seed=1, outlier_class=True)
     ((_, found, expected),) = both(output, QuerySet(), [SCORES["uno"]])
     assert np.abs(found - expected).max() < 2e-6
 

@@ -18,6 +18,7 @@ from xenomask.cli import (
     export,
     hub,
     photos,
+    report,
     submission,
     thresholds,
     training,
@@ -27,7 +28,7 @@ from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
 app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for part in (photos, video, evaluation, thresholds, benchmark, convert, export, training, data, hub, doctor):
+for part in (photos, video, evaluation, report, thresholds, benchmark, convert, export, training, data, hub, doctor):
     app.add_typer(part.app)
 app.add_typer(submission.app, name="submission")
 app.add_typer(cluster.app, name="slurm")

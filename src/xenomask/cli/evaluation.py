@@ -20,6 +20,7 @@ from xenomask.cli.common import (
     write_json,
 )
 from xenomask.errors import XenomaskError
+from xenomask.run.names import COMPONENTS, NAMES, PIXELS
 
 app = typer.Typer()
 
@@ -29,13 +30,6 @@ TrackOption = Annotated[str | None, typer.Option("--track", help="anomaly or obs
 ResamplesOption = Annotated[int, typer.Option("--resamples", min=0, help="of the bootstrap over frames; 0: none")]
 SeedOption = Annotated[int, typer.Option("--seed", help="of the bootstrap")]
 COLUMNS = ("exact", "official")
-ROWS = ("aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold")
-NAMES = {
-    "aupr_sum": "AUPR-sum", "aupr_trapz": "AUPR-trapz", "auroc": "AUROC", "fpr95": "FPR95", "best_f1": "best F1",
-    "best_f1_threshold": "  at threshold", "sIoU_gt": "sIoU (true)", "sIoU_pred": "sIoU (predicted)",
-    "prec_pred": "PPV", "f1_mean": "F1*", "f1_25": "F1 at .25", "f1_50": "F1 at .50", "f1_75": "F1 at .75",
-}  # fmt: skip
-COMPONENT_ROWS = ("sIoU_gt", "sIoU_pred", "prec_pred", "f1_mean", "f1_25", "f1_50", "f1_75")
 
 
 def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
@@ -46,7 +40,7 @@ def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
 
 def _print_result(result, title: str, resamples: int) -> None:
     table = Table("number", "exact", "official", title=title, title_justify="left")
-    for key in ROWS:
+    for key in PIXELS:
         cells = [_with_interval(result.numbers[c][key], result.intervals.get(c, {}).get(key)) for c in COLUMNS]
         table.add_row(NAMES[key], *cells)
     out_console.print(table)
@@ -56,7 +50,7 @@ def _print_result(result, title: str, resamples: int) -> None:
     )
     if components := result.numbers.get("components"):
         table = Table("number", f"official, {result.track} track", title="components", title_justify="left")
-        for key in COMPONENT_ROWS:
+        for key in COMPONENTS:
             table.add_row(NAMES[key], _with_interval(components[key], result.intervals.get("components", {}).get(key)))
         counts = ", ".join(f"{n.upper()} {components[f'{n}_50']:.0f}" for n in ("tp", "fn", "fp"))
         out_console.print(table)
@@ -94,7 +88,14 @@ def evaluate(
     Example: xenomask evaluate --maps maps/at --dataset anomaly-track --root data/smiyc --json at.json
     """
     from xenomask.metrics import summarise
-    from xenomask.run.evaluation import THREADS, conventions_of, measure_maps, rounding_note, track_of
+    from xenomask.run.evaluation import (
+        THREADS,
+        conventions_of,
+        measure_maps,
+        numbers_table,
+        rounding_note,
+        track_of,
+    )
 
     check_json(json_file)
     data = load_dataset(dataset, root, split, resize)
@@ -107,15 +108,7 @@ def evaluate(
         err_console.print(f"note: {note}", style="yellow", soft_wrap=True)
     if unlabelled := len(data.frames) - len(result.frames):
         err_console.print(f"note: {unlabelled} frames have no label and were not counted", style="yellow")
-    found = {
-        **{k: dict(v) for k, v in result.numbers.items()},
-        "frames": len(result.frames),
-        "track": track,
-        "intervals": result.intervals,
-        "official_order_range": result.order_range,
-        "warnings": result.warnings,
-        "bootstrap": {"resamples": resamples, "seed": seed, "level": 0.95},
-    }
+    found = numbers_table(result, resamples, seed)
     if conventions == "all":
         others = conventions_of(measured, maps, data)
         table = Table("convention", "used by", "AUPR", "FPR95", "F1", title="the same maps, everybody's way")

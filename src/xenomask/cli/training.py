@@ -159,3 +159,31 @@ def queries_outlier(
             f"--iou, or take the best ones with --top-k (see {path.parent / 'outlier_iou.csv'})",
             style="yellow",
         )
+
+
+@queries_app.command("sheet")
+def queries_sheet(
+    checkpoint: CheckpointOption,
+    dataset: DatasetOption,
+    root: RootOption,
+    out: Annotated[Path, typer.Option(help="HTML file to write")],
+    photos: Annotated[int, typer.Option(min=1, help="how many to look at, evenly chosen")] = 20,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Draw what each query does: its classes, its mean mask, its best images; specialised and outlier ones marked.
+
+    Example: xenomask queries sheet --checkpoint work_dirs/nano-s/iter_3000 --dataset anomaly-track --root data/smiyc
+    --out queries.html
+    """
+    from xenomask.models import load
+    from xenomask.queries import read_queries
+    from xenomask.run.query_sheet import write_query_sheet
+
+    network = load(checkpoint, choose_device(device))
+    data = load_dataset(dataset, root, split, resize)
+    own = read_queries(checkpoint, network.sha256)
+    with progress("queries", min(photos, len(data.frames))) as tick:
+        n = write_query_sheet(network, own, data, out, name=checkpoint.resolve().name, photos=photos, tick=tick)
+    out_console.print(f"{out}: what {n} photos made the queries do", soft_wrap=True, markup=False)

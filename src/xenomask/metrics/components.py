@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float16, Float64, UInt8
+from jaxtyping import Bool, Float16, Float64, Int32, Int64, UInt8
 
 from xenomask.types import VOID
 
@@ -66,7 +66,23 @@ def label_components(mask: UInt8[np.ndarray, "H W"]):
     return whole, size
 
 
+@dataclass(frozen=True)
+class Numbered:
+    """A frame's components and where they are: the pixels of value i's component hold truths[i] or preds[i]."""
+
+    values: FrameComponents
+    truths: Int64[np.ndarray, "g"]
+    preds: Int64[np.ndarray, "p"]
+    true: Int32[np.ndarray, "H W"]
+    predicted: Int32[np.ndarray, "H W"]
+
+
 def compare(mask: Bool[np.ndarray, "H W"], label: UInt8[np.ndarray, "H W"], sizes: Sizes) -> FrameComponents:
+    """The values of `numbered`."""
+    return numbered(mask, label, sizes).values
+
+
+def numbered(mask: Bool[np.ndarray, "H W"], label: UInt8[np.ndarray, "H W"], sizes: Sizes) -> Numbered:
     """Compares the components of a predicted mask with those of the label (0 / 1 / 255).
 
     In the official order: the mask is cut off in void, small predicted components are dropped, small true ones
@@ -96,9 +112,10 @@ def compare(mask: Bool[np.ndarray, "H W"], label: UInt8[np.ndarray, "H W"], size
     union_p = size_p + np.bincount(p, (size_t - in_pred)[t], len(size_p))
     size_p[0] = size_t[0] = 0
     truths, preds = np.flatnonzero(size_t), np.flatnonzero(size_p)
-    return FrameComponents(
+    values = FrameComponents(
         in_pred[truths] / union_t[truths], on_truth[preds] / union_p[preds], on_truth[preds] / size_p[preds]
     )
+    return Numbered(values, truths, preds, true, pred)
 
 
 def _cells(p, t, n_p: int, n_t: int):

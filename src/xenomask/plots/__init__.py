@@ -1,7 +1,13 @@
 """plots: arrays in, figure out."""
 
+from xenomask.plots.curves import precision_recall as precision_recall
+from xenomask.plots.curves import roc as roc
+from xenomask.plots.distribution import histogram as histogram
+from xenomask.plots.distribution import reliability_diagram as reliability_diagram
+from xenomask.plots.gallery import crop as crop
 from xenomask.plots.heatmap import coloured as coloured
 from xenomask.plots.heatmap import contact_sheet as contact_sheet
 from xenomask.plots.heatmap import figure as figure
 from xenomask.plots.heatmap import frame_title as frame_title
 from xenomask.plots.heatmap import overlay as overlay
+from xenomask.plots.vector import svg as svg

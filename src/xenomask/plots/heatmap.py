@@ -25,6 +25,11 @@ def coloured(value: Float[np.ndarray, "H W"], scale: tuple[float, float]) -> UIn
     return np.ascontiguousarray(rgba[..., :3])
 
 
+def opacity(value: Float[np.ndarray, "*s"], scale: tuple[float, float]) -> Float[np.ndarray, "*s"]:
+    """How much an overlay's map hides of the photo, in [0, .8]: the stranger the more."""
+    return Normalize(*scale, clip=True)(value.astype(np.float32)).filled() * OPAQUE
+
+
 def overlay(
     image: UInt8[np.ndarray, "H W 3"],
     value: Float[np.ndarray, "H W"],
@@ -64,18 +69,19 @@ def figure(
         right.contour(value.astype(np.float32), [threshold], colors=THRESHOLD, linewidths=0.9)
         keys.append(Patch(edgecolor=THRESHOLD, facecolor="black", label=f"score = {threshold:.3g}"))
     if label is not None:
-        keys += _draw_label(left, right, label)
+        keys += draw_label(left, right, label)
     for ax in (left, right):
         ax.set_xlim(0, w - 1)
         ax.set_ylim(h - 1, 0)
         ax.set_axis_off()
     if keys:
         fig.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
-    fig.suptitle(title)
+    fig.suptitle(title, parse_math=False)  # a file's name is no formula
     return fig
 
 
-def _draw_label(left, right, label: UInt8[np.ndarray, "H W"]) -> list[Patch]:
+def draw_label(left, right, label: UInt8[np.ndarray, "H W"]) -> list[Patch]:
+    """True anomalies outlined in both axes, void hatched in the right one; the legend's keys of what was drawn."""
     keys = []
     if (label == 1).any():
         for ax in (left, right):

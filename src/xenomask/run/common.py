@@ -1,6 +1,5 @@
 """What the functions of this folder share: progress, manifests, pictures."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic
+from xenomask.files import atomic, read_object
 
 MANIFEST = "manifest.json"
 Tick = Callable[[], None]
@@ -28,6 +27,6 @@ def save_picture(path: Path, pixels: np.ndarray) -> None:
 def read_manifest(path: Path) -> dict[str, Any]:
     """What made the maps beside it; raises XenomaskError if it is damaged."""
     try:
-        return json.loads(path.read_text())
-    except ValueError as e:
-        raise XenomaskError(f"{path} is damaged: {e}; delete it together with its maps") from e
+        return read_object(path)
+    except XenomaskError as e:
+        raise XenomaskError(f"{e}; delete it together with its maps") from e

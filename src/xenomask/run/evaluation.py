@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from xenomask.metrics.components import TRACKS
 from xenomask.metrics.conventions import CONVENTIONS, RESIZED, Convention, all_conventions, resized_counters
 from xenomask.metrics.evaluate import Measured, Read, each_frame, resample
 from xenomask.metrics.guards import float16_loss
-from xenomask.metrics.resampling import draw, interval
+from xenomask.metrics.resampling import LEVEL, draw, interval
 from xenomask.run.common import Tick, nothing
 from xenomask.store import ENDING, map_format, map_ids, read_map, read_stored
 from xenomask.types import EvalResult
@@ -61,6 +62,19 @@ def evaluate_maps(
 ) -> EvalResult:
     """The numbers of a folder of maps on the labelled frames of a data set."""
     return summarise(measure_maps(maps, data, track, tick=tick), resamples=resamples, seed=seed, threads=THREADS)
+
+
+def numbers_table(result: EvalResult, resamples: int, seed: int) -> dict[str, Any]:
+    """What `evaluate --json` writes and the report shows of one folder of maps."""
+    return {
+        **{k: dict(v) for k, v in result.numbers.items()},
+        "frames": len(result.frames),
+        "track": result.track,
+        "intervals": result.intervals,
+        "official_order_range": result.order_range,
+        "warnings": result.warnings,
+        "bootstrap": {"resamples": resamples, "seed": seed, "level": LEVEL},
+    }
 
 
 def track_of(dataset: str, track: str | None) -> str:

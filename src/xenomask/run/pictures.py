@@ -1,5 +1,6 @@
 """Folder of maps + data set -> pictures on disk."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def draw_heatmaps(
         result = evaluate(labelled, lambda i: (read_map(maps / f"{i}{ENDING}"), data.label(frames[i])), resamples=0)
         threshold = result.numbers["exact"]["best_f1_threshold"] if threshold is None else threshold
     if scale is None:
-        scale = _scale_of(maps, ids)
+        scale = scale_of_maps(maps, ids)
     files, tiles = [], []
     for i in ids:
         sample, value = data.sample(frames[i]), read_map(maps / f"{i}{ENDING}")
@@ -56,10 +57,19 @@ def draw_heatmaps(
     return [*files, out / "contact_sheet.jpg"]
 
 
-def _scale_of(maps: Path, ids: Sequence[str]) -> tuple[float, float]:
+def scale_of_maps(maps: Path, ids: Sequence[str]) -> tuple[float, float]:
+    """The range of colours: that of the detector that made the maps, or else the range of all the maps.
+
+    Raises XenomaskError where the manifest holds no such range.
+    """
     if (maps / MANIFEST).is_file() and (stored := read_manifest(maps / MANIFEST).get("scale")):
-        low, high = stored
-        return float(low), float(high)
+        try:
+            low, high = (float(v) for v in stored)
+        except (TypeError, ValueError, OverflowError):
+            low, high = 0.0, math.nan
+        if not -math.inf < low < high < math.inf:
+            raise XenomaskError(f"{maps / MANIFEST} is damaged: its scale is {str(stored)[:80]}, not [low, high]")
+        return low, high
     ranges = [(v.min(), v.max()) for v in (read_map(maps / f"{i}{ENDING}") for i in ids)]
     low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
     return float(low), float(max(high, low + 1e-3))

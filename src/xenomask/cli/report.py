@@ -1,0 +1,110 @@
+"""Maps + labels -> a page to look at."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from xenomask.cli.common import (
+    DatasetOption,
+    JsonOption,
+    ResizeOption,
+    RootOption,
+    SplitOption,
+    check_json,
+    load_dataset,
+    out_console,
+    progress,
+    write_json,
+)
+from xenomask.cli.evaluation import ResamplesOption, SeedOption, TrackOption
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps, shown side by side")],
+    dataset: DatasetOption,
+    root: RootOption,
+    out: Annotated[Path, typer.Option(help="HTML file to write")],
+    track: TrackOption = None,
+    images: Annotated[int, typer.Option(min=0, help="frames whose pictures go in, the worst first")] = 40,
+    resamples: ResamplesOption = 1000,
+    seed: SeedOption = 0,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+) -> None:
+    """One self-contained HTML page: numbers, curves, maps with a threshold slider, what was missed.
+
+    Example: xenomask report maps/maskomaly maps/max_logit --dataset anomaly-track --root data/smiyc --out report.html
+    """
+    from xenomask.run.evaluation import track_of
+    from xenomask.run.report import write_report
+
+    data = load_dataset(dataset, root, split, resize)
+    track = track_of(dataset, track)
+    with progress("report", 3 * len(maps) * len(data.labelled().frames)) as tick:
+        write_report(maps, data, out, track, images=images, resamples=resamples, seed=seed, tick=tick)
+    said = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network"
+    out_console.print(said, soft_wrap=True, markup=False)
+
+
+@app.command()
+def diagrams(
+    maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps")],
+    dataset: DatasetOption,
+    root: RootOption,
+    out: Annotated[Path, typer.Option(help="folder for the SVG files")],
+    track: TrackOption = None,
+    resamples: ResamplesOption = 1000,
+    seed: SeedOption = 0,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+) -> None:
+    """Vector pictures (SVG): PR and ROC with operating points and bootstrap bands, scores, reliability.
+
+    Example: xenomask diagrams maps/maskomaly maps/max_logit --dataset anomaly-track --root data/smiyc --out diagrams
+    """
+    from xenomask.run.evaluation import track_of
+    from xenomask.run.report import write_diagrams
+
+    data = load_dataset(dataset, root, split, resize)
+    track = track_of(dataset, track)
+    with progress("diagrams", 2 * len(maps) * len(data.labelled().frames)) as tick:
+        files = write_diagrams(maps, data, out, track, resamples=resamples, seed=seed, tick=tick)
+    out_console.print(f"in {out}: {', '.join(f.name for f in files)}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def agreement(
+    maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps: methods, or members")],
+    dataset: DatasetOption,
+    root: RootOption,
+    out: Annotated[Path, typer.Option(help="folder for the pictures")],
+    threshold: Annotated[
+        list[float] | None, typer.Option(help="once a folder; default: each one's best F1 on these frames")
+    ] = None,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Draw where methods, or an ensemble's members, disagree: how many of them call each pixel strange.
+
+    Example: xenomask agreement maps/nano-s maps/nano-l --dataset anomaly-track --root data/smiyc --out agreement
+    """
+    from xenomask.run.agreement import draw_agreement
+
+    check_json(json_file)
+    data = load_dataset(dataset, root, split, resize)
+    with progress("agreement", (len(maps) + 1) * len(data.labelled().frames)) as tick:
+        thresholds, rows = draw_agreement(maps, data, out, thresholds=threshold or None, tick=tick)
+    table = Table("frame", "disputed", "anomaly seen by all", "by some", "by none", title_justify="left",
+                  title=", ".join(f"{m.name} >= {t:.4g}" for m, t in zip(maps, thresholds, strict=True)))  # fmt: skip
+    for r in rows:
+        cells = (r.disputed, r.seen_by_all, r.seen_by_some, r.seen_by_none)
+        table.add_row(r.frame, *("-" if v != v else f"{100 * v:.1f} %" for v in cells))
+    out_console.print(table)
+    out_console.print(f"{len(rows)} pictures in {out}", soft_wrap=True, markup=False)
+    write_json(json_file, {"thresholds": thresholds, "frames": [vars(r) for r in rows]})
