@@ -6,6 +6,7 @@ The shipped detector looks at the scene once a score. It has no outlier class, s
 network's answer is made from the drawing itself: a crisp mask a class, and one over the strangers.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
@@ -42,11 +43,11 @@ def made_output(drawn: Scene) -> MaskOutput:
     return MaskOutput(classes, logits, SIZE, SIZE, SIZE, outlier_class=True)
 
 
-def maps() -> dict[str, np.ndarray]:
-    """Each score's map of the scene, float32 (H, W)."""
+def maps(names: Collection[str]) -> dict[str, np.ndarray]:
+    """These scores' maps of the scene, float32 (H, W)."""
     drawn, detector = scene(), Detector.from_folder("nano")
-    found = {n: detector.with_score(n).detect(drawn.image).value for n in SCORES if n != "uno"}
-    return found | {"uno": SCORES["uno"](made_output(drawn)).value}
+    found = {n: detector.with_score(n).detect(drawn.image).value for n in names if n != "uno"}
+    return found | {n: SCORES[n](made_output(drawn)).value for n in names if n == "uno"}
 
 
 def outlined(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -55,16 +56,16 @@ def outlined(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return cv2.drawContours(np.ascontiguousarray(picture), contours, -1, GREEN, 1)
 
 
-def pictures() -> dict[str, np.ndarray]:
-    """Scene and maps as RGB pictures, each map on its score's fixed scale."""
+def pictures(names: Collection[str]) -> dict[str, np.ndarray]:
+    """The scene and these scores' maps as RGB pictures, each map on its score's fixed scale."""
     drawn = scene()
-    found = {"scene": drawn.image} | {n: coloured(v, SCORES[n].scale) for n, v in maps().items()}
+    found = {"scene": drawn.image} | {n: coloured(v, SCORES[n].scale) for n, v in maps(names).items()}
     return {n: outlined(p, drawn.anomaly) for n, p in found.items()}
 
 
 def main() -> None:
     OUT.mkdir(exist_ok=True)
-    for name, picture in pictures().items():
+    for name, picture in pictures(SCORES).items():
         cv2.imwrite(str(OUT / f"{name}.jpg"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
 
 

@@ -9,7 +9,8 @@ from mkdocs.exceptions import PluginError
 
 # section of the nav -> folder whose unnamed pages are put at its end
 SECTIONS = {"Guides": "", "Scores": "scores", "Data sets": "data", "Python": "api"}
-ITEM = re.compile(r"\s*(?:[-*]|\d+\.) ")
+# as in CommonMark, a wrapped line that happens to begin with "19. " starts no list
+ITEM = re.compile(r"\s*(?:[-*]|1\.) ")
 
 
 def on_config(config: Any) -> Any:
