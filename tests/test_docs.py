@@ -121,7 +121,7 @@ def test_scripts_and_files_of_commands__exist():
     named = {w for p in PAGES for line in shell_lines(p.read_text()) for w in line.split("#")[0].split()}
     mine = re.compile(r"(?:benchmarks|slurm|examples|docs/scripts|tests)/[\w./-]+\.(?:py|sh)|configs/[\w./-]+\.toml")
     files = {w for w in named if mine.fullmatch(w)}
-    assert len(files) > 15
+    assert len(files) > 10
     assert [f for f in sorted(files) if not (ROOT / f).is_file()] == []
 
 
@@ -204,9 +204,8 @@ def test_score_page__has_the_model_cards_numbers(name):
     parts = {part.split()[0]: part for part in CARD.read_text().split("\n### ")[1:]}
     text = (DOCS / "scores" / f"{name}.md").read_text()
     for line in re.findall(r"^\| (.* validation) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M):
-        rows = re.findall(
-            rf"^\| {name} \| ensemble \| .* \| ([\d.]+) \| [\d.]+ \| ([\d.]+) \|", parts[SETS[line[0]]], re.M
-        )
+        row = rf"^\| {name} \| ensemble \| [^|]* \| ([\d.]+) \| [\d.]+ \| ([\d.]+) \|"
+        rows = re.findall(row, parts[SETS[line[0]]], re.M)
         assert (line[1], line[2]) in rows
 
 
