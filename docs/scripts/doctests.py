@@ -10,15 +10,8 @@ BLOCK = re.compile(r"(?:^|(?<=\n))[ \t]*>>> .*(?:\n(?![ \t]*\n).*)*")
 def fenced(text: str) -> str:
     """The docstring with its doctests (to the next empty line) inside fences.
 
-    >>> print(fenced("One.\\n\\n>>> 1 + 1\\n2\\n\\nTwo."))
-    One.
-    <BLANKLINE>
-    ```pycon
-    >>> 1 + 1
-    2
-    ```
-    <BLANKLINE>
-    Two.
+    >>> fenced("One.\\n\\n>>> 1 + 1\\n2\\n\\nTwo.").splitlines()
+    ['One.', '', '```pycon', '>>> 1 + 1', '2', '```', '', 'Two.']
     """
     return BLOCK.sub(lambda m: f"```pycon\n{m[0]}\n```", text)
 
