@@ -4,8 +4,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 # two processes with one thread each: most tests are too small for two threads
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# mkdocs-material's remarks about mkdocs 2, which is not used (pyproject.toml)
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test check format table clean
+.PHONY: demo test check docs format table clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -22,11 +24,15 @@ check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/mkdocs build --strict
 	$(TESTS)
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv demo_out
+	rm -rf .venv demo_out site
