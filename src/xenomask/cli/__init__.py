@@ -11,12 +11,15 @@ from xenomask import __version__
 from xenomask.cli import (
     benchmark,
     cluster,
+    components,
     convert,
     data,
     doctor,
     evaluation,
+    explain,
     export,
     hub,
+    page,
     photos,
     submission,
     thresholds,
@@ -27,7 +30,22 @@ from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
 app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for part in (photos, video, evaluation, thresholds, benchmark, convert, export, training, data, hub, doctor):
+PARTS = (
+    photos,
+    explain,
+    components,
+    page,
+    video,
+    evaluation,
+    thresholds,
+    benchmark,
+    convert,
+    export,
+    training,
+    data,
+    hub,
+)
+for part in (*PARTS, hub, doctor):
     app.add_typer(part.app)
 app.add_typer(submission.app, name="submission")
 app.add_typer(cluster.app, name="slurm")
