@@ -140,7 +140,7 @@ def test_cli__json_holds_what_the_detectors_map_says(tmp_path, capsys, photo, ti
     code, out, _ = run(capsys, "explain", photo, "--at", "33,21", "--detector", tiny_detector, "--json", written)
     said = json.loads(written.read_text())
     torch.manual_seed(0)
-    value = Detector.from_folder(tiny_detector).detect(np.asarray(Image.open(photo))).value
+    value = Detector.from_folder(tiny_detector).detect(np.array(Image.open(photo))).value
     assert code == 0 and "33,21" in out and "entropy" in out
     assert said["value"] == pytest.approx(float(value[21, 33]), abs=1e-5)
     assert sum(m["share"] for m in said["members"]) == pytest.approx(said["value"], abs=1e-9)

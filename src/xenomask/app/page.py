@@ -204,6 +204,7 @@ def build(detectors: dict[str, Detector], folder: Path) -> Any:
         page.state_holder.delete_state(who)
         files.forget(name_of(request))
 
+    plain: dict[str, Any] = {"buttons": ["fullscreen"]}  # not "share", which would send pictures to Hugging Face
     with gr.Blocks(title="xenomask", analytics_enabled=False) as page:
         state = gr.State(None, time_to_live=KEPT_SECONDS)
         gr.Markdown("# xenomask\nWhat a road scene's network was never taught. Nothing leaves this server; what you "
@@ -222,11 +223,11 @@ def build(detectors: dict[str, Detector], folder: Path) -> Any:
             with gr.Column(scale=3):
                 said = gr.Textbox(label="seen", interactive=False)
                 view = gr.Image(label="overlay: click a pixel to ask why", type="filepath", interactive=False,
-                                elem_id="overlay", buttons=["fullscreen"])  # fmt: skip
-                heat = gr.Image(label="map", type="filepath", interactive=False, buttons=["fullscreen"])
+                                elem_id="overlay", **plain)  # fmt: skip
+                heat = gr.Image(label="map", type="filepath", interactive=False, **plain)
                 with gr.Row():
-                    view2 = gr.Image(label="compared: overlay", type="filepath", interactive=False)
-                    heat2 = gr.Image(label="compared: map", type="filepath", interactive=False)
+                    view2 = gr.Image(label="compared: overlay", type="filepath", interactive=False, **plain)
+                    heat2 = gr.Image(label="compared: map", type="filepath", interactive=False, **plain)
                 rows = gr.Dataframe(headers=["no.", "mean", "largest", "pixels", "x y box"], label="components",
                                     interactive=False)  # fmt: skip
                 words = gr.Textbox(label="why", lines=6, interactive=False, elem_id="why")
@@ -234,7 +235,7 @@ def build(detectors: dict[str, Detector], folder: Path) -> Any:
                     headers=["member", "part", "query", "class", "p", "m", "adds", "roles"],
                     label="queries that decided", interactive=False,
                 )  # fmt: skip
-                masks = gr.Gallery(label="their masks", columns=3, object_fit="contain")
+                masks = gr.Gallery(label="their masks", columns=3, object_fit="contain", **plain)
                 numbers = gr.JSON(visible=False)
         drawn = [heat, view, heat2, view2, rows, threshold, said, downloads, numbers]
         network = {"concurrency_limit": 1, "concurrency_id": "network"}

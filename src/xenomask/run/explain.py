@@ -148,7 +148,7 @@ def class_names(member: Member, count: int) -> list[str]:
 
 def _voice(part: str, q: int, adds: float, p: Tensor, m: Tensor, said: dict[int, tuple[str, ...]], names) -> Voice:
     confidence, label = p[q].max(0)
-    return Voice(part, q, names[int(label)], float(confidence), float(m[q]), said.get(q, ()), float(adds))
+    return Voice(part, q, names[int(label)], float(confidence), float(m[q]), said.get(q, ()), adds)
 
 
 def _roles(p: Tensor, queries: QuerySet, confidence: float = 0.7) -> dict[int, tuple[str, ...]]:
@@ -171,7 +171,7 @@ def _of_maskomaly(score: Score, p: Tensor, m: Tensor, queries: QuerySet, names, 
 
     def best(part: str, chosen: Tensor) -> list[Voice]:
         order = [q for q in weighted.argsort(descending=True).tolist() if chosen[q]][:3]
-        return [_voice(part, q, weighted[q], p, m, said, names) for q in order]
+        return [_voice(part, q, float(weighted[q]), p, m, said, names) for q in order]
 
     voices = [*best("rejection", sure), *best("outlier", outlier), *best("ground", ground)]
     largest = {v.part: v.adds for v in reversed(voices)}  # the first of each part is the one that decided
@@ -179,7 +179,7 @@ def _of_maskomaly(score: Score, p: Tensor, m: Tensor, queries: QuerySet, names, 
     parts = {"rejection by queries": r}
     if o["border"] is not None:
         crowd = [q for q in range(len(p)) if known[q] and m[q] > o["border"]]
-        voices += [_voice("border", q, m[q], p, m, said, names) for q in crowd]
+        voices += [_voice("border", q, float(m[q]), p, m, said, names) for q in crowd]
         parts["masks at border"] = float(len(crowd))
         if len(crowd) >= 2:
             notes.append(f"border: {len(crowd)} masks exceed {o['border']:g} here, so the rejection R is 0")
@@ -241,7 +241,7 @@ def _of_classes(score: Score, L: Tensor, names, queries: tuple[Tensor, Tensor, Q
 def _largest(part: str, added: Tensor, p: Tensor, m: Tensor, queries: QuerySet, names) -> tuple[Voice, ...]:
     said = _roles(p, queries)
     order = added.abs().argsort(descending=True)[:SHOWN].tolist()
-    return tuple(_voice(part, q, added[q], p, m, said, names) for q in order)
+    return tuple(_voice(part, q, float(added[q]), p, m, said, names) for q in order)
 
 
 def _masses(L: Tensor, names: Sequence[str], terms: Tensor | None = None) -> tuple[dict[str, Any], ...]:
