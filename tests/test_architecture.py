@@ -17,7 +17,8 @@ LEVELS = [
     {"export"},
     {"run", "train", "submission"},
     {"cluster"},
-    {"app", "cli"},
+    {"app"},
+    {"cli"},
 ]
 LEVEL = {name: i for i, names in enumerate(LEVELS) for name in names}
 

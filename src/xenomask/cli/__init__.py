@@ -11,12 +11,15 @@ from xenomask import __version__
 from xenomask.cli import (
     benchmark,
     cluster,
+    components,
     convert,
     data,
     doctor,
     evaluation,
+    explain,
     export,
     hub,
+    page,
     photos,
     report,
     submission,
@@ -28,7 +31,11 @@ from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
 app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-for part in (photos, video, evaluation, report, thresholds, benchmark, convert, export, training, data, hub, doctor):
+PARTS = (
+    photos, video, explain, components, page, evaluation, report, thresholds, benchmark, convert, export, training,
+    data, hub, doctor,
+)  # fmt: skip
+for part in PARTS:
     app.add_typer(part.app)
 app.add_typer(submission.app, name="submission")
 app.add_typer(cluster.app, name="slurm")

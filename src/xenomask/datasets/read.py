@@ -55,6 +55,8 @@ def photo_size(path: Path) -> Size:
     try:
         with Image.open(path) as image:
             return image.height, image.width
+    except Image.DecompressionBombError as e:
+        raise XenomaskError(f"{path} is too large an image: {e}") from None
     except (OSError, SyntaxError, ValueError) as e:
         raise XenomaskError(f"{path} is not an image (or of a kind that Pillow cannot read): {e}") from None
 

@@ -158,7 +158,7 @@ def score_all(
         for s in scores:
             s.drawn(per_pixel=True)
     else:
-        _check_queries(scores, queries, len(output.class_logits))
+        check_queries(scores, queries, len(output.class_logits))
         path = choose(kernel, output.mask_logits.device.type)
         todo = plan(output, queries, scores) if path.add else None
         if path.add and todo:
@@ -187,7 +187,7 @@ def add_score(
     path = choose(kernel, output.mask_logits.device.type) if isinstance(output, MaskOutput) else None
     if isinstance(output, MaskOutput) and path and path.name == "numba" and path.add:
         _refuse_nan(output)
-        _check_queries([score], queries, len(output.class_logits))
+        check_queries([score], queries, len(output.class_logits))
         if todo := plan(output, queries, [score]):
             path.add(output, todo, weight, onto[None])
             return
@@ -229,7 +229,8 @@ def _rows(
             yield s.rows(p, m, queries if s.on == "masks" else outlier_probabilities(output), **s.options)
 
 
-def _check_queries(scores: Sequence[Score], queries: QuerySet, q: int) -> None:
+def check_queries(scores: Sequence[Score], queries: QuerySet, q: int) -> None:
+    """Raises XenomaskError where the set names queries beyond the network's `q`, or lacks those that a score needs."""
     beyond = [i for i in (*queries.inlier, *queries.outlier, *queries.ground) if not 0 <= i < q]
     if beyond:
         raise XenomaskError(f"the query set names query {beyond[0]}, the network has 0..{q - 1}: wrong query file")

@@ -1,0 +1,74 @@
+"""One pixel of a photo -> why it has its score."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from xenomask.cli.common import (
+    DetectorOption,
+    DeviceOption,
+    JsonOption,
+    MemberOption,
+    RuntimeOption,
+    ScoreOption,
+    check_json,
+    load_folder,
+    out_console,
+    write_json,
+)
+
+app = typer.Typer()
+CLASSES_SHOWN = 4
+
+
+@app.command()
+def explain(
+    photo: Annotated[Path, typer.Argument(help="a photo of any size")],
+    at: Annotated[str, typer.Option(help="X,Y in pixels from the top left of the upright photo")],
+    detector: DetectorOption = "nano",
+    score: ScoreOption = None,
+    member: MemberOption = None,
+    device: DeviceOption = None,
+    runtime: RuntimeOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Why a pixel has its score: the members' shares, the branches, the queries and classes that decided.
+
+    Example: xenomask explain street.jpg --at 640,400
+    """
+    from xenomask.datasets import read_photo
+    from xenomask.run.explain import check_point, explain, parse_point
+
+    point = parse_point(at)
+    check_json(json_file)
+    image = read_photo(photo)
+    check_point(point, (image.shape[0], image.shape[1]))
+    found = load_folder(detector, device, score, member, runtime)
+    answer = explain(found, [m.network.predict(image) for m in found.members], point)
+    out_console.print(f"{found.name} at {at}: {answer.value:.6f}", markup=False, highlight=False)
+    for m in answer.members:
+        _print_member(m)
+    write_json(json_file, {"photo": str(photo), "detector": found.name, **asdict(answer)})
+
+
+def _print_member(m) -> None:
+    out_console.print(f"\n[bold]{escape(m.name)}[/bold]: {m.weight:g} x {m.value:.6f} = {m.share:.6f}", highlight=False)
+    out_console.print(f"{m.score} = {m.formula}", markup=False, highlight=False)
+    out_console.print("   ".join(f"{k} {v:.4g}" for k, v in m.parts.items()), markup=False, highlight=False)
+    for note in m.notes:
+        out_console.print(note, markup=False, highlight=False)
+    largest = ", ".join(
+        f"{c['label']} {c['mass']:.3f}" + (f" (adds {c['term']:.3f})" if "term" in c else "")
+        for c in m.classes[:CLASSES_SHOWN]
+    )
+    out_console.print(f"L: {largest}, ...", markup=False, highlight=False)
+    if m.voices:
+        table = Table("part", "query", "class", "confidence p", "mask m", "adds", "roles")
+        for v in m.voices:
+            numbers = (f"{v.confidence:.3f}", f"{v.mask:.3f}", f"{v.adds:.4f}")
+            table.add_row(escape(v.part), str(v.query), escape(v.label), *numbers, " ".join(v.roles))
+        out_console.print(table)

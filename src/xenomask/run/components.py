@@ -1,0 +1,225 @@
+"""Maps -> their components above a threshold, in the forms that other tools read.
+
+Photos are not needed: a component is what the official component metric sees of a map (score > threshold, compared in
+float16; 8-connected).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from xenomask.errors import XenomaskError
+from xenomask.files import atomic, finite, make_dir
+from xenomask.metrics.components import binarise, label_components
+from xenomask.run.common import Tick, nothing
+from xenomask.store import ENDING, map_ids, read_map
+
+CATEGORY = {"id": 1, "name": "anomaly", "supercategory": "anomaly"}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One component: `bbox` (x, y, width, height) and `area` in pixels, raw map values, and its mask as COCO's RLE.
+
+    `score` is the mean of the map over the component, `peak` its largest value: neither is a probability.
+    """
+
+    bbox: tuple[int, int, int, int]
+    area: int
+    score: float
+    peak: float
+    rle: dict[str, Any]
+
+
+def instances(value: Float[np.ndarray, "H W"], threshold: float, smallest: int = 1) -> list[Instance]:
+    """The components of a map above the threshold with `smallest` pixels or more, the largest mean first."""
+    if not np.isfinite(threshold):
+        raise XenomaskError(f"threshold {threshold} is not a finite number")
+    half = value.astype(np.float16)
+    number, size = label_components(binarise(half, threshold).view(np.uint8))
+    found = []
+    for k in range(1, len(size)):
+        if size[k] < smallest:
+            continue
+        mask = number == k
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
+        inside = half[mask].astype(np.float64)
+        found.append(Instance(box, int(size[k]), float(inside.mean()), float(inside.max()), encode_rle(mask)))
+    return sorted(found, key=lambda i: -i.score)
+
+
+def encode_rle(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
+    """A mask as COCO's compressed run lengths: {"size": [H, W], "counts": text}, column by column.
+
+    >>> encode_rle(np.array([[False, True], [False, True]]))
+    {'size': [2, 2], 'counts': '22'}
+    """
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(np.array([0, *edges, flat.size])).tolist()
+    if flat.size and flat[0]:
+        counts = [0, *counts]  # they start with pixels that are not in the mask
+    # Each count but the first three is stored as its difference to the last but one, in groups of five bits from
+    # the lowest on; bit 32 says that another one follows, and 48 makes letters of them.
+    text = []
+    for i, count in enumerate(counts):
+        rest = count - counts[i - 2] if i > 2 else count
+        more = True
+        while more:
+            bits, rest = rest & 31, rest >> 5
+            more = rest != (-1 if bits & 16 else 0)
+            text.append(chr((bits | 32 if more else bits) + 48))
+    return {"size": list(mask.shape), "counts": "".join(text)}
+
+
+def decode_rle(rle: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
+    """The mask of what `encode_rle` wrote."""
+    counts: list[int] = []
+    value = shift = 0
+    for letter in rle["counts"]:
+        bits = ord(letter) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= 1 << shift if bits & 16 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    height, width = rle["size"]
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
+def export_components(
+    maps: Path,
+    threshold: float,
+    out: Path,
+    *,
+    smallest: int = 1,
+    ending: str = "",
+    tick: Tick = nothing,
+) -> tuple[int, int]:
+    """Writes the components of a folder of maps; returns how many maps and components there were.
+
+    `out`: *.json is one COCO file of images and instances (a photo's file_name is its id and `ending`), *.jsonl one
+    JSON object a line and image. Raises XenomaskError for other endings, no maps, and damaged ones.
+    """
+    if out.suffix not in (".json", ".jsonl"):
+        raise XenomaskError(f"{out} ends neither with .json (one COCO file) nor with .jsonl (a line an image)")
+    ids = map_ids(maps)
+    if not ids:
+        raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
+    make_dir(out.parent)
+    images, annotations, lines = [], [], []
+    total = 0
+    for number, i in enumerate(ids, 1):
+        value = read_map(maps / f"{i}{ENDING}")
+        found = instances(value, threshold, smallest)
+        total += len(found)
+        height, width = value.shape
+        image = {"id": number, "file_name": f"{i}{ending}", "width": width, "height": height}
+        if out.suffix == ".json":
+            images.append(image)
+            annotations += [_annotation(len(annotations) + k, number, f) for k, f in enumerate(found, 1)]
+        else:
+            row = {**image, "id": i, "threshold": threshold, "components": [asdict(f) for f in found]}
+            lines.append(json.dumps(finite(row)))
+        tick()
+    info = {"description": f"components of the maps in {maps.name} above {threshold!r}, made by xenomask"}
+    coco = {"info": info, "images": images, "annotations": annotations, "categories": [CATEGORY]}
+    with atomic(out) as part:
+        part.write_text((json.dumps(finite(coco)) if out.suffix == ".json" else "\n".join(lines)) + "\n")
+    return len(ids), total
+
+
+def _annotation(number: int, image: int, found: Instance) -> dict[str, Any]:
+    return {
+        "id": number, "image_id": image, "category_id": CATEGORY["id"], "bbox": list(found.bbox), "area": found.area,
+        "score": found.score, "peak": found.peak, "iscrowd": 0, "segmentation": found.rle,
+    }  # fmt: skip
+
+
+def export_png16(maps: Path, out: Path, *, tick: Tick = nothing) -> tuple[float, float]:
+    """Writes <id>.png, 16-bit grey, for every map of a folder; returns the (low, high) that 0 and 65535 stand for.
+
+    One range for the whole folder, its smallest and largest value, so that pictures can be compared and nothing is
+    cut off; each file's text chunks `low` and `high` hold it. Raises XenomaskError for no maps and damaged ones.
+    """
+    ids = map_ids(maps)
+    if not ids:
+        raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
+    make_dir(out)
+    ranges = [(float(v.min()), float(v.max())) for v in (read_map(maps / f"{i}{ENDING}") for i in ids)]
+    low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+    for i in ids:
+        write_png16(out / f"{i}.png", read_map(maps / f"{i}{ENDING}"), (low, high))
+        tick()
+    return low, high
+
+
+def write_png16(path: Path, value: Float[np.ndarray, "H W"], scale: tuple[float, float]) -> None:
+    """Writes one map as 16-bit grey: stored = 65535 (value - low) / (high - low), rounded, cut off at the ends."""
+    low, high = scale
+    share = (value.astype(np.float64) - low) / ((high - low) or 1.0)
+    stored = np.rint(share.clip(0, 1) * 65535).astype(np.uint16)
+    text = PngInfo()
+    for key, number in (("low", low), ("high", high)):
+        text.add_text(key, repr(float(number)))
+    with atomic(path) as part:
+        Image.fromarray(stored).save(part, format="png", pnginfo=text)
+
+
+def to_supervision(value: Float[np.ndarray, "H W"], threshold: float, smallest: int = 1) -> Any:
+    """The components of a map as supervision's `Detections` (xyxy, mask, confidence = mean of the map).
+
+    Raises XenomaskError where supervision is not installed.
+    """
+    try:
+        import supervision  # pyright: ignore[reportMissingImports]
+    except ImportError as e:
+        raise XenomaskError("supervision is not installed: pip install supervision") from e
+    found = instances(value, threshold, smallest)
+    if not found:
+        return supervision.Detections.empty()
+    boxes = np.array([f.bbox for f in found], float)
+    boxes[:, 2:] += boxes[:, :2]
+    return supervision.Detections(
+        xyxy=boxes,
+        mask=np.stack([decode_rle(f.rle) for f in found]),
+        confidence=np.array([f.score for f in found]),
+        class_id=np.zeros(len(found), int),
+        data={"class_name": np.array([CATEGORY["name"]] * len(found))},
+    )
+
+
+def to_fiftyone(maps: Path, photos: Sequence[Path], threshold: float, smallest: int = 1, field: str = "xenomask"):
+    """A FiftyOne dataset of the photos, with the components of the map of each photo's stem in `field`.
+
+    Raises XenomaskError where FiftyOne is not installed and for a photo without a map.
+    """
+    try:
+        import fiftyone  # pyright: ignore[reportMissingImports]
+    except ImportError as e:
+        raise XenomaskError("FiftyOne is not installed: pip install fiftyone") from e
+    data = fiftyone.Dataset()
+    for photo in photos:
+        if not (maps / f"{photo.stem}{ENDING}").is_file():
+            raise XenomaskError(f"{maps} holds no map {photo.stem}{ENDING} for {photo}; make it with `xenomask score`")
+        value = read_map(maps / f"{photo.stem}{ENDING}")
+        height, width = value.shape
+        shapes = []
+        for f in instances(value, threshold, smallest):
+            x, y, w, h = f.bbox
+            box = [x / width, y / height, w / width, h / height]  # relative, and the mask is the box's part
+            mask = decode_rle(f.rle)[y : y + h, x : x + w]
+            shapes.append(fiftyone.Detection(label="anomaly", bounding_box=box, mask=mask, confidence=f.score))
+        sample = fiftyone.Sample(filepath=str(photo.resolve()))
+        sample[field] = fiftyone.Detections(detections=shapes)
+        data.add_sample(sample)
+    return data

@@ -1,0 +1,354 @@
+"""The web page: what it shows is what the detector says, what is no photo is one line, and nothing is left behind."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import warnings
+import zlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from test_video import write_clip
+from xenomask.app import session
+from xenomask.app.page import Files
+from xenomask.detector import Detector
+from xenomask.errors import XenomaskError
+from xenomask.scores import SCORES, get_score
+
+needs_gradio = pytest.mark.skipif(find_spec("gradio") is None, reason="needs gradio: pip install 'xenomask[app]'")
+SVG = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+
+
+def scene(seed=0, size=(48, 80)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_detector) -> Detector:
+    return Detector.from_folder(tiny_detector)
+
+
+@pytest.fixture(scope="module")
+def seen(detector) -> session.Seen:
+    return session.look("a.png", scene(), detector)
+
+
+def test_read__is_what_the_detector_says(detector, seen):
+    reading = session.read(seen)
+    assert np.abs(reading.score_map.value - detector.detect(scene()).value).max() <= 1e-6
+    for name in ("maskomaly", "rba", "eam"):
+        value = detector.with_score(name).detect(scene()).value
+        assert np.abs(session.read(seen, name).score_map.value - value).max() <= 1e-6
+
+
+def test_read__lambda_mixes_anew_without_the_network(detector, seen):
+    for mix in (0.0, 0.3, 1.0):
+        own = detector.with_score(get_score("maskomaly", {"mix": mix}))
+        assert np.abs(session.read(seen, "maskomaly", mix).score_map.value - own.detect(scene()).value).max() <= 1e-6
+    same = session.read(seen, "entropy", 0.1).score_map.value  # another score has no lambda
+    assert (same == session.read(seen, "entropy").score_map.value).all()
+
+
+def test_read__bad_wishes_are_one_line(seen):
+    with pytest.raises(XenomaskError, match="unknown score"):
+        session.read(seen, "rbaa")
+    for mix in (-0.1, 1.1, float("nan")):
+        with pytest.raises(XenomaskError, match="not from 0 to 1"):
+            session.read(seen, "maskomaly", mix)
+    with pytest.raises(XenomaskError, match="not a finite number"):
+        session.read(seen, threshold=float("inf"))
+
+
+def test_pictures_and_components__follow_the_threshold(seen):
+    value = session.read(seen).score_map.value.astype(np.float16)
+    for share in (10, 50, 90):
+        reading = session.read(seen, threshold=float(np.percentile(value, share)))
+        found = session.found_in(reading, smallest=1)
+        assert sum(f.area for f in found) == int((value > np.float16(reading.threshold)).sum())
+        heat, laid = session.pictures(reading, found)
+        assert heat.shape == laid.shape == (48, 80, 3) and heat.dtype == np.uint8
+        assert len(session.table(found)) == min(len(found), session.BOXES)
+        json.dumps(session.summary(reading, found), allow_nan=False)
+    assert session.found_in(session.read(seen, threshold=1e4)) == []
+
+
+def test_why__at_a_pixel_is_the_maps_value(seen):
+    for score in SCORES:
+        if score in ("uno", "maskomaly_specialised"):  # the tiny networks have neither
+            continue
+        reading = session.read(seen, score)
+        answer = session.why(reading, (41, 17))
+        assert answer.value == pytest.approx(float(reading.score_map.value[17, 41]), abs=1e-5)
+        masks = session.query_masks(reading, answer)
+        assert all(p.shape == (48, 80, 3) for p, _ in masks)
+        assert f"{answer.value:.4f}" in session.in_words(answer)
+        json.dumps(session.reasons(answer), allow_nan=False)
+    with pytest.raises(XenomaskError, match="outside of the photo"):
+        session.why(session.read(seen), (80, 0))
+
+
+def test_choices__members_alone(detector):
+    found = session.choices({"pair": detector})
+    assert [*found] == ["pair", "pair, a alone", "pair, b alone"]
+    alone = session.look("x", scene(), found["pair, b alone"])
+    assert len(alone.outputs) == 1
+
+
+def exif_photo(path: Path) -> Path:
+    """A photo whose EXIF says: turn by 90 degrees; stored 40 wide, 24 high, its left half bright."""
+    pixels = np.zeros((24, 40, 3), np.uint8)
+    pixels[:, :20] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+def test_read_upload__photos_upright_and_clips(tmp_path):
+    turned = session.read_upload(exif_photo(tmp_path / "t.png"))
+    assert turned.shape == (40, 24, 3) and turned[:20].mean() > 250 > 5 > turned[20:].mean()
+    clip = session.read_upload(write_clip(tmp_path / "c.mp4", 4))
+    assert clip.shape == (48, 64, 3) and abs(float(clip.mean()) - 20) < 6
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that claims to be that large; its pixels are missing."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def hostile(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Files that are no photo of a scene, and what must be said of each."""
+    (folder / "s.svg").write_text(SVG)
+    (folder / "s.jpg").write_text(SVG)
+    (folder / "t.jpg").write_text("no picture at all")
+    (folder / "empty.png").write_bytes(b"")
+    Image.new("RGB", (1, 1)).save(folder / "one.png")
+    Image.new("L", (5000, 20)).save(folder / "long.png")
+    (folder / "bomb.png").write_bytes(png_of(20000, 20000))
+    (folder / "large.png").write_bytes(png_of(6000, 6000))
+    (folder / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    (folder / "cut.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    whole = folder / "whole.png"
+    Image.fromarray(scene(1, (200, 200))).save(whole)
+    (folder / "cut.png").write_bytes(whole.read_bytes()[:5000])
+    said = {
+        "s.svg": "is not an image", "s.jpg": "is not an image", "t.jpg": "is not an image",
+        "empty.png": "is not an image", "one.png": "1x1: less than 16 pixels", "long.png": "5000x20: more than 8 times",
+        "bomb.png": "too large an image", "large.png": "more than 24 megapixels", "list.mp4": "is not a video",
+        "cut.mp4": "is not a video", "cut.png": "is damaged",
+    }  # fmt: skip
+    return {name: (folder / name, text) for name, text in said.items()}
+
+
+def test_read_upload__what_is_no_photo_is_one_line(tmp_path):
+    for path, text in hostile(tmp_path).values():
+        with pytest.raises(XenomaskError, match=re.escape(text)) as e:
+            session.read_upload(path)
+        assert "\n" not in str(e.value)
+    large = tmp_path / "fat.png"
+    with large.open("wb") as f:
+        f.truncate(session.MAX_BYTES + 1)
+    with pytest.raises(XenomaskError, match="larger than 32 MB"):
+        session.read_upload(large)
+
+
+def test_files__go_with_the_last_session_that_has_them(tmp_path):
+    files, upload = Files(tmp_path), tmp_path / "u.png"
+    upload.touch()
+    for who in ("a", "b"):
+        (files.own(who) / "x.jpg").touch()
+        files.take(who, upload)
+    files.forget("a")
+    assert upload.exists() and not (tmp_path / "session-a").exists() and (tmp_path / "session-b" / "x.jpg").exists()
+    other = tmp_path / "v.png"
+    other.touch()
+    files.take("b", other)  # another photo dropped: the one before goes
+    assert not upload.exists() and other.exists()
+    files.take("b", other)
+    assert other.exists()
+    old = files.own("c") / "old.jpg"
+    old.touch()
+    os.utime(old, (0, 0))
+    files.own("b")
+    assert not old.exists()
+    files.forget("b")
+    files.forget("c")
+    assert list(tmp_path.iterdir()) == []
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """`xenomask app` in a process of its own, with a temporary folder that can be looked into."""
+
+    def __init__(self, detector: Path, folder: Path):
+        self.address, self.folder = f"http://127.0.0.1:{free_port()}", folder
+        environment = {**os.environ, "TMPDIR": str(folder)}
+        command = [sys.executable, "-m", "xenomask.cli", "app", "--detector", str(detector), "--port",
+                   self.address.rpartition(":")[2], "--device", "cpu"]  # fmt: skip
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self.process.stdout is not None
+        self.lines = []
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if "open http" in line:
+                threading.Thread(target=lambda: self.lines.extend(self.process.stdout or []), daemon=True).start()
+                return
+        raise AssertionError("".join(self.lines))
+
+    def get(self, path: str) -> bytes:
+        return urllib.request.urlopen(f"{self.address}{path}", timeout=600).read()
+
+    def curl(self, *arguments: str) -> str:
+        done = subprocess.run(["curl", "-sS", "--max-time", "600", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def look(self, photo: Path, **wishes) -> dict | str:
+        """The HTTP API as docs/app.md has it: upload, call, answer. The JSON of `look`, or the error's line."""
+        name = json.loads(self.curl("-F", f"files=@{photo}", f"{self.address}/gradio_api/upload"))[0]
+        data = [{"path": name, "meta": {"_type": "gradio.FileData"}}, *wishes.pop("chosen")]
+        body = json.dumps({"data": data, **wishes})
+        call = f"{self.address}/gradio_api/call/look"
+        event = json.loads(self.curl("-H", "Content-Type: application/json", "-d", body, call))["event_id"]
+        said = self.curl("-N", f"{call}/{event}")
+        kind, _, rest = said.partition("\ndata: ")
+        answer = json.loads(rest.strip().splitlines()[0])
+        self.last = answer
+        return answer[-1] if "complete" in kind else str(answer)
+
+
+@pytest.fixture(scope="module")
+def server(tiny_detector, tmp_path_factory):
+    if find_spec("gradio") is None:
+        pytest.skip("needs gradio: pip install 'xenomask[app]'")
+    folder = tmp_path_factory.mktemp("app")
+    running = Server(tiny_detector, folder)
+    yield running
+    if running.process.poll() is None:
+        running.process.send_signal(signal.SIGTERM)
+        running.process.wait(300)
+
+
+def chosen(detector: Path, score=session.OWN, mix=0.6, smallest=1) -> list:
+    return [str(detector), "no other", score, mix, smallest]
+
+
+def find(numbers: object, key: str) -> list:
+    """All values of a key in nested JSON."""
+    if isinstance(numbers, dict):
+        return [v for k, v in numbers.items() if k == key] + [f for v in numbers.values() for f in find(v, key)]
+    return [f for v in numbers for f in find(v, key)] if isinstance(numbers, list) else []
+
+
+@pytest.mark.slow
+@needs_gradio
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_http__a_photo_is_answered_with_the_detectors_numbers(server, tiny_detector, detector, tmp_path):
+    photo = tmp_path / "a.png"
+    Image.fromarray(scene()).save(photo)
+    said = server.look(photo, chosen=chosen(tiny_detector, "rba"))
+    assert isinstance(said, dict), said
+    value = detector.with_score("rba").detect(scene()).value
+    assert said["max"] == pytest.approx(float(value.max()), abs=1e-5)
+    assert (said["width"], said["height"], said["photo"]) == (80, 48, "a.png")
+    half = value.astype(np.float16)
+    assert sum(c["area"] for c in said["components"]) == int((half > np.float16(said["threshold"])).sum())
+    url = next(u for u in find(server.last, "url") if u and u.endswith(".hdf5"))
+    (tmp_path / "m.hdf5").write_bytes(urllib.request.urlopen(url, timeout=600).read())
+    from xenomask.store import read_map
+
+    assert (read_map(tmp_path / "m.hdf5") == half).all()
+
+
+@pytest.mark.slow
+@needs_gradio
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_http__what_is_no_photo_is_one_line_and_the_server_lives(server, tiny_detector, tmp_path):
+    for name, (path, text) in hostile(tmp_path).items():
+        said = server.look(path, chosen=chosen(tiny_detector))
+        assert isinstance(said, str) and text in said and "Traceback" not in said, (name, said)
+        assert str(server.folder) not in said  # a path of the server
+    assert server.process.poll() is None and server.get("/")
+
+
+@pytest.mark.slow
+@needs_gradio
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_http__files_outside_of_its_folder_are_not_served(server, tiny_detector):
+    for path in ("/etc/passwd", str(Path(tiny_detector) / "detector.json"), str(Path(__file__))):
+        with pytest.raises(urllib.error.HTTPError):
+            server.get(f"/gradio_api/file={path}")
+    data = [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, *chosen(tiny_detector)]
+    call = f"{server.address}/gradio_api/call/look"
+    event = json.loads(server.curl("-H", "Content-Type: application/json", "-d", json.dumps({"data": data}), call))
+    assert "event: error" in server.curl("-N", f"{call}/{event['event_id']}")
+
+
+@pytest.mark.slow
+@needs_gradio
+def test_page__asks_nobody_else(server):
+    text = server.get("/").decode()
+    for tag in re.findall(r"<(?:script|link|img|iframe)\b[^>]*>", text):
+        address = re.search(r"(?:src|href)=[\"']((?:https?:)?//[^\"']+)", tag)
+        assert address is None or address[1].startswith(server.address), tag
+    assert "fonts.googleapis.com" not in server.get("/theme.css").decode()
+
+
+@pytest.mark.slow
+@needs_gradio
+def test_two_users__have_states_of_their_own_and_leave_nothing(server, tiny_detector, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what others do on import is theirs
+        from gradio_client import Client, handle_file
+    photos = [tmp_path / f"{k}.png" for k in range(2)]
+    for k, photo in enumerate(photos):
+        Image.fromarray(scene(k, (48, 64 + 16 * k))).save(photo)
+    one, two = (Client(server.address, verbose=False, download_files=False) for _ in range(2))
+    for client, photo in zip((one, two), photos, strict=True):
+        client.predict(handle_file(str(photo)), *chosen(tiny_detector), api_name="/look")
+    wishes = ("rba", 0.6, -0.5, 1)
+    first, second = (c.predict(*wishes, api_name="/read")[-1] for c in (one, two))
+    assert (first["photo"], first["width"]) == ("0.png", 64) and (second["photo"], second["width"]) == ("1.png", 80)
+    words, *_ = one.predict("rba", 0.6, 3, 4, api_name="/why")
+    assert "at 3,4" in words
+    folders = list(server.folder.glob("xenomask-app-*/session-*"))
+    assert len(folders) >= 2
+    one.close()
+    two.close()
+
+
+@pytest.mark.slow
+@needs_gradio
+def test_end__leaves_no_file(server):
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(300)
+    time.sleep(0.1)
+    assert list(server.folder.glob("xenomask-app-*")) == []
+    assert "Traceback" not in "".join(server.lines)
