@@ -219,8 +219,7 @@ def build(detectors: dict[str, Detector], folder: Path) -> Any:
                 other = gr.Dropdown([NOTHING, *known], value=NOTHING, label="compare with")
                 go = gr.Button("Look", variant="primary", elem_id="look")
                 score = gr.Dropdown(scores, value=OWN, label="score")
-                # wide, as gradio refuses what lies outside of a slider's first range; a look sets the score's own
-                threshold = gr.Slider(-1000, 1000, value=0.5, label="threshold", elem_id="threshold")
+                threshold = gr.Slider(0, 1, value=0.5, label="threshold", elem_id="threshold")
                 mix = gr.Slider(0, 1, value=0.6, step=0.01, label="lambda: share of Maskomaly's rejection")
                 smallest = gr.Slider(1, 5000, value=50, step=1, label="smallest component, pixels")
                 downloads = gr.File(label="map (HDF5), overlay, JSON", file_count="multiple", interactive=False)
@@ -254,7 +253,9 @@ def build(detectors: dict[str, Detector], folder: Path) -> Any:
         ask = gr.Button(visible=False)
         ask.click(reasons_at, [state, score, mix, x, y], [words, voices, masks], api_name="why")
         again = gr.Button(visible=False)
-        again.click(on_slide, sliders, drawn, api_name="read")
+        # not the slider: gradio refuses what lies outside of its range, which is that of the score shown last
+        wanted = gr.Number(None, visible=False, label="threshold")
+        again.click(on_slide, [state, score, mix, wanted, smallest], drawn, api_name="read")
         page.unload(on_end)
     return page.queue(max_size=WAITING, default_concurrency_limit=2)
 
