@@ -326,7 +326,7 @@ def test_page__asks_nobody_else(server):
 def test_two_users__have_states_of_their_own_and_leave_nothing(server, tiny_detector, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what others do on import is theirs
-        from gradio_client import Client, handle_file
+        from gradio_client import Client, handle_file  # pyright: ignore[reportMissingImports]
     photos = [tmp_path / f"{k}.png" for k in range(2)]
     for k, photo in enumerate(photos):
         Image.fromarray(scene(k, (48, 64 + 16 * k))).save(photo)

@@ -58,7 +58,7 @@ def serve(detectors: dict[str, Detector], host: str, port: int | None, ready: Ca
 
 def _gradio() -> Any:
     try:
-        import gradio
+        import gradio  # pyright: ignore[reportMissingImports]
     except ImportError as e:
         raise XenomaskError("the web page needs gradio: pip install 'xenomask[app]'") from e
     return gradio

@@ -42,8 +42,8 @@ class Pool:
 def need_ray() -> Any:
     """Ray with its data library; raises XenomaskError where it is not installed."""
     try:
-        import ray
-        import ray.data
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.data  # pyright: ignore[reportMissingImports]
     except ImportError as e:
         raise XenomaskError(f"--engine ray needs Ray: pip install 'xenomask[ray]' ({e})") from e
     return ray
