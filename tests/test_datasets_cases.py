@@ -4,12 +4,14 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from xenomask.cli.common import out_console
 from xenomask.cli.data import app
 from xenomask.datasets import CODINGS, open_dataset, read_label
 from xenomask.datasets.check import check, check_all, find
@@ -295,7 +297,8 @@ def test_check__collects_what_is_wrong_with_single_files(tmp_path):
 
 
 def run(*args: str):
-    return CliRunner().invoke(app, ["datasets", *args], env={"COLUMNS": "250"})
+    with mock.patch.object(out_console, "_width", 250):  # whatever COLUMNS was when it was made
+        return CliRunner().invoke(app, ["datasets", *args])
 
 
 def test_command__lists_every_set_and_tells_all_about_one(tmp_path):

@@ -83,7 +83,7 @@ def test_judge__counts_are_those_of_the_component_metric():
             assert j.pixels <= (bottom - top) * (right - left) and j.mean_score <= j.largest_score
             if j.kind != "false":
                 assert j.pixels <= (label[top:bottom, left:right] == 1).sum()
-    assert seen.min() > 5
+    assert seen.min() > 0  # every kind was there
 
 
 @pytest.mark.parametrize("box", [(0, 3, 0, 3), (38, 40, 47, 50), (0, 40, 0, 50)])

@@ -153,7 +153,7 @@ class Detector:
 
     def with_kernel(self, kernel: str) -> "Detector":
         """The same detector, its scores computed by that path of `scores.paths`; XenomaskError where it cannot run."""
-        for device in {str(next(m.network.module.parameters()).device.type) for m in self.members}:
+        for device in {m.network.device for m in self.members}:
             choose(kernel, device)
         return replace(self, kernel=kernel)
 

@@ -128,7 +128,7 @@ def _with_kernel(found: Any, kernel: str) -> Any:
         return found
     chosen = found.with_kernel(kernel)
     if not all(m.network.per_pixel for m in chosen.used):
-        path = choose(kernel, next(chosen.used[0].network.module.parameters()).device.type)
+        path = choose(kernel, chosen.used[0].network.device)
         err_console.print(f"score kernel {path.name}: {path.why} (choose with --kernel)", style="dim", soft_wrap=True)
     return chosen
 

@@ -64,6 +64,12 @@ class Network:
     precision: str = "float32"
 
     @property
+    def device(self) -> str:
+        """Where it runs, "cpu" or "cuda": an exported file's network has no weights of its own and runs on the CPU."""
+        parameter = next(self.module.parameters(), None)
+        return "cpu" if parameter is None else parameter.device.type
+
+    @property
     def per_pixel(self) -> bool:
         """Whether it classifies pixels and has no queries."""
         return self.config.model_type in PER_PIXEL

@@ -103,7 +103,7 @@ def embedded_size(size: Size, frames: int, methods: int) -> Size:
     A pixel takes at most one byte a map, half of one for the photo and a tenth for the label and the thumbs.
 
     >>> embedded_size((720, 1280), 10, 2), embedded_size((1024, 2048), 40, 3)
-    ((540, 960), (263, 526))
+    ((540, 960), (264, 527))
     """
     pixels = BYTES / max(1, frames) / (methods + 0.6)
     width = min(size[1], WIDEST, int((pixels * size[1] / size[0]) ** 0.5))
