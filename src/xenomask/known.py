@@ -96,8 +96,12 @@ KNOWN: dict[str, Known] = {k.name: k for k in _ALL}
 
 def home() -> Path:
     """xenomask's own folder for what a user places by hand: $XENOMASK_HOME, or the platform's cache folder."""
-    if own := os.environ.get("XENOMASK_HOME"):
-        return Path(own)
+    own = os.environ.get("XENOMASK_HOME")
+    return Path(own) if own else platform_cache()
+
+
+def platform_cache() -> Path:
+    """xenomask's part of the platform's cache folder; raises RuntimeError where the user has no home."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "xenomask"
     if sys.platform == "darwin":

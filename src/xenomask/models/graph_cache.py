@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from xenomask import __version__
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, read_object, sha256
+from xenomask.known import platform_cache
 from xenomask.models.graph import need
 from xenomask.models.network import Network
 
@@ -39,15 +39,9 @@ def cache_folder() -> Path | None:
     if named:
         return Path(named) / "openvino"
     try:
-        if sys.platform == "win32":
-            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-        elif sys.platform == "darwin":
-            base = Path.home() / "Library" / "Caches"
-        else:
-            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return platform_cache() / "openvino"
     except RuntimeError:  # no home
         return None
-    return base / "xenomask" / "openvino"
 
 
 def graph_key(network: Network, shape: tuple[int, ...]) -> str:

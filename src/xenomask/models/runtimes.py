@@ -111,7 +111,7 @@ def with_precision(network: Network, precision: str) -> Network:
         return network
     if network.run is not None:
         raise XenomaskError(f"runtime {network.runtime} was built for {network.precision}: choose the precision first")
-    if precision == "float16" and next(network.module.parameters()).device.type == "cpu":
+    if precision == "float16" and network.device == "cpu":
         raise XenomaskError("float16 is for GPUs: take --precision bfloat16 or float32 on the CPU")
     return replace(network, precision=precision)
 

@@ -154,18 +154,13 @@ def score_all(
     """
     scores, queries = list(scores), queries or QuerySet()
     _refuse_nan(output)
+    maps = np.zeros((len(scores), *output.image_size), np.float32)
     if isinstance(output, PixelOutput):
         for s in scores:
             s.drawn(per_pixel=True)
-    else:
-        check_queries(scores, queries, len(output.class_logits))
-        path = choose(kernel, output.mask_logits.device.type)
-        todo = plan(output, queries, scores) if path.add else None
-        if path.add and todo:
-            maps = np.zeros((len(scores), *output.image_size), np.float32)
-            path.add(output, todo, 1.0, maps)
-            return _checked({s.name: value for s, value in zip(scores, maps, strict=True)})
-    values = {s.name: np.empty(output.image_size, np.float32) for s in scores}
+    elif _add_in_one_pass(output, queries, scores, 1.0, maps, kernel):
+        return _checked({s.name: value for s, value in zip(scores, maps, strict=True)})
+    values = {s.name: value for s, value in zip(scores, maps, strict=True)}
     for rows in row_blocks(output):
         for s, value in zip(scores, _rows(output, queries, scores, rows), strict=True):
             values[s.name][rows] = value.cpu().numpy()
@@ -184,14 +179,25 @@ def add_score(
 
     Raises XenomaskError as `score_all` does.
     """
-    path = choose(kernel, output.mask_logits.device.type) if isinstance(output, MaskOutput) else None
-    if isinstance(output, MaskOutput) and path and path.name == "numba" and path.add:
+    if isinstance(output, MaskOutput):
         _refuse_nan(output)
-        check_queries([score], queries, len(output.class_logits))
-        if todo := plan(output, queries, [score]):
-            path.add(output, todo, weight, onto[None])
+        if _add_in_one_pass(output, queries, [score], weight, onto[None], kernel):
             return
     onto += np.float32(weight) * score_all(output, queries, [score], kernel)[score.name].value
+
+
+def _add_in_one_pass(
+    output: MaskOutput, queries: QuerySet, scores: Sequence[Score], weight: float,
+    onto: Float32[np.ndarray, "t H W"], kernel: str,
+) -> bool:  # fmt: skip
+    """Adds weight x each score to `onto` by the compiled pass; False, with nothing done, where there is none."""
+    check_queries(scores, queries, len(output.class_logits))
+    path = choose(kernel, output.mask_logits.device.type)
+    todo = plan(output, queries, scores) if path.add else None
+    if path.add is None or todo is None:
+        return False
+    path.add(output, todo, weight, onto)
+    return True
 
 
 def _refuse_nan(output: MaskOutput | PixelOutput) -> None:
