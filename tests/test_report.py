@@ -94,11 +94,13 @@ def rows_of(page: Page, table: str) -> list[list[tuple[str, str]]]:
     for tag, attributes, text in page.found[start + 1 :]:
         if tag == "table":
             break
-        if tag == "tr":
+        if tag == "tbody":
+            rows = []
+        elif tag == "tr":
             rows.append([])
         elif tag in ("th", "td") and rows:
             rows[-1].append((text.split("(")[0], attributes.get("data-value", "")))
-    return rows[1:]
+    return rows
 
 
 def test_report__numbers_are_those_of_evaluate_json(drawn, tmp_path, capsys):

@@ -10,7 +10,11 @@ from test_report import drawn, picture, written  # noqa: F401
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PIXELS = """(id) => {
-  const c = document.getElementById(id), d = c.getContext("2d").getImageData(0, 0, c.width, c.height);
+  const seen = document.getElementById(id), c = document.createElement("canvas");
+  Object.assign(c, { width: seen.width, height: seen.height });
+  const context = c.getContext("2d", { willReadFrequently: true });
+  context.drawImage(seen, 0, 0);
+  const d = context.getImageData(0, 0, c.width, c.height);
   let s = "";
   for (const v of d.data) s += String.fromCharCode(v);
   return [d.width, d.height, btoa(s)];

@@ -38,6 +38,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     The temporary keeps the ending of the name (writers choose the format by it) and may become a file or
     a folder. A replaced folder is first moved aside, so that the final name never holds a half of either.
+    Raises XenomaskError where a file would replace a folder: nobody means that.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
     try:
@@ -45,6 +46,7 @@ def atomic(path: Path) -> Iterator[Path]:
         if temporary.is_file():  # the rename must not reach the disk before the bytes do
             with temporary.open("rb") as f:
                 os.fsync(f.fileno())
+            refuse_folder(path)
         if path.is_dir():
             old = path.with_name(f".{uuid.uuid4().hex[:8]}.old.{path.name}")
             path.rename(old)
@@ -61,6 +63,12 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def refuse_folder(path: Path) -> None:
+    """Raises XenomaskError where a file is to be written and a folder has its name."""
+    if path.is_dir():
+        raise XenomaskError(f"cannot write {path}: it is a folder; give the name of a file")
 
 
 def finite(x: Any) -> Any:

@@ -68,10 +68,18 @@ def cell(c: Cell, tag: str = "td") -> Element:
 
 def table(t: Table, name: str) -> Element:
     """A table whose columns sort by a button each; it scrolls by itself where the window is narrow."""
-    head = el("tr", *(el("th", el("button", h, type="button"), scope="col") for h in t.head))
+    above = [name for name, columns in t.groups for _ in range(columns)] or [""] * len(t.head)
+    heads = [
+        el("th", el("button", h, type="button", aria_label=f"{a}: {h}" if a else None), scope="col")
+        for h, a in zip(t.head, above, strict=True)
+    ]
+    groups = [
+        el("th" if g else "td", g, colspan=str(n), scope="colgroup" if g and n > 1 else None) for g, n in t.groups
+    ]
+    head = [el("tr", *groups, class_="groups")] if groups else []
     rows = [el("tr", cell(r[0], "th"), *map(cell, r[1:])) for r in t.rows]
-    caption = el("caption", t.caption, id=f"{name}-caption")
-    inner = el("table", caption, el("thead", head), el("tbody", *rows), class_="sortable", id=name)
+    caption = el("caption", el("span", t.caption), id=f"{name}-caption")
+    inner = el("table", caption, el("thead", *head, el("tr", *heads)), el("tbody", *rows), class_="sortable", id=name)
     return el("div", inner, class_="scroll", role="region", tabindex="0", aria_labelledby=f"{name}-caption")
 
 
@@ -103,7 +111,7 @@ def _browser(view: ReportView) -> Element:
         "div", el("label", "Frame ", el("select", *options, id="frame")), *steps,
         el("fieldset", el("legend", "Show"), *chosen), class_="bar",
     )  # fmt: skip
-    panels = el("div", *(_panel(m, i) for i, m in enumerate(view.methods)), class_="panels")
+    panels = el("div", *(_panel(m, i, view.colours) for i, m in enumerate(view.methods)), class_="panels")
     if len(view.methods) > 1:
         panels.append(_agreement(len(view.methods)))
     note = el(
@@ -119,8 +127,8 @@ def _browser(view: ReportView) -> Element:
     )
 
 
-def _panel(m: MethodView, i: int) -> Element:
-    start = next(iter(m.levels.points.values()))
+def _panel(m: MethodView, i: int, colours: bytes) -> Element:
+    start, (low, high) = next(iter(m.levels.points.values())), m.scale
     slider = el(
         "input", type="range", id=f"slider-{i}", min="0", max=str(len(m.levels.threshold) - 1), value=str(start)
     )
@@ -129,13 +137,15 @@ def _panel(m: MethodView, i: int) -> Element:
         "figure",
         el("figcaption", m.name),
         el("canvas", id=f"canvas-{i}", role="img", aria_label=f"map of {m.name}"),
+        el("div", f"{low:.4g}", el("img", src=data_uri(colours, "image/png"), alt="dark to bright up to"), f"{high:.4g}",
+           class_="scale"),
         el("label", f"Threshold of {m.name}", for_=f"slider-{i}"),
         slider,
         el("output", id=f"said-{i}", for_=f"slider-{i}"),
         el("div", *points, class_="points"),
         class_="panel",
         data_method=str(i),
-    )
+    )  # fmt: skip
 
 
 def _agreement(methods: int) -> Element:
