@@ -52,8 +52,11 @@ def measure(path: Path, chromium: str | None, times: int) -> dict:
         return {"median": statistics.median(ordered), "p95": ordered[int(0.95 * len(ordered))], "largest": ordered[-1]}
 
     return {
-        "MB": path.stat().st_size / 1e6, "opens_s": said(opened), "slider_ms": said(steps), "slider_script_ms": said(own),
-    }  # fmt: skip
+        "MB": path.stat().st_size / 1e6,
+        "opens_s": said(opened),
+        "slider_ms": said(steps),
+        "slider_script_ms": said(own),
+    }
 
 
 def main() -> None:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from test_cli import run
-from test_report import drawn, picture, written  # noqa: F401
+from test_report import drawn, noisy, picture, written  # noqa: F401
+from xenomask.datasets import open_dataset
+from xenomask.datasets.synthetic import write_scenes
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PIXELS = """(id) => {
@@ -193,3 +195,28 @@ def test_print__holds_all_frames_and_manifests(tab, tmp_path):
     page.pdf(path=tmp_path / "r.pdf", format="A4")
     assert (tmp_path / "r.pdf").stat().st_size > 50_000
     assert page.eval_on_selector_all("details", "a => a.every(e => e.open)") and not heard
+
+
+def test_page__foreign_names_run_nothing(tab, tmp_path):
+    """Titles, frames, folders and manifests that are scripts: the browser shows them and runs none."""
+    from xenomask.run.report import write_report
+
+    page, heard = tab[0].context.browser.new_page(), []
+    evil = "<img src=x onerror=alert(1)><script>alert(2)<!--"  # without a slash: also a file's name
+    root = write_scenes(tmp_path / "r", "folder", 2, size=(64, 96))
+    for part, ending in (("images", ".jpg"), ("labels_masks", ".png")):
+        (root / part / f"0000{ending}").rename(root / part / f"{evil}{ending}")
+    maps = noisy(root, f"'\"{evil}", 0.2, 0)
+    (maps / "manifest.json").write_text(json.dumps({"name": "</pre></script><script>alert(3)</script>"}))
+    write_report([maps], open_dataset("folder", root), tmp_path / "r.html", "obstacle", resamples=0)
+    page.on("dialog", lambda d: (heard.append(d.message), d.dismiss()))
+    page.on("console", lambda m: heard.append(m.text))
+    page.on("pageerror", lambda e: heard.append(str(e)))
+    page.goto(f"file://{tmp_path}/r.html")
+    page.wait_for_selector("canvas[data-drawn-ms]")
+    page.click("#next")
+    page.wait_for_function("document.getElementById('frame-numbers').textContent.includes('2 of 2')")
+    texts = page.inner_text("#frame-numbers") + page.inner_text("#frame-table")
+    assert evil in texts and evil in page.inner_text("h1") and not heard
+    assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
+    page.close()

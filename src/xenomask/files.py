@@ -15,6 +15,7 @@ from typing import Any
 from xenomask.errors import XenomaskError
 
 MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
+MAX_DEPTH = 100  # of lists and objects in each other: those who read JSON further go down by recursion
 
 
 def make_dir(path: Path) -> Path:
@@ -111,6 +112,8 @@ def read_object(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text("utf-8"), object_pairs_hook=unique_keys, parse_constant=refuse)
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}, not an object")
+        if _deeper(found, MAX_DEPTH):
+            raise ValueError("it is nested too deeply")
     except OSError as e:
         raise XenomaskError(f"cannot read {path}: {e.strerror}") from e
     except ValueError as e:
@@ -118,6 +121,15 @@ def read_object(path: Path) -> dict[str, Any]:
     except RecursionError as e:
         raise XenomaskError(f"{path} is damaged: it is nested too deeply") from e
     return found
+
+
+def _deeper(x: Any, most: int) -> bool:
+    """Whether lists and objects lie in each other more than `most` times."""
+    level = [x]
+    for _ in range(most):
+        held = [v for v in level if isinstance(v, dict | list)]
+        level = [v for part in held for v in (part.values() if isinstance(part, dict) else part)]
+    return any(isinstance(v, dict | list) for v in level)
 
 
 def write_numbers(path: Path, numbers: Any) -> None:

@@ -137,7 +137,7 @@ def _panel(m: MethodView, i: int, colours: bytes) -> Element:
         "figure",
         el("figcaption", m.name),
         el("canvas", id=f"canvas-{i}", role="img", aria_label=f"map of {m.name}"),
-        el("div", f"{low:.4g}", el("img", src=data_uri(colours, "image/png"), alt="dark to bright up to"), f"{high:.4g}",
+        el("div", f"{low:.4g}", el("img", src=data_uri(colours, "image/png"), alt="from dark to bright"), f"{high:.4g}",
            class_="scale"),
         el("label", f"Threshold of {m.name}", for_=f"slider-{i}"),
         slider,
@@ -178,7 +178,7 @@ def _frames(view: ReportView) -> Element:
         name = row[0]
         button = el("button", name.text or "", type="button", data_frame=str(i), title="look at it above")
         thumbs = [
-            el("img", src=data_uri(m.thumbs[i], "image/jpeg"), alt=f"{f.id} seen by {m.name}", decoding="async")
+            el("img", src=data_uri(m.thumbs[i], "image/jpeg"), alt=f"{f.id} seen by {m.name}", loading="lazy")
             for m in view.methods
         ]
         name.text = None
@@ -191,7 +191,7 @@ def _gallery(m: MethodView) -> list[Element]:
     for title, (total, crops) in m.components.items():
         found.append(el("h4", f"{title}: {total}" + (f", {len(crops)} shown" if len(crops) < total else "")))
         items = [
-            el("figure", el("img", src=data_uri(c.picture, "image/jpeg"), alt=c.text, decoding="async"),
+            el("figure", el("img", src=data_uri(c.picture, "image/jpeg"), alt=c.text, loading="lazy"),
                el("figcaption", c.text))
             for c in crops
         ]  # fmt: skip
