@@ -201,6 +201,7 @@ def test_relative_box__fiftyones_truncation_gives_the_pixels_back(height, width,
     assert (int(width * (left + wide)), int(height * (top + high))) == (x + w, y + h)
 
 
+@pytest.mark.filterwarnings("ignore")  # those of FiftyOne and of what it loads
 def test_to_fiftyone__its_rendered_masks_are_ours(tmp_path):
     """Needs FiftyOne and its database: a MongoDB of its own or one that FIFTYONE_DATABASE_URI names."""
     pytest.importorskip("fiftyone", reason="needs FiftyOne, an optional package")
