@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 from scipy import ndimage
 
 from test_cli import fails, run, write_maps
 from xenomask.errors import XenomaskError
-from xenomask.run.components import decode_rle, encode_rle, instances, to_fiftyone, to_supervision
+from xenomask.run.components import decode_rle, encode_rle, instances, relative_box, to_fiftyone, to_supervision
 
 
 def decode_by_hand(rle) -> np.ndarray:
@@ -164,6 +165,59 @@ def test_to_supervision__says_what_the_instances_say():
         assert (mask == decode_by_hand(f.rle)).all()
         assert tuple(box) == (f.bbox[0], f.bbox[1], f.bbox[0] + f.bbox[2], f.bbox[1] + f.bbox[3])
     assert len(to_supervision(value, 100.0)) == 0
+
+
+def test_to_supervision__its_own_tools_take_what_we_give():
+    sv = pytest.importorskip("supervision", reason="needs supervision, an optional package")
+    value = make_map(3)
+    detections = to_supervision(value, 0.05, 20)
+    assert detections.area.tolist() == [f.area for f in instances(value, 0.05, 20)]
+    assert sv.MaskAnnotator().annotate(np.zeros((*value.shape, 3), np.uint8), detections).any()
+    assert len(sv.Detections.merge([detections, to_supervision(value, 100.0)])) == len(detections)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools' own, with NumPy 2
+def test_cli__pycocotools_decodes_the_file(tmp_path, capsys):
+    coco_api = pytest.importorskip("pycocotools.coco", reason="needs pycocotools, an optional package")
+    values = {"a": make_map(1), "b": make_map(2)}
+    maps = write_maps(tmp_path / "maps", **values)
+    run(capsys, "components", maps, "--threshold", 0.05, "--out", tmp_path / "x.json")
+    coco = coco_api.COCO(tmp_path / "x.json")
+    for image in coco.imgs.values():
+        own = coco.loadAnns(coco.getAnnIds(imgIds=image["id"]))
+        masks = [coco.annToMask(a).astype(bool) for a in own]
+        assert [int(m.sum()) for m in masks] == [a["area"] for a in own]
+        assert (np.any(masks, 0) == (values[image["file_name"]] > np.float16(0.05))).all()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 8000), st.integers(1, 8000), st.data())
+def test_relative_box__fiftyones_truncation_gives_the_pixels_back(height, width, data):
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    w, h = data.draw(st.integers(1, width - x)), data.draw(st.integers(1, height - y))
+    left, top, wide, high = relative_box((x, y, w, h), (height, width))
+    # eta's BoundingBox.coords_in: both corners by int(share * size)
+    assert (int(width * left), int(height * top)) == (x, y)
+    assert (int(width * (left + wide)), int(height * (top + high))) == (x + w, y + h)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of FiftyOne and of what it loads
+def test_to_fiftyone__its_rendered_masks_are_ours(tmp_path):
+    """Needs FiftyOne and its database: a MongoDB of its own or one that FIFTYONE_DATABASE_URI names."""
+    pytest.importorskip("fiftyone", reason="needs FiftyOne, an optional package")
+    big = np.kron(make_map(4), np.ones((12, 4), np.float16))  # 720 rows: 458 / 720
+    maps = write_maps(tmp_path / "maps", a=big)
+    Image.fromarray(np.zeros((*big.shape, 3), np.uint8)).save(tmp_path / "a.jpg")
+    try:
+        data = to_fiftyone(maps, [tmp_path / "a.jpg"], 0.05)
+    except XenomaskError as e:
+        pytest.skip(str(e))
+    found = instances(big, 0.05)
+    detections = data.first()["xenomask"].detections
+    assert [d.confidence for d in detections] == [f.score for f in found] and len(found) > 3
+    for d, f in zip(detections, found, strict=True):
+        seen = d.to_segmentation(frame_size=(big.shape[1], big.shape[0])).mask > 0
+        assert (seen == decode_by_hand(f.rle)).all()
 
 
 @pytest.mark.parametrize("module", ["supervision", "fiftyone"])

@@ -94,11 +94,13 @@ def rows_of(page: Page, table: str) -> list[list[tuple[str, str]]]:
     for tag, attributes, text in page.found[start + 1 :]:
         if tag == "table":
             break
-        if tag == "tr":
+        if tag == "tbody":
+            rows = []
+        elif tag == "tr":
             rows.append([])
         elif tag in ("th", "td") and rows:
             rows[-1].append((text.split("(")[0], attributes.get("data-value", "")))
-    return rows[1:]
+    return rows
 
 
 def test_report__numbers_are_those_of_evaluate_json(drawn, tmp_path, capsys):
@@ -239,6 +241,86 @@ def test_report__refuses_what_evaluate_refuses_and_damaged_manifests(drawn, tmp_
         (tmp_path / "m" / "manifest.json").write_text(text)
         assert error in fails(capsys, "report", tmp_path / "m", *command)
     assert not (tmp_path / "r.html").exists()
+
+
+def copied(folder: Path, out: Path) -> Path:
+    out.mkdir()
+    for f in folder.iterdir():
+        (out / f.name).write_bytes(f.read_bytes())
+    return out
+
+
+def test_report__every_folders_frames_are_checked_before_the_first_is_evaluated(drawn, tmp_path, capsys, monkeypatch):
+    import xenomask.run.report as report
+
+    monkeypatch.setattr(report, "evaluated", lambda *a, **k: pytest.fail("evaluated first"))
+    short, foreign = copied(drawn / "poor", tmp_path / "short"), copied(drawn / "poor", tmp_path / "foreign")
+    (short / "0002.hdf5").unlink()
+    (foreign / "9999.hdf5").write_bytes((foreign / "0000.hdf5").read_bytes())
+    command = ("--dataset", "folder", "--root", drawn, "--out", tmp_path / "r.html")
+    assert "no map in" in fails(capsys, "report", drawn / "good", short, *command)
+    assert "belong to no frame" in fails(capsys, "report", drawn / "good", foreign, *command)
+    again = drawn / "poor" / ".." / "good"
+    assert "named twice" in fails(capsys, "report", drawn / "good", again, *command)
+
+
+def test_report__a_folder_is_never_replaced_by_the_page(drawn, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("years of work")
+    command = ("--dataset", "folder", "--root", drawn, "--resamples", 0)
+    for out in ("--out", tmp_path / "mine"), ("--out", drawn / "labels_masks" / "0000.png" / "r.html"):
+        assert "cannot write" in fails(capsys, "report", drawn / "good", *command, *out)
+    said = fails(capsys, "evaluate", "--maps", drawn / "good", *command, "--json", tmp_path / "mine")
+    assert "it is a folder" in said and (tmp_path / "mine" / "notes.txt").read_text() == "years of work"
+
+
+def test_report__constant_maps_and_one_frame_and_no_pictures(drawn, tmp_path, capsys):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for f in (drawn / "good").glob("*.hdf5"):
+        write_map(flat / f.name, ScoreMap(np.full((90, 160), 0.25, np.float32), "flat"))
+    common = ("--dataset", "folder", "--root", drawn, "--resamples", 20, "--out", tmp_path / "r.html")
+    for images in (4, 0):
+        code, _, err = run(capsys, "report", flat, drawn / "good", *common, "--images", images)
+        assert code == 0, err
+        page = Page((tmp_path / "r.html").read_text("utf-8"))
+        assert page.data["methods"][0]["levels"]["threshold"] == [0.25] and len(page.data["frames"]) == images
+        assert page.data["methods"][0]["evaluate"]["exact"]["auroc"] == 0.5
+    one = tmp_path / "one"
+    for part, name in (("images", "0001.jpg"), ("labels_masks", "0001.png"), ("good", "0001.hdf5")):
+        (one / part).mkdir(parents=True)
+        (one / part / name).write_bytes((drawn / part / name).read_bytes())
+    code, _, err = run(capsys, "report", one / "good", *common[:3], one, *common[4:])
+    assert code == 0, err
+    assert len(Page((tmp_path / "r.html").read_text("utf-8")).data["frames"]) == 1
+
+
+def test_report__frames_without_any_anomaly_are_one_line(drawn, tmp_path, capsys):
+    root = tmp_path / "clean"
+    copied(drawn / "images", (root.mkdir(), root / "images")[1])
+    (root / "labels_masks").mkdir()
+    for f in (drawn / "labels_masks").iterdir():
+        Image.fromarray(np.zeros((90, 160), np.uint8)).save(root / "labels_masks" / f.name)
+    said = fails(capsys, "report", drawn / "good", "--dataset", "folder", "--root", root, "--out", tmp_path / "r.html")
+    assert "no pixel is labelled anomaly" in said
+
+
+def test_manifest__nested_deeper_than_anyone_writes_is_refused(drawn, tmp_path, capsys):
+    maps = copied(drawn / "good", tmp_path / "deep")
+    command = ("--dataset", "folder", "--root", drawn, "--resamples", 0, "--out", tmp_path / "r.html")
+    for depth, said in ((99, None), (100, "nested too deeply"), (900, "nested too deeply")):
+        (maps / "manifest.json").write_text('{"x": ' + "[" * depth + "]" * depth + "}")
+        if said:
+            assert said in fails(capsys, "report", maps, *command)
+        else:
+            assert run(capsys, "report", maps, *command)[0] == 0
+
+
+def test_diagrams__names_that_become_alike_get_a_file_each(drawn, tmp_path, capsys):
+    maps = [copied(drawn / n, tmp_path / name) for n, name in (("good", "a b"), ("poor", "a_b"))]
+    command = ("--dataset", "folder", "--root", drawn, "--resamples", 0, "--out", tmp_path / "d")
+    assert run(capsys, "diagrams", *maps, *command)[0] == 0
+    assert {f.name for f in (tmp_path / "d").glob("histogram*")} == {"histogram_a_b_1.svg", "histogram_a_b_2.svg"}
 
 
 def test_embedded_size__forty_noisy_images_stay_below_thirty_megabytes():

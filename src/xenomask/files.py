@@ -15,6 +15,7 @@ from typing import Any
 from xenomask.errors import XenomaskError
 
 MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
+MAX_DEPTH = 100  # of lists and objects in each other: those who read JSON further go down by recursion
 
 
 def make_dir(path: Path) -> Path:
@@ -38,6 +39,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
     The temporary keeps the ending of the name (writers choose the format by it) and may become a file or
     a folder. A replaced folder is first moved aside, so that the final name never holds a half of either.
+    Raises XenomaskError where a file would replace a folder: nobody means that.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
     try:
@@ -45,6 +47,7 @@ def atomic(path: Path) -> Iterator[Path]:
         if temporary.is_file():  # the rename must not reach the disk before the bytes do
             with temporary.open("rb") as f:
                 os.fsync(f.fileno())
+            refuse_folder(path)
         if path.is_dir():
             old = path.with_name(f".{uuid.uuid4().hex[:8]}.old.{path.name}")
             path.rename(old)
@@ -61,6 +64,12 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def refuse_folder(path: Path) -> None:
+    """Raises XenomaskError where a file is to be written and a folder has its name."""
+    if path.is_dir():
+        raise XenomaskError(f"cannot write {path}: it is a folder; give the name of a file")
 
 
 def finite(x: Any) -> Any:
@@ -103,6 +112,8 @@ def read_object(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text("utf-8"), object_pairs_hook=unique_keys, parse_constant=refuse)
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}, not an object")
+        if _deeper(found, MAX_DEPTH):
+            raise ValueError("it is nested too deeply")
     except OSError as e:
         raise XenomaskError(f"cannot read {path}: {e.strerror}") from e
     except ValueError as e:
@@ -110,6 +121,15 @@ def read_object(path: Path) -> dict[str, Any]:
     except RecursionError as e:
         raise XenomaskError(f"{path} is damaged: it is nested too deeply") from e
     return found
+
+
+def _deeper(x: Any, most: int) -> bool:
+    """Whether lists and objects lie in each other more than `most` times."""
+    level = [x]
+    for _ in range(most):
+        held = [v for v in level if isinstance(v, dict | list)]
+        level = [v for part in held for v in (part.values() if isinstance(part, dict) else part)]
+    return any(isinstance(v, dict | list) for v in level)
 
 
 def write_numbers(path: Path, numbers: Any) -> None:

@@ -28,9 +28,10 @@ def histogram(
     fig = Figure(figsize=(5.4, 3.4), layout="constrained")
     ax = fig.subplots()
     handles = []
-    for counts, colour, hatch in ((negative, COLOURS[0], ""), (positive, COLOURS[1], "///")):
+    for i, counts in enumerate((negative, positive)):
         share = np.histogram(value, edges, weights=counts / max(1, counts.sum()))[0]
-        handles.append(ax.stairs(share, edges, fill=True, facecolor=colour, edgecolor=colour, alpha=0.45, hatch=hatch))
+        ax.stairs(share, edges, fill=True, color=COLOURS[i], alpha=0.2, linewidth=0)
+        handles.append(ax.stairs(share, edges, linewidth=1.3, **style(i)))
     lines = [ax.axvline(t, linewidth=1.2, **style(i + 2)) for i, t in enumerate(marks.values())]
     ax.set(xlabel="score", ylabel="share of these pixels", yscale="log")
     names = ["inlier", "anomaly", *(f"{n} ({t:.4g})" for n, t in marks.items())]

@@ -25,6 +25,6 @@ def crop(
     for area, colour in ((mask[part], PREDICTED), (label[part] == 1, TRUE)):
         small = cv2.resize(area.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
         contours, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(out, contours, -1, (0, 0, 0), 2)  # a dark rim: readable on any photo
-        cv2.drawContours(out, contours, -1, colour, 1)
+        cv2.drawContours(out, contours, -1, (0, 0, 0), 4)  # a dark rim: readable on any photo
+        cv2.drawContours(out, contours, -1, colour, 2)
     return out

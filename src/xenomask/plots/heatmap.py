@@ -66,8 +66,8 @@ def figure(
     fig.colorbar(shown, ax=right, fraction=0.03, pad=0.01, label="anomaly score")
     keys = []
     if threshold is not None and value.min() < threshold <= value.max():
-        right.contour(value.astype(np.float32), [threshold], colors=THRESHOLD, linewidths=0.9)
-        keys.append(Patch(edgecolor=THRESHOLD, facecolor="black", label=f"score = {threshold:.3g}"))
+        right.contour(value.astype(np.float32), [threshold], colors=THRESHOLD, linewidths=0.9, linestyles="solid")
+        keys.append(Patch(edgecolor=THRESHOLD, facecolor="black", label=f"white line: score = {threshold:.3g}"))
     if label is not None:
         keys += draw_label(left, right, label)
     for ax in (left, right):

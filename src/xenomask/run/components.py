@@ -20,6 +20,7 @@ from xenomask.files import atomic, finite, make_dir
 from xenomask.metrics.components import binarise, label_components
 from xenomask.run.common import Tick, nothing
 from xenomask.store import ENDING, map_ids, read_map
+from xenomask.types import Size
 
 CATEGORY = {"id": 1, "name": "anomaly", "supercategory": "anomaly"}
 
@@ -198,26 +199,38 @@ def to_supervision(value: Float[np.ndarray, "H W"], threshold: float, smallest: 
     )
 
 
+def relative_box(bbox: tuple[int, int, int, int], size: Size) -> list[float]:
+    """A box (x, y, width, height) in pixels as FiftyOne's shares of the photo's (height, width).
+
+    FiftyOne goes back to pixels by int(share * size), which makes 457 of 458 / 720: a millionth of a pixel is added.
+    """
+    x, y, w, h = bbox
+    return [(x + 1e-6) / size[1], (y + 1e-6) / size[0], w / size[1], h / size[0]]
+
+
 def to_fiftyone(maps: Path, photos: Sequence[Path], threshold: float, smallest: int = 1, field: str = "xenomask"):
     """A FiftyOne dataset of the photos, with the components of the map of each photo's stem in `field`.
 
-    Raises XenomaskError where FiftyOne is not installed and for a photo without a map.
+    Raises XenomaskError where FiftyOne is not installed or has no database, and for a photo without a map.
     """
     try:
         import fiftyone  # pyright: ignore[reportMissingImports]
     except ImportError as e:
         raise XenomaskError("FiftyOne is not installed: pip install fiftyone") from e
-    data = fiftyone.Dataset()
     for photo in photos:
         if not (maps / f"{photo.stem}{ENDING}").is_file():
             raise XenomaskError(f"{maps} holds no map {photo.stem}{ENDING} for {photo}; make it with `xenomask score`")
+    try:
+        data = fiftyone.Dataset()
+    except Exception as e:  # of many kinds, its own among them
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise XenomaskError(f"FiftyOne has no database: {reason} (its setting is FIFTYONE_DATABASE_URI)") from e
+    for photo in photos:
         value = read_map(maps / f"{photo.stem}{ENDING}")
-        height, width = value.shape
         shapes = []
         for f in instances(value, threshold, smallest):
             x, y, w, h = f.bbox
-            box = [x / width, y / height, w / width, h / height]  # relative, and the mask is the box's part
-            mask = decode_rle(f.rle)[y : y + h, x : x + w]
+            box, mask = relative_box(f.bbox, value.shape), decode_rle(f.rle)[y : y + h, x : x + w]
             shapes.append(fiftyone.Detection(label="anomaly", bounding_box=box, mask=mask, confidence=f.score))
         sample = fiftyone.Sample(filepath=str(photo.resolve()))
         sample[field] = fiftyone.Detections(detections=shapes)

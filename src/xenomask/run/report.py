@@ -9,11 +9,11 @@ import numpy as np
 from xenomask import __version__
 from xenomask.datasets import Dataset, Frame
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, finite, make_dir
+from xenomask.files import atomic, finite, make_dir, refuse_folder
 from xenomask.plots import coloured, overlay
 from xenomask.plots.report import FrameView, MethodView, ReportView, page
 from xenomask.run.common import Tick, nothing
-from xenomask.run.evaluation import rounding_note
+from xenomask.run.evaluation import reader, rounding_note
 from xenomask.run.levels import jpeg, level_map, png
 from xenomask.run.methods import Method, evaluated
 from xenomask.run.report_parts import curve_diagrams, frame_rows, gallery, number_tables, score_diagrams
@@ -40,6 +40,7 @@ def write_report(
 
     Raises XenomaskError as `evaluate` does, and for one folder named twice.
     """
+    refuse_folder(out)
     make_dir(out.parent)
     labelled = data.labelled()
     methods = _evaluated(maps, data, track, resamples, seed, tick)
@@ -67,9 +68,10 @@ def write_diagrams(
     methods = _evaluated(maps, data, track, resamples, seed, tick)
     make_dir(out)
     found = {d.name: d for d in curve_diagrams(methods, resamples)}
-    for m in methods:
-        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in m.name)
-        found |= {f"{d.name}_{safe}": d for d in score_diagrams(m)}
+    safe = ["".join(c if c.isalnum() or c in "-_." else "_" for c in m.name) for m in methods]
+    for i, m in enumerate(methods):
+        name = safe[i] if safe.count(safe[i]) == 1 else f"{safe[i]}_{i + 1}"
+        found |= {f"{d.name}_{name}": d for d in score_diagrams(m)}
     for name, d in found.items():
         with atomic(out / f"{name}.svg") as part:
             part.write_text(d.svg, "utf-8")
@@ -79,8 +81,11 @@ def write_diagrams(
 def _evaluated(
     maps: Sequence[Path], data: Dataset, track: str, resamples: int, seed: int, tick: Tick
 ) -> list[Method]:  # fmt: skip
-    if twice := sorted({str(m) for m in maps if maps.count(m) > 1}):
+    folders = [m.resolve() for m in maps]
+    if twice := sorted({str(m) for m, f in zip(maps, folders, strict=True) if folders.count(f) > 1}):
         raise XenomaskError(f"{twice[0]} is named twice: name each folder of maps once")
+    for m in maps:
+        reader(m, data)  # all folders' frames are checked before the first is evaluated
     named = zip(_names(maps), maps, strict=True)
     return [evaluated(n, m, data, track, resamples=resamples, seed=seed, tick=tick) for n, m in named]
 
@@ -142,7 +147,8 @@ def _view(
     ]
     return ReportView(
         f"{data.name}: {', '.join(m.name for m in methods)}", lead, parts, shown, number_tables(methods),
-        frame_rows(methods, order), curve_diagrams(methods, resamples), __version__,
+        frame_rows(methods, order), curve_diagrams(methods, resamples),
+        png(coloured(np.linspace(0, 1, 256)[None], (0, 1))), __version__,
     )  # fmt: skip
 
 

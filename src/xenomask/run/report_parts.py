@@ -67,7 +67,8 @@ FRAME_NUMBERS = ("aupr_sum", "fpr95", "best_f1")
 
 def frame_rows(methods: Sequence[Method], order: Sequence[str]) -> Table:
     """One row a frame: share of anomaly, and the exact numbers that each method has on it alone."""
-    head = ["frame", "anomaly %", *(f"{m.name}: {NAMES[k]}" for m in methods for k in FRAME_NUMBERS)]
+    head = ["frame", "anomaly %", *(NAMES[k].strip() for _ in methods for k in FRAME_NUMBERS)]
+    groups = [("", 2), *((m.name, len(FRAME_NUMBERS)) for m in methods)]
     rows = []
     for i in order:
         counted = methods[0].measured.counters[i]
@@ -76,7 +77,7 @@ def frame_rows(methods: Sequence[Method], order: Sequence[str]) -> Table:
         own = [m.result.per_frame.get(i, {}) for m in methods]
         cells = [number_cell(n.get(k, float("nan"))) for n in own for k in FRAME_NUMBERS]
         rows.append([Cell(i), Cell(f"{share:.2f}", share) if total else Cell("-"), *cells])
-    return Table("Each frame's own exact numbers", head, rows)
+    return Table("Each frame's own exact numbers", head, rows, groups)
 
 
 def _mark(name: str, p: Point) -> Mark:
@@ -178,6 +179,6 @@ def _crop(m: Method, data: Dataset, j: Judged) -> Crop:
     name = "PPV" if j.kind == "false" else "sIoU"
     text = (
         f"{j.frame}: {j.pixels:,} px, {name} {j.agreement:.2f}, "
-        f"score {j.mean_score:.3f} (largest {j.largest_score:.3f})"
+        f"score {j.mean_score:.3g} (largest {j.largest_score:.3g})"
     )
     return Crop(jpeg(picture), text)

@@ -4,7 +4,7 @@
   document.documentElement.classList.add("scripted");
 
   for (const table of document.querySelectorAll("table.sortable")) {
-    const heads = [...table.tHead.rows[0].cells];
+    const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
     heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
       const falling = head.getAttribute("aria-sort") === "ascending";
       for (const other of heads) other.removeAttribute("aria-sort");
@@ -14,7 +14,7 @@
         return cell.dataset.value === undefined ? cell.textContent : Number(cell.dataset.value);
       };
       const missing = (k) => Number.isNaN(k) || k === "-";
-      const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
+      const order = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true }));
       const rows = [...table.tBodies[0].rows].map((row) => [key(row), row]);
       // what has no number stays last, whichever way
       rows.sort(([a], [b]) => missing(a) - missing(b) || (missing(a) ? 0 : falling ? order(b, a) : order(a, b)));

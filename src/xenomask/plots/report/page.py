@@ -68,10 +68,18 @@ def cell(c: Cell, tag: str = "td") -> Element:
 
 def table(t: Table, name: str) -> Element:
     """A table whose columns sort by a button each; it scrolls by itself where the window is narrow."""
-    head = el("tr", *(el("th", el("button", h, type="button"), scope="col") for h in t.head))
+    above = [name for name, columns in t.groups for _ in range(columns)] or [""] * len(t.head)
+    heads = [
+        el("th", el("button", h, type="button", aria_label=f"{a}: {h}" if a else None), scope="col")
+        for h, a in zip(t.head, above, strict=True)
+    ]
+    groups = [
+        el("th" if g else "td", g, colspan=str(n), scope="colgroup" if g and n > 1 else None) for g, n in t.groups
+    ]
+    head = [el("tr", *groups, class_="groups")] if groups else []
     rows = [el("tr", cell(r[0], "th"), *map(cell, r[1:])) for r in t.rows]
-    caption = el("caption", t.caption, id=f"{name}-caption")
-    inner = el("table", caption, el("thead", head), el("tbody", *rows), class_="sortable", id=name)
+    caption = el("caption", el("span", t.caption), id=f"{name}-caption")
+    inner = el("table", caption, el("thead", *head, el("tr", *heads)), el("tbody", *rows), class_="sortable", id=name)
     return el("div", inner, class_="scroll", role="region", tabindex="0", aria_labelledby=f"{name}-caption")
 
 
@@ -103,7 +111,7 @@ def _browser(view: ReportView) -> Element:
         "div", el("label", "Frame ", el("select", *options, id="frame")), *steps,
         el("fieldset", el("legend", "Show"), *chosen), class_="bar",
     )  # fmt: skip
-    panels = el("div", *(_panel(m, i) for i, m in enumerate(view.methods)), class_="panels")
+    panels = el("div", *(_panel(m, i, view.colours) for i, m in enumerate(view.methods)), class_="panels")
     if len(view.methods) > 1:
         panels.append(_agreement(len(view.methods)))
     note = el(
@@ -119,8 +127,8 @@ def _browser(view: ReportView) -> Element:
     )
 
 
-def _panel(m: MethodView, i: int) -> Element:
-    start = next(iter(m.levels.points.values()))
+def _panel(m: MethodView, i: int, colours: bytes) -> Element:
+    start, (low, high) = next(iter(m.levels.points.values())), m.scale
     slider = el(
         "input", type="range", id=f"slider-{i}", min="0", max=str(len(m.levels.threshold) - 1), value=str(start)
     )
@@ -129,13 +137,15 @@ def _panel(m: MethodView, i: int) -> Element:
         "figure",
         el("figcaption", m.name),
         el("canvas", id=f"canvas-{i}", role="img", aria_label=f"map of {m.name}"),
+        el("div", f"{low:.4g}", el("img", src=data_uri(colours, "image/png"), alt="from dark to bright"), f"{high:.4g}",
+           class_="scale"),
         el("label", f"Threshold of {m.name}", for_=f"slider-{i}"),
         slider,
         el("output", id=f"said-{i}", for_=f"slider-{i}"),
         el("div", *points, class_="points"),
         class_="panel",
         data_method=str(i),
-    )
+    )  # fmt: skip
 
 
 def _agreement(methods: int) -> Element:
@@ -168,7 +178,7 @@ def _frames(view: ReportView) -> Element:
         name = row[0]
         button = el("button", name.text or "", type="button", data_frame=str(i), title="look at it above")
         thumbs = [
-            el("img", src=data_uri(m.thumbs[i], "image/jpeg"), alt=f"{f.id} seen by {m.name}", decoding="async")
+            el("img", src=data_uri(m.thumbs[i], "image/jpeg"), alt=f"{f.id} seen by {m.name}", loading="lazy")
             for m in view.methods
         ]
         name.text = None
@@ -181,7 +191,7 @@ def _gallery(m: MethodView) -> list[Element]:
     for title, (total, crops) in m.components.items():
         found.append(el("h4", f"{title}: {total}" + (f", {len(crops)} shown" if len(crops) < total else "")))
         items = [
-            el("figure", el("img", src=data_uri(c.picture, "image/jpeg"), alt=c.text, decoding="async"),
+            el("figure", el("img", src=data_uri(c.picture, "image/jpeg"), alt=c.text, loading="lazy"),
                el("figcaption", c.text))
             for c in crops
         ]  # fmt: skip

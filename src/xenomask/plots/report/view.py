@@ -26,6 +26,8 @@ class Table:
     caption: str
     head: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    # (name, how many columns) above the head, or none
+    groups: Sequence[tuple[str, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -108,4 +110,6 @@ class ReportView:
     # one row an evaluated frame, the embedded ones first and in their order
     frame_table: Table
     diagrams: Sequence[Diagram]
+    # PNG, one row: from the scale's lower to its upper end
+    colours: bytes
     version: str
