@@ -43,7 +43,7 @@ def test_nano__memorises_eight_photos(real_data, tmp_path):
     )
     network = load(train(config, device="cpu"))
     counts = np.zeros((19, 19), np.int64)
-    data = open_dataset("folder", tmp_path / "eight", resize=(192, 384))
+    data = open_dataset("folder", tmp_path / "eight", resize=(192, 384), coding="train_ids")
     for sample in map(data.sample, data.frames):
         # at the size of the training: the stored policy would enlarge it to 384
         output = with_queries(network.predict(sample.image, "native"))
