@@ -91,10 +91,24 @@ def spread(frames: Sequence[Any], count: int) -> list[Any]:
 
 
 def photo_of(data: Dataset, frame: Frame, size: Size) -> np.ndarray:
-    """The frame's photo, RGB, resized to that size; its label is not read."""
+    """The frame's photo, RGB, resized as the data set says, its middle of that shape at that size; no label is read."""
     if frame.image is None:
         raise XenomaskError(f"frame {frame.id} of {data.name} has no photo")
-    return resized(read_photo(frame.image, upright=False), size)
+    photo = read_photo(frame.image, upright=False)
+    photo = resized(photo, data.resize) if data.resize else photo
+    return resized(middle(photo, size), size)
+
+
+def middle(photo: np.ndarray, size: Size) -> np.ndarray:
+    """The largest part around the middle of a photo (H, W, ...) that has the aspect of (height, width).
+
+    >>> middle(np.zeros((256, 512, 3)), (720, 1280)).shape
+    (256, 455, 3)
+    """
+    H, W = photo.shape[:2]
+    h, w = min(H, max(1, round(W * size[0] / size[1]))), min(W, max(1, round(H * size[1] / size[0])))
+    top, left = (H - h) // 2, (W - w) // 2
+    return photo[top : top + h, left : left + w]
 
 
 def open_quantized(folder: Path) -> Detector:

@@ -58,7 +58,7 @@ def _run(
     tl.store(out + (at * H + h) * D + d, total.to(out.dtype.element_ty), (q < Q) & (d < D))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=None)  # some bytes each, and CUDA graphs read them by address: never freed
 def _sizes(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
     return torch.tensor(sizes, dtype=torch.int32, device=device)
 
