@@ -1,8 +1,13 @@
-"""CUDA graphs and streams where there is no GPU: a stand-in that replays what was recorded, and tensors without data."""
+"""CUDA graphs and streams where there is no GPU: a stand-in that replays what it recorded, tensors without data."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +26,8 @@ from xenomask.models.cuda_graphs import WARM_UP, Constants, capture
 from xenomask.models.deformable import plain
 from xenomask.models.network import Prepared
 from xenomask.models.runtimes import KEPT, with_precision, with_runtime
+
+ROOT = Path(__file__).parents[1]
 
 
 def tensors(tree: Any) -> list[Tensor]:
@@ -272,3 +279,18 @@ def test_streams__on_a_cpu_nothing_is_asked_of_cuda(tiny_checkpoint, monkeypatch
     photo = [Prepared(torch.zeros(1, 3, 64, 64), (64, 64), (64, 64))]
     a, b = streams.look(networks, [photo, photo])
     assert torch.equal(a[0].mask_logits, b[0].mask_logits)  # pyright: ignore
+
+
+def test_benchmark__dry_run_compares_the_ways_that_a_cpu_has(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks/ensemble_gpu.py", "--out", tmp_path]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 1 and "no CUDA device: this benchmark times a GPU" in refused.stderr
+    assert not any(tmp_path.iterdir())
+    done = subprocess.run([*command, "--dry"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = {r["name"]: r for r in json.loads((tmp_path / "ensemble_gpu.json").read_text())["rows"]}
+    assert found["float32"]["largest_difference"] < 1e-5 < found["bfloat16"]["largest_difference"] < 0.1
+    assert found["bfloat16, streams"]["largest_difference"] == found["bfloat16"]["largest_difference"]
+    assert "runtime graphs is for CUDA devices" in found["bfloat16, graphs"]["failed"]
+    assert (tmp_path / "ensemble_gpu.md").read_text() in done.stdout

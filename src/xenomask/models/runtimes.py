@@ -1,4 +1,4 @@
-"""Network, runtime, device -> a network whose batches run there: PyTorch, torch.compile, CUDA graphs, OpenVINO, ONNX Runtime.
+"""Network, runtime, device -> a network whose batches run there: PyTorch, torch.compile, CUDA graphs, OpenVINO, ONNX.
 
 The default is eager PyTorch, which starts at once: the others build a graph for every new input size. nano-s at 704x384
 (two-core AMD EPYC): 18 s for ONNX Runtime, 26 s for OpenVINO, whose graphs are kept on disk (graph_cache);
