@@ -36,18 +36,18 @@ def test_compiled__an_install_that_is_read_only_keeps_its_code_elsewhere(tmp_pat
 
 
 class Compiles:
-    """What stands for a kernel of numba's: its first call compiles for a while, or reads the cache and works long."""
+    """What stands for a kernel of numba's: its first call compiles for a while, or reads the cache slowly."""
 
     __module__, __name__ = "package.kernels", "run"
 
     def __init__(self, seconds: float, cached: bool = False, folder: str | None = "/cache"):
         self.seconds, self.cached, self.signatures = seconds, cached, []
-        self.stats = SimpleNamespace(cache_path=folder)
+        self.stats = SimpleNamespace(cache_path=folder, cache_misses={})
 
     def __call__(self, first: int, last: int, out: np.ndarray) -> None:
-        if self.cached:
-            self.signatures.append("f")
-        time.sleep(self.seconds)
+        if not self.cached:
+            self.stats.cache_misses["f"] = 1
+        time.sleep(self.seconds)  # compiles, or reads the cache
         self.signatures.append("f")
         out[first:last] = 1
 

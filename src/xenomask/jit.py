@@ -54,21 +54,22 @@ def _told(kernel: Any) -> Iterator[None]:
     if getattr(kernel, "signatures", True):
         yield
         return
-    timer = threading.Timer(PATIENCE, _tell, [kernel])
-    timer.daemon = True
-    timer.start()
+    done = threading.Event()
+    threading.Thread(target=_tell, args=(kernel, done), daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        done.set()
 
 
-def _tell(kernel: Any) -> None:
-    if not kernel.signatures:  # else it was read from the cache, and works
-        name = f"{kernel.__module__}.{kernel.__name__}"
+def _tell(kernel: Any, done: threading.Event) -> None:
+    while not done.wait(PATIENCE) and not kernel.signatures:
+        if not kernel.stats.cache_misses:  # the cache is being read
+            continue
         folder = kernel.stats.cache_path
         kept = f"once, as it is kept in {folder}" if folder else "at each start, as no folder can be written to"
-        log.warning("compiling %s for this processor, %s: about 10 s", name, kept)
+        log.warning("compiling %s.%s for this processor, %s: about 10 s", kernel.__module__, kernel.__name__, kept)
+        return
 
 
 def check_triton() -> None:
