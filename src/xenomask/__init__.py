@@ -7,7 +7,7 @@ if TYPE_CHECKING:  # importing xenomask loads no torch
     from xenomask.models.network import Network
 
 __version__ = "0.1.0"
-RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
+RUNTIMES = ("torch", "compiled", "graphs", "openvino", "onnxruntime")
 # Ways to compute scores from masks (scores.paths): "numba" on CPUs, "triton" on GPUs.
 KERNELS = ("auto", "numba", "triton", "torch")
 
@@ -20,8 +20,8 @@ def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str =
     Called with a normalised batch (B, 3, H, W) it gives class logits (B, Q, N) and mask logits (B, Q, h, w); its
     `predict(image)` takes an RGB uint8 photo and gives a MaskOutput. A per-pixel network (SegFormer, UPerNet) has
     `class_maps(batch)` (B, K, h, w) instead, and its `predict` gives a PixelOutput. `runtime` is torch, compiled,
-    openvino or onnxruntime (the last two: CPU only). Raises XenomaskError for an unknown name or runtime, a runtime
-    that is not installed, and for damaged files.
+    graphs (CUDA only), openvino or onnxruntime (CPU only). Raises XenomaskError for an unknown name or runtime, a
+    runtime that is not installed or not for the device, and for damaged files.
 
     >>> network = load_model("nano-s")
     >>> network.facts["preset"]

@@ -29,7 +29,7 @@ from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics.calibration import Calibration, read_calibration
-from xenomask.models import Network, load
+from xenomask.models import Network, load, streams
 from xenomask.models.network import Prepared
 from xenomask.models.runtimes import with_precision, with_runtime
 from xenomask.queries import read_queries, without_frame
@@ -98,7 +98,7 @@ class Detector:
 
     def look(self, photos: Sequence[tuple[Prepared, ...]]) -> list[tuple[MaskOutput | PixelOutput, ...]]:
         """The second part: what the networks say of each photo; their inputs are of one size and one batch."""
-        seen = [m.network.look(own) for m, own in zip(self.used, zip(*photos, strict=True), strict=True)]
+        seen = streams.look([m.network for m in self.used], list(zip(*photos, strict=True)))
         return list(zip(*seen, strict=True))
 
     def read(self, outputs: Sequence[MaskOutput | PixelOutput]) -> ScoreMap:
@@ -168,7 +168,7 @@ class Detector:
 
     @property
     def runtime(self) -> str:
-        """What runs the networks: torch, compiled, openvino, onnxruntime."""
+        """What runs the networks: torch, compiled, graphs, openvino, onnxruntime."""
         return "+".join(dict.fromkeys(m.network.runtime for m in self.used))
 
     @property
@@ -191,7 +191,7 @@ class Detector:
         """Reads a detector folder, or a shipped detector by its name ("nano").
 
         Raises XenomaskError for a missing or damaged one, another architecture's weights, foreign queries, and a
-        runtime (torch, compiled, openvino, onnxruntime) that is unknown, not installed or not for the device.
+        runtime (torch, compiled, graphs, openvino, onnxruntime) that is unknown, not installed or not for the device.
         """
         path = find(folder)
         try:

@@ -28,12 +28,12 @@ SplitOption = Annotated[str, typer.Option("--split", help="split, where the data
 ResizeOption = Annotated[str | None, typer.Option("--resize", help="WxH on loading, e.g. 512x256 for a squeezed copy")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default: cuda where there is one")]
 RuntimeOption = Annotated[
-    str | None, typer.Option("--runtime", help="torch (default), compiled, openvino or onnxruntime")
+    str | None, typer.Option("--runtime", help="torch (default), compiled, graphs (CUDA), openvino or onnxruntime")
 ]
 AutoRuntimeOption = Annotated[
     str | None,
     typer.Option("--runtime", help="auto (openvino where its graphs are kept or worth building, else torch), torch, "
-                 "compiled, openvino or onnxruntime"),
+                 "compiled, graphs (CUDA), openvino or onnxruntime"),
 ]  # fmt: skip
 KernelOption = Annotated[
     str, typer.Option("--kernel", help="what computes scores from masks: auto, numba (CPU), triton (GPU), torch")
@@ -150,9 +150,10 @@ def _open_folder(
     from xenomask.cli.hub import open_remote
     from xenomask.detector import Detector
     from xenomask.hub import is_remote
-    from xenomask.models.runtimes import CPU_ONLY, check_runtime
+    from xenomask.models.runtimes import CPU_ONLY, CUDA_ONLY, check_runtime
 
     chosen = runtime or "torch"
+    device = device or ("cuda" if chosen in CUDA_ONLY else None)
     check_runtime(chosen, device or "cpu")
     said = "" if quiet else f", runtime {chosen}{'' if runtime else ' (choose with --runtime)'}"
     own_device = choose_device("cpu" if chosen in CPU_ONLY else device, said)

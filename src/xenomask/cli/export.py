@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from xenomask.cli.common import DatasetOption, MemberOption, RootOption, ScoreOption, out_console, parse_size
+from xenomask.cli.common import (
+    DatasetOption,
+    MemberOption,
+    ResizeOption,
+    RootOption,
+    ScoreOption,
+    load_dataset,
+    out_console,
+    parse_size,
+)
 from xenomask.errors import XenomaskError
 
 app = typer.Typer()
@@ -56,13 +65,13 @@ def quantize(
     size: Annotated[str, typer.Option(help="WxH of the photos that it will see, e.g. 1280x720")],
     frames: Annotated[int, typer.Option(min=5, help="photos to look at; a fifth of them to compare")] = 100,
     split: Annotated[str, typer.Option("--split", help="split; not one that you evaluate on")] = "train",
+    resize: ResizeOption = None,
     member: MemberOption = None,
 ) -> None:
     """Write a detector's networks in int8, for OpenVINO on CPUs, and say what that does to the maps.
 
     Example: xenomask quantize nano --dataset cityscapes --root data/cityscapes --size 1280x720 --out nano-int8
     """
-    from xenomask.datasets import open_dataset
     from xenomask.detector import Detector
     from xenomask.detector_folder import find
     from xenomask.export import quantize_detector
@@ -70,7 +79,7 @@ def quantize(
     photo = parse_size(size)
     assert photo is not None
     # as for training: data sets whose labels show anomalies are for evaluation, and refused
-    data = open_dataset(dataset, root, split=split, coding="train_ids")
+    data = load_dataset(dataset, root, split, resize, coding="train_ids")
     found = Detector.from_folder(detector)
     found = found.only(member) if member else found
     seen = quantize_detector(

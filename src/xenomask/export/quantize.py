@@ -64,6 +64,7 @@ def quantize_detector(
                     model = nncf.quantize(
                         model, nncf.Dataset(used, network_sees), subset_size=len(used),
                         model_type=nncf.ModelType.TRANSFORMER, target_device=nncf.TargetDevice.CPU,
+                        ignored_scope=nncf.IgnoredScope(names=backbone_convolutions(model)),
                     )  # fmt: skip
             except Exception as e:  # nncf raises its own errors and whatever openvino does
                 raise XenomaskError(f"nncf cannot quantise {m.name}: {first_line(e)}") from e
@@ -80,6 +81,36 @@ def quantize_detector(
     return found
 
 
+def backbone_convolutions(model: Any) -> list[str]:
+    """The names of an openvino.Model's convolutions before those that feed its first group normalisations.
+
+    That is where Mask2Former's pixel decoder begins. They stay in float32: of the layers of nano they alone spoil the
+    maps in int8 (docs/log.md), and with the depthwise ones among them OpenVINO 2026.4 may refuse to compile the graph.
+    """
+    kinds = ("Convolution", "GroupConvolution")
+    above: dict[str, set[str]] = {}  # the convolutions that a node depends on
+    normalised: dict[str, bool] = {}  # whether it depends on a group normalisation
+    found: set[str] = set()
+    for node in model.get_ordered_ops():
+        name, kind = node.get_friendly_name(), node.get_type_name()
+        inputs = [v.get_node().get_friendly_name() for v in node.input_values()]
+        above[name] = set().union(*(above[i] for i in inputs)) | ({name} if kind in kinds else set())
+        normalised[name] = kind == "GroupNormalization" or any(normalised[i] for i in inputs)
+        if kind == "GroupNormalization" and not any(normalised[i] for i in inputs):
+            last = _convolution_before(node, kinds)
+            found |= above[name] - {last}
+    return sorted(found)
+
+
+def _convolution_before(node: Any, kinds: Sequence[str]) -> str | None:
+    """The name of the convolution that a node's first input comes from."""
+    while node.input_values():
+        node = node.input_value(0).get_node()
+        if node.get_type_name() in kinds:
+            return node.get_friendly_name()
+    return None
+
+
 def spread(frames: Sequence[Any], count: int) -> list[Any]:
     """At most `count` frames, as evenly spread as can be.
 
@@ -91,10 +122,24 @@ def spread(frames: Sequence[Any], count: int) -> list[Any]:
 
 
 def photo_of(data: Dataset, frame: Frame, size: Size) -> np.ndarray:
-    """The frame's photo, RGB, resized to that size; its label is not read."""
+    """The frame's photo, RGB, resized as the data set says, its middle of that shape at that size; no label is read."""
     if frame.image is None:
         raise XenomaskError(f"frame {frame.id} of {data.name} has no photo")
-    return resized(read_photo(frame.image, upright=False), size)
+    photo = read_photo(frame.image, upright=False)
+    photo = resized(photo, data.resize) if data.resize else photo
+    return resized(middle(photo, size), size)
+
+
+def middle(photo: np.ndarray, size: Size) -> np.ndarray:
+    """The largest part around the middle of a photo (H, W, ...) that has the aspect of (height, width).
+
+    >>> middle(np.zeros((256, 512, 3)), (720, 1280)).shape
+    (256, 455, 3)
+    """
+    H, W = photo.shape[:2]
+    h, w = min(H, max(1, round(W * size[0] / size[1]))), min(W, max(1, round(H * size[1] / size[0])))
+    top, left = (H - h) // 2, (W - w) // 2
+    return photo[top : top + h, left : left + w]
 
 
 def open_quantized(folder: Path) -> Detector:

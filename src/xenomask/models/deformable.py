@@ -102,7 +102,8 @@ def _forward(
     queries = hidden_states if position_embeddings is None else hidden_states + position_embeddings
     B, Q, _ = queries.shape
     value = layer.value_proj(encoder_hidden_states)
-    if attention_mask is not None and attention_mask.any():  # copies all values
+    # filling copies all values; but on a GPU asking waits for it, and a CUDA graph may not ask
+    if attention_mask is not None and (attention_mask.is_cuda or attention_mask.any()):
         value = value.masked_fill(attention_mask[..., None], 0.0)
     grid = (B, Q, layer.n_heads, layer.n_levels, layer.n_points)
     offsets = layer.sampling_offsets(queries).view(*grid, 2)

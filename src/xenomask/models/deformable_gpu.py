@@ -4,7 +4,7 @@ One program does QUERIES queries of one head of one image. Letters as in `kernel
 Q queries, H heads, D width of a head, L levels, P points.
 """
 
-from functools import lru_cache
+from functools import cache
 from typing import no_type_check
 
 import torch
@@ -58,7 +58,7 @@ def _run(
     tl.store(out + (at * H + h) * D + d, total.to(out.dtype.element_ty), (q < Q) & (d < D))
 
 
-@lru_cache(maxsize=64)
+@cache  # some bytes each, and CUDA graphs read them by address: never freed
 def _sizes(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
     return torch.tensor(sizes, dtype=torch.int32, device=device)
 

@@ -1,4 +1,4 @@
-"""Network, runtime, device -> a network whose batches run there: PyTorch, torch.compile, OpenVINO, ONNX Runtime.
+"""Network, runtime, device -> a network whose batches run there: PyTorch, torch.compile, CUDA graphs, OpenVINO, ONNX.
 
 The default is eager PyTorch, which starts at once: the others build a graph for every new input size. nano-s at 704x384
 (two-core AMD EPYC): 18 s for ONNX Runtime, 26 s for OpenVINO, whose graphs are kept on disk (graph_cache);
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from xenomask import RUNTIMES
 from xenomask.errors import XenomaskError, unknown
+from xenomask.models.cuda_graphs import capture
 from xenomask.models.graph import Raw, need, onnx_bytes, to_openvino, trace
 from xenomask.models.graph_cache import graph_key, is_kept, keep_graph, read_graph
 from xenomask.models.network import PRECISIONS, Network
@@ -29,6 +30,7 @@ from xenomask.types import Size
 WORTH_A_GRAPH = 100
 KEPT = 4  # input sizes whose graphs stay in memory
 CPU_ONLY = GRAPHS = ("openvino", "onnxruntime")
+CUDA_ONLY = ("graphs",)
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 Session = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -41,10 +43,13 @@ def check_runtime(runtime: str, device: str) -> None:
         raise XenomaskError(
             f"runtime {runtime} is for the CPU, not for device {device}: take --device cpu or another --runtime"
         )
+    if runtime in CUDA_ONLY and not (device.startswith("cuda") and torch.cuda.is_available()):
+        where = f"not for device {device}" if torch.cuda.is_available() else "and there is none here"
+        raise XenomaskError(f"runtime {runtime} is for CUDA devices, {where}: take another --runtime")
 
 
 def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network:
-    """The same network, its batches computed by that runtime: torch, compiled, openvino or onnxruntime.
+    """The same network, its batches computed by that runtime: torch, compiled, graphs, openvino or onnxruntime.
 
     Raises XenomaskError for an unknown runtime, one that is not installed or not for that device; and, at the first
     batch of a size, where no graph can be built.
@@ -58,7 +63,7 @@ def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network
         need("openvino", "openvino")
     if runtime == "onnxruntime":
         need("onnxruntime", "onnx")
-    build = {"compiled": _compiled, "openvino": _openvino, "onnxruntime": _onnxruntime}[runtime]
+    build = {"compiled": _compiled, "graphs": capture, "openvino": _openvino, "onnxruntime": _onnxruntime}[runtime]
     graphs: OrderedDict[tuple[int, ...], Run] = OrderedDict()
 
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
