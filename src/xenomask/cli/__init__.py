@@ -82,7 +82,7 @@ def main() -> None:
     """Runs the command line; what the user can mend becomes one line on stderr and exit code 2."""
     # the Hub is asked only on an explicit request, through hub.asking_hub, which says how
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    if not sys.argv[1:]:
+    if not sys.argv[1:] and "_XENOMASK_COMPLETE" not in os.environ:  # a shell that completes gives no arguments
         out_console.print(NEXT, highlight=False)
         return
     try:
