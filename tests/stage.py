@@ -27,7 +27,7 @@ MMSEG = ROOT / "tests/golden/mmseg"
 SIZE = (64, 96)
 RECIPE = """
 preset = "tiny"
-work_dir = "work_dirs/{name}"
+work_dir = "trained/{name}"
 threads = 1
 [data]
 dataset = "folder"
@@ -54,7 +54,7 @@ def build_stage(root: Path) -> Path:
 
 
 def copy_for(page: Path, stage: Path, made: set[str]) -> None:
-    """The stage again in `page`, as links (files are replaced whole, never changed); what the page makes is left out."""
+    """The stage again in `page`, as links: files are replaced, never changed. What the page makes is left out."""
     shutil.copytree(stage, page, copy_function=os.link, dirs_exist_ok=True)
     for name in made:
         shutil.rmtree(page / name, ignore_errors=True)
@@ -87,17 +87,12 @@ def _data_sets(root: Path) -> None:
     for copy in COPIES:
         base = root / "data" / copy.name
         row = np.array(ROWS[copy.coding][0], np.uint8)
-        for i, name in enumerate(copy.ids):
-            _save(base / copy.photo.format(name), draw_scene(i, SIZE).image)
-            _save(base / copy.label.format(name), np.tile(np.repeat(row, 96 // len(row) + 1)[:96], (64, 1)))
-    # the files that say of CamVid and IDD training what they need; Cityscapes has a train split for int8
-    for i in range(6):
-        name = f"data/cityscapes/%s/train/ulm/ulm_{i:06d}_000019_%s.png"
-        scene = draw_scene(i, SIZE)
-        _save(root / (name % ("leftImg8bit", "leftImg8bit")), scene.image)
-        _save(root / (name % ("gtFine", "gtFine_labelTrainIds")), scene.semantic)
-    for old in (root / "data/cityscapes/gtFine/train/ulm").glob("*labelIds.png"):
-        old.unlink()
+        # what the tests of the catalogue have in "test" alone is in "val", the default, too
+        for split in {"test", "val" if copy.name == "small-obstacle" else "test"}:
+            for i, name in enumerate(copy.ids):
+                photo, label = (p.format(name).replace("test/", f"{split}/", 1) for p in (copy.photo, copy.label))
+                _save(base / photo, draw_scene(i, SIZE).image)
+                _save(base / label, np.tile(np.repeat(row, 96 // len(row) + 1)[:96], (64, 1)))
     shutil.copytree(root / "smiyc", root / "data/Validation_Dataset")
 
 
@@ -119,7 +114,7 @@ def _networks(root: Path) -> None:
         shutil.copytree(root / source, root / name)
     members = [("nano-s", root / "CK_S"), ("nano-l", root / "CK_L")]
     # a folder of that name is taken before the shipped detector
-    for name in ("nano", "my-detector"):
+    for name in ("nano", "nano-int8", "my-detector"):
         assemble(
             root / name, name, members, [0.5, 0.5], "maskomaly", thresholds={"default": {"value": 0.4, "origin": ""}}
         )

@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,6 +79,19 @@ def _explain(e: BaseException) -> None:
     sys.exit(2)
 
 
+OWN = ("--version", "--quiet", "--verbose", "--help", "--install-completion", "--show-completion")
+
+
+def _misplaced(words: list[str]) -> None:
+    """Raises XenomaskError for a photo where a command belongs, and for a command's option before it."""
+    commands = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    first, later = words[0], [w for w in words[1:] if w in commands]
+    if first not in commands and Path(first).is_file():
+        raise XenomaskError(f"{first} is a file, no command: xenomask detect {first} --out out")
+    if first.startswith("--") and first.split("=")[0] not in OWN and later:
+        raise XenomaskError(f"{first} stands before the command: xenomask {later[0]} ... {first} ...")
+
+
 def main() -> None:
     """Runs the command line; what the user can mend becomes one line on stderr and exit code 2."""
     # the Hub is asked only on an explicit request, through hub.asking_hub, which says how
@@ -86,6 +100,8 @@ def main() -> None:
         out_console.print(NEXT, highlight=False)
         return
     try:
+        if sys.argv[1:]:
+            _misplaced(sys.argv[1:])
         app()
     except (XenomaskError, OSError) as e:  # OSError: a disk that filled up or went away between two checks
         _explain(e)
