@@ -188,6 +188,30 @@ def test_detect__what_phones_write_is_named(tmp_path, capsys, tiny_detector, hea
     assert "Bild von Jürgen.heic " + said in error
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_detect__names_that_are_no_text(tmp_path, tiny_detector, photo):
+    for utf8 in ("0", "1"):
+        name = tmp_path / os.fsdecode(b"M\xfcller Stra\xdfe " + utf8.encode() + b".jpg")
+        name.write_bytes(photo.read_bytes())
+        command = [
+            sys.executable,
+            "-m",
+            "xenomask.cli",
+            "detect",
+            name,
+            "--detector",
+            tiny_detector,
+            "--out",
+            tmp_path / "o",
+        ]
+        env = {**os.environ, "PYTHONUTF8": utf8, "LC_ALL": "C", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=env, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "o" / (name.stem + "_heatmap.png")).is_file()
+        gone = subprocess.run([*command[:4], str(name) + "x"], env=env, capture_output=True)
+        assert gone.returncode == 2 and gone.stderr.startswith(b"error: no such photo: "), gone.stderr
+
+
 def test_detect__photos_and_folder_are_looked_at_before_the_networks_load(tmp_path, capsys, photo):
     (tmp_path / "file").touch()
     for words in (["nowhere.jpg"], [tmp_path], [photo, "--out", tmp_path / "file"]):

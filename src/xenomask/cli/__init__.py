@@ -1,5 +1,6 @@
 """The command line: one command = one function of the same meaning, no logic of its own."""
 
+import io
 import os
 import sys
 import traceback
@@ -96,6 +97,9 @@ def main() -> None:
     """Runs the command line; what the user can mend becomes one line on stderr and exit code 2."""
     # the Hub is asked only on an explicit request, through hub.asking_hub, which says how
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that the terminal can show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if not sys.argv[1:] and "_XENOMASK_COMPLETE" not in os.environ:  # a shell that completes gives no arguments
         out_console.print(NEXT, highlight=False)
         return

@@ -112,15 +112,21 @@ def detect_timed(
     return run(photos, stages, tick=tick)
 
 
+def _printable(photo: Path) -> str:
+    """The name with a sign for each byte that is no UTF-8: a font and a JSON file want text."""
+    return str(photo).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _draw(seen: Photo, out: Path, threshold: float | None) -> dict[str, Any]:
     """Writes one photo's three files; returns its row."""
     photo, image, found, scale = seen.source, seen.image, seen.state, seen.detector.scale
+    name = _printable(photo)
     write_map(out / f"{photo.stem}{ENDING}", found)
-    picture = figure(image, found.value, scale, title=photo.name, threshold=threshold)
+    picture = figure(image, found.value, scale, title=Path(name).name, threshold=threshold)
     with atomic(out / f"{photo.stem}_heatmap.png") as part:
         picture.savefig(part)
     save_picture(out / f"{photo.stem}_overlay.jpg", overlay(image, found.value, scale, threshold))
-    row = {"photo": str(photo), "max": float(found.value.max()), "mean": float(found.value.mean())}
+    row = {"photo": name, "max": float(found.value.max()), "mean": float(found.value.mean())}
     if threshold is not None:
         row["share_above_threshold"] = float((found.value >= threshold).mean())
     return row
