@@ -172,8 +172,56 @@ def test_detect__bad_photos(tmp_path, capsys, tiny_detector, photo):
     assert "cut.jpg is damaged" in fails(capsys, "detect", tmp_path / "cut.jpg", *options)
     assert "no such photo" in fails(capsys, "detect", tmp_path / "nowhere.jpg", *options)
     assert "cannot read photo" in fails(capsys, "detect", tmp_path, *options)
+    assert "it is a folder; name its photos, such as " in fails(capsys, "detect", tmp_path, *options)
     assert "two photos are named p" in fails(capsys, "detect", photo, photo, *options)
     assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [(b"\0\0\0\x18ftypheic", "is HEIC, which cannot be read here: save it as JPEG"),
+     (b"\0\0\0\x1cftypmif1", "is HEIC"), (b"\0\0\0\x1cftypisom", "is a video: xenomask video FILE")],
+)  # fmt: skip
+def test_detect__what_phones_write_is_named(tmp_path, capsys, tiny_detector, head, said):
+    (tmp_path / "Bild von Jürgen.heic").write_bytes(head + bytes(3000))
+    error = fails(capsys, "detect", tmp_path / "Bild von Jürgen.heic", "--detector", tiny_detector, "--out", tmp_path)
+    assert "Bild von Jürgen.heic " + said in error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_detect__names_that_are_no_text(tmp_path, tiny_detector, photo):
+    for utf8 in ("0", "1"):
+        name = tmp_path / os.fsdecode(b"M\xfcller Stra\xdfe " + utf8.encode() + b".jpg")
+        name.write_bytes(photo.read_bytes())
+        command = [
+            sys.executable,
+            "-m",
+            "xenomask.cli",
+            "detect",
+            name,
+            "--detector",
+            tiny_detector,
+            "--out",
+            tmp_path / "o",
+        ]
+        env = {**os.environ, "PYTHONUTF8": utf8, "LC_ALL": "C", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=env, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "o" / (name.stem + "_heatmap.png")).is_file()
+        gone = subprocess.run([*command[:4], str(name) + "x"], env=env, capture_output=True)
+        assert gone.returncode == 2 and gone.stderr.startswith(b"error: no such photo: "), gone.stderr
+
+
+def test_detect__photos_and_folder_are_looked_at_before_the_networks_load(tmp_path, capsys, photo):
+    (tmp_path / "file").touch()
+    for words in (["nowhere.jpg"], [tmp_path], [photo, "--out", tmp_path / "file"]):
+        fails(capsys, "detect", *words, "--detector", "never-opened")
+
+
+def test_words_in_another_order__say_the_right_one(capsys, photo):
+    assert f"is a file, no command: xenomask detect {photo} --out out" in fails(capsys, photo)
+    error = fails(capsys, "--out", "o", "detect", photo)
+    assert "--out stands before the command: xenomask detect ... --out ..." in error
 
 
 def test_detect__bad_detector_score_member_device(tmp_path, capsys, tiny_detector, photo):

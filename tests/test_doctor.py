@@ -48,9 +48,10 @@ def test_xenomask_alone__says_what_to_do_next():
 
 
 @pytest.mark.parametrize(("option", "traceback"), [("--verbose", True), ("--quiet", False)])
-def test_quiet_and_verbose__an_error_is_told(option, traceback):
-    command = [sys.executable, "-m", "xenomask.cli", option, "detect", "no-such-photo.jpg", "--out", "/tmp/x"]
+def test_quiet_and_verbose__an_error_is_told(option, traceback, tmp_path):
+    (tmp_path / "no-photo.jpg").write_text("hello")  # seen only once the networks are open
+    command = [sys.executable, "-m", "xenomask.cli", option, "detect", tmp_path / "no-photo.jpg", "--out", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "error: " in done.stderr and "no-such-photo.jpg" in done.stderr
+    assert done.returncode == 2 and "error: " in done.stderr and "no-photo.jpg" in done.stderr
     assert ("Traceback" in done.stderr) == traceback
     assert ("device cpu" in done.stderr) == traceback

@@ -1,8 +1,10 @@
 """The command line: one command = one function of the same meaning, no logic of its own."""
 
+import io
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,14 +80,32 @@ def _explain(e: BaseException) -> None:
     sys.exit(2)
 
 
+OWN = ("--version", "--quiet", "--verbose", "--help", "--install-completion", "--show-completion")
+
+
+def _misplaced(words: list[str]) -> None:
+    """Raises XenomaskError for a photo where a command belongs, and for a command's option before it."""
+    commands = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    first, later = words[0], [w for w in words[1:] if w in commands]
+    if first not in commands and Path(first).is_file():
+        raise XenomaskError(f"{first} is a file, no command: xenomask detect {first} --out out")
+    if first.startswith("--") and first.split("=")[0] not in OWN and later:
+        raise XenomaskError(f"{first} stands before the command: xenomask {later[0]} ... {first} ...")
+
+
 def main() -> None:
     """Runs the command line; what the user can mend becomes one line on stderr and exit code 2."""
     # the Hub is asked only on an explicit request, through hub.asking_hub, which says how
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    if not sys.argv[1:]:
+    for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that the terminal can show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if not sys.argv[1:] and "_XENOMASK_COMPLETE" not in os.environ:  # a shell that completes gives no arguments
         out_console.print(NEXT, highlight=False)
         return
     try:
+        if sys.argv[1:]:
+            _misplaced(sys.argv[1:])
         app()
     except (XenomaskError, OSError) as e:  # OSError: a disk that filled up or went away between two checks
         _explain(e)

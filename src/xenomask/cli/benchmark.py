@@ -27,6 +27,7 @@ from xenomask.cli.common import (
     progress,
     write_json,
 )
+from xenomask.cli.completion import SCORES, several
 from xenomask.errors import XenomaskError, unknown
 
 app = typer.Typer()
@@ -40,7 +41,13 @@ def benchmark(
     detector: Annotated[
         list[str] | None, typer.Option(help="folder or shipped name; again for more. Default: nano")
     ] = None,
-    scores: Annotated[str, typer.Option(help="comma-separated names, all, or own: as each detector is read")] = "own",
+    scores: Annotated[
+        str,
+        typer.Option(
+            autocompletion=several(("own", "all", *SCORES)),
+            help="comma-separated names, all, or own: as each detector is read",
+        ),
+    ] = "own",
     members: Annotated[bool, typer.Option("--members", help="also each member alone")] = False,
     out: Annotated[Path, typer.Option(help="folder for maps and table.{md,csv,tex,json}; resumes there")] = Path(
         "bench"

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from xenomask.cli.completion import DATASETS, DETECTORS, SCORES, names
 from xenomask.errors import XenomaskError
 
 if TYPE_CHECKING:
@@ -19,10 +20,16 @@ if TYPE_CHECKING:
 
 out_console, err_console = Console(), Console(stderr=True)
 
-DetectorOption = Annotated[str, typer.Option("--detector", help="detector folder, a name that `xenomask detectors` "
-                                             "lists, hf:org/name, or a file of `xenomask export`")]  # fmt: skip
-DatasetOption = Annotated[str, typer.Option("--dataset", help="a name that `xenomask datasets` lists; folder is one "
-                                            "of your own")]  # fmt: skip
+DetectorOption = Annotated[
+    str,
+    typer.Option("--detector", autocompletion=names(DETECTORS), help="detector folder, a name that `xenomask "
+                 "detectors` lists, hf:org/name, or a file of `xenomask export`"),
+]  # fmt: skip
+DatasetOption = Annotated[
+    str,
+    typer.Option("--dataset", autocompletion=names(DATASETS), help="a name that `xenomask datasets` lists; folder is "
+                 "one of your own"),
+]  # fmt: skip
 RootOption = Annotated[Path, typer.Option("--root", help="folder of the data set")]
 SplitOption = Annotated[str, typer.Option("--split", help="split, where the data set's layout has them")]
 ResizeOption = Annotated[str | None, typer.Option("--resize", help="WxH on loading, e.g. 512x256 for a squeezed copy")]
@@ -44,7 +51,9 @@ PrecisionOption = Annotated[
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="photos of one size that networks see together")]
 ProfileOption = Annotated[bool, typer.Option("--profile", help="print how long each stage was busy and waited")]
 JsonOption = Annotated[Path | None, typer.Option("--json", help="also write the numbers to this file")]
-ScoreOption = Annotated[str | None, typer.Option("--score", help="read the networks by this score instead")]
+ScoreOption = Annotated[
+    str | None, typer.Option("--score", autocompletion=names(SCORES), help="read the networks by this score instead")
+]
 MemberOption = Annotated[str | None, typer.Option("--member", help="use this member alone")]
 CheckpointOption = Annotated[Path, typer.Option("--checkpoint", help="checkpoint folder")]
 

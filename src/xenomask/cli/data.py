@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from xenomask.cli import completion
 from xenomask.cli.common import (
     JsonOption,
     SplitOption,
@@ -29,7 +30,12 @@ app = typer.Typer()
 @app.command()
 def datasets(
     root: Annotated[Path | None, typer.Option(help="look here: a data set's folder, or one that holds several")] = None,
-    dataset: Annotated[str | None, typer.Option(help="this one alone; without --root: all about it")] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            autocompletion=completion.names(completion.DATASETS), help="this one alone; without --root: all about it"
+        ),
+    ] = None,
     split: SplitOption = "val",
     quick: Annotated[int | None, typer.Option(min=1, help="read only the first so many labels of each")] = None,
     json_file: JsonOption = None,

@@ -56,8 +56,9 @@ def detect(
 
     Example: xenomask detect street.jpg --out out
     """
-    from xenomask.run.photos import detect_timed
+    from xenomask.run.photos import check_photos, detect_timed
 
+    check_photos(photos, out)
     found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel)
     if threshold is None:
         threshold = found.thresholds.get("default", {}).get("value")

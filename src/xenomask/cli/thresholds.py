@@ -1,10 +1,10 @@
 """Maps + labels -> a threshold, a calibration; into a detector's folder where asked."""
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from rich.table import Table
 
@@ -113,7 +113,7 @@ def _print_choices(choices, frames: int, title: str) -> None:
         out_console.print(
             f"{what} missed, mean over the {k.n} of {frames} frames that have any: {k.risk:.4f} here, bound "
             f"{k.bound:.4f} <= {k.alpha:g}"
-            + (f"; {c.held_out_loss:.4f} at thresholds from the other frames" if np.isfinite(c.held_out_loss) else "")
+            + (f"; {c.held_out_loss:.4f} at thresholds from the other frames" if math.isfinite(c.held_out_loss) else "")
         )
     if any(c.control for c in choices):
         out_console.print(
@@ -171,7 +171,7 @@ def calibrate(
 
 
 def _lists(table: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in table.items()}
+    return {k: v.tolist() if hasattr(v, "tolist") else v for k, v in table.items()}
 
 
 def _fit_text(fit: Any) -> str:

@@ -24,12 +24,25 @@ def _open(path: Path, what: str) -> Image.Image:
     except (IsADirectoryError, PermissionError) as e:
         raise XenomaskError(f"cannot read {what} {path}: {e.strerror}") from None
     except UnidentifiedImageError:
-        raise XenomaskError(f"{path} is not an image (or of a kind that Pillow cannot read)") from None
+        raise XenomaskError(f"{path} {_no_image(path)}") from None
     except Image.DecompressionBombError as e:
         raise XenomaskError(f"{path} is too large an image: {e}") from None
     except (OSError, SyntaxError, ValueError) as e:
         raise XenomaskError(f"{path} is damaged: {e}") from None
     return image
+
+
+def _no_image(path: Path) -> str:
+    """Why Pillow cannot read it: what phones write has a name."""
+    with path.open("rb") as f:
+        head = f.read(12)
+    if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+        return "is HEIC, which cannot be read here: save it as JPEG or PNG (heif-convert, or the phone's own export)"
+    if head[4:12] == b"ftypavif":
+        return "is AVIF, for which this Pillow is too old: pip install --upgrade pillow"
+    if head[4:8] == b"ftyp":
+        return "is a video: xenomask video FILE --out seen.mp4"
+    return "is not an image (or of a kind that Pillow cannot read)"
 
 
 def read_photo(path: Path, *, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:

@@ -72,6 +72,23 @@ def detect_photos(
     return detect_timed(detector, photos, out, threshold=threshold, batch=batch, tick=tick)[0]
 
 
+def check_photos(photos: Sequence[Path], out: Path) -> None:
+    """Makes the folder; whoever opens networks first asks this before, for it takes no time.
+
+    Raises XenomaskError for a photo that is not there or is a folder, two of one name, and an unwritable folder.
+    """
+    for photo in photos:
+        if photo.is_dir():
+            several = photo / "*.jpg"
+            raise XenomaskError(f"cannot read photo {photo}: it is a folder; name its photos, such as {several}")
+        if not photo.exists():
+            raise XenomaskError(f"no such photo: {photo}")
+    stems = [p.stem for p in photos]
+    if twice := sorted({s for s in stems if stems.count(s) > 1}):
+        raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")
+    make_dir(out)
+
+
 def detect_timed(
     detector: Detector | ExportedDetector,
     photos: Sequence[Path],
@@ -82,10 +99,7 @@ def detect_timed(
     tick: Tick = nothing,
 ) -> tuple[list[dict[str, Any]], Profile]:
     """`detect_photos`, and how long its stages took."""
-    stems = [p.stem for p in photos]
-    if twice := sorted({s for s in stems if stems.count(s) > 1}):
-        raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")
-    make_dir(out)
+    check_photos(photos, out)
 
     def read(photo: Path) -> Photo:
         return Photo(photo, read_photo(photo), detector)
@@ -98,15 +112,21 @@ def detect_timed(
     return run(photos, stages, tick=tick)
 
 
+def _printable(photo: Path) -> str:
+    """The name with a sign for each byte that is no UTF-8: a font and a JSON file want text."""
+    return str(photo).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _draw(seen: Photo, out: Path, threshold: float | None) -> dict[str, Any]:
     """Writes one photo's three files; returns its row."""
     photo, image, found, scale = seen.source, seen.image, seen.state, seen.detector.scale
+    name = _printable(photo)
     write_map(out / f"{photo.stem}{ENDING}", found)
-    picture = figure(image, found.value, scale, title=photo.name, threshold=threshold)
+    picture = figure(image, found.value, scale, title=Path(name).name, threshold=threshold)
     with atomic(out / f"{photo.stem}_heatmap.png") as part:
         picture.savefig(part)
     save_picture(out / f"{photo.stem}_overlay.jpg", overlay(image, found.value, scale, threshold))
-    row = {"photo": str(photo), "max": float(found.value.max()), "mean": float(found.value.mean())}
+    row = {"photo": name, "max": float(found.value.max()), "mean": float(found.value.mean())}
     if threshold is not None:
         row["share_above_threshold"] = float((found.value >= threshold).mean())
     return row

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xenomask.errors import XenomaskError, unknown
 
+# the recipes that come with a wheel; a clone has them in its own folder configs/
+SHIPPED = Path(__file__).parents[1] / "configs"
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -115,8 +118,11 @@ def _explain(error: ValidationError, path: Path) -> XenomaskError:
 def read_config(path: Path) -> TrainConfig:
     """Reads a recipe; paths in it are relative to the current folder.
 
-    Raises XenomaskError for a missing file, bad TOML, an unknown or missing key and a value out of range.
+    `configs/NAME.toml` is also found where only the package is installed. Raises XenomaskError for a missing file, bad
+    TOML, an unknown or missing key and a value out of range.
     """
+    if path.parent == Path("configs") and not path.exists() and (SHIPPED / path.name).is_file():
+        path = SHIPPED / path.name
     try:
         table = tomllib.loads(path.read_text())
     except FileNotFoundError:
