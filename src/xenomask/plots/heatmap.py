@@ -8,7 +8,9 @@ from jaxtyping import Float, UInt8
 from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, Stroke
 
 from xenomask.plots.kernels import blend
 from xenomask.types import VOID
@@ -67,7 +69,8 @@ def figure(
     keys = []
     if threshold is not None and value.min() < threshold <= value.max():
         right.contour(value.astype(np.float32), [threshold], colors=THRESHOLD, linewidths=0.9, linestyles="solid")
-        keys.append(Patch(edgecolor=THRESHOLD, facecolor="black", label=f"white line: score = {threshold:.3g}"))
+        edge = [Stroke(linewidth=5, foreground="black"), Normal()]  # white on the white page would not be seen
+        keys.append(Line2D([], [], color=THRESHOLD, lw=2, path_effects=edge, label=f"score = {threshold:.3g}"))
     if label is not None:
         keys += draw_label(left, right, label)
     for ax in (left, right):
