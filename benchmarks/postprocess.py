@@ -3,11 +3,12 @@
     python benchmarks/postprocess.py [--photo street.jpg] [--queries 100] [--size 1024 2048] [--threads 2] [--runs 9]
     python benchmarks/postprocess.py --scaling scaling.png
 
-Masks are drawn (blobs, half of the queries "no object") or, with --photo, those of the two shipped networks on that
-photo, joined to one set of 100 queries. (a) "released": Maskomaly written plainly in NumPy as its published code goes
-about it, with a loop over all pairs of masks for the rule of borders; it runs once. (b) "eager": the same formula in
-PyTorch on whole tensors. (c) "blocks": ours with --kernel torch. (d) "pass": ours with --kernel numba. Medians of wall
-seconds; memory is what a fresh process needs at its peak beyond the state with the logits in place. Prints Markdown.
+Masks are drawn (blobs, half of the queries "no object"; --known 1: none) or, with --photo, those of the two shipped
+networks on that photo, joined to one set of 100 queries. (a) "released": Maskomaly written plainly in NumPy as its
+published code goes about it, with a loop over all pairs of masks for the rule of borders; it runs once. (b) "eager":
+the same formula in PyTorch on whole tensors. (c) "blocks": ours with --kernel torch. (d) "pass": ours with --kernel
+numba. Medians of wall seconds; memory is what a fresh process needs at its peak beyond the state with the logits in
+place. Prints Markdown.
 """
 
 import argparse
@@ -32,8 +33,8 @@ OFTEN = ["maskomaly", "eam", "rba", "max_logit", "msp", "entropy", "energy", "vo
 QUERIES = QuerySet(outlier={3: 0.4, 8: 0.3}, ground=(0, 1))
 
 
-def drawn(q: int, size: tuple[int, int], seed: int = 0) -> MaskOutput:
-    """Blobs of all sizes at stride 4, logits from 8 within to -12 far off; every second query is sure of nothing."""
+def drawn(q: int, size: tuple[int, int], seed: int = 0, known: float = 0.5) -> MaskOutput:
+    """Blobs of all sizes at stride 4, logits from 8 within to -12 far off; the `known` share of queries has a class."""
     rng = np.random.default_rng(seed)
     h, w = -(-size[0] // 4), -(-size[1] // 4)
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
@@ -43,7 +44,8 @@ def drawn(q: int, size: tuple[int, int], seed: int = 0) -> MaskOutput:
         far = np.hypot((y - cy) / ry, (x - cx) / rx)
         logits[i] = (8 * (1 - far)).clip(-12) + rng.normal(0, 0.3, (h, w))
     classes = rng.normal(0, 1, (q, 20))
-    classes[np.arange(q), np.where(np.arange(q) % 2, rng.integers(0, 19, q), 19)] += 6
+    i = np.arange(q + 1) * known
+    classes[np.arange(q), np.where(i[1:].astype(int) > i[:-1].astype(int), rng.integers(0, 19, q), 19)] += 6
     return MaskOutput(torch.tensor(classes, dtype=torch.float32), torch.from_numpy(logits), size, size, size)
 
 
@@ -216,6 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photo", type=Path)
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--known", type=float, default=0.5, help="share of the drawn queries that have a known class")
     parser.add_argument("--size", type=int, nargs=2, default=(1024, 2048))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--runs", type=int, default=9)
@@ -230,7 +233,7 @@ def main() -> None:
     if options.scaling:
         return scaling(options.scaling, options.threads)
     print(f"{platform.processor() or platform.machine()}, {options.threads} threads, torch {torch.__version__}")
-    output = of_photo(options.photo, size) if options.photo else drawn(options.queries, size)
+    output = of_photo(options.photo, size) if options.photo else drawn(options.queries, size, known=options.known)
     known = int((output.class_logits.argmax(-1) < 19).sum())
     kind = f"networks' masks on {options.photo.name}" if options.photo else "drawn masks"
     print(f"{len(output.mask_logits)} queries ({known} of a known class), {size[0]}x{size[1]}, {kind}\n")
