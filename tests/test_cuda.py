@@ -174,7 +174,7 @@ def test_graphs__without_cuda_are_refused_in_one_line(tiny_checkpoint, tiny_dete
 
 
 class HostCopies(TorchDispatchMode):
-    """Operations that a CUDA graph may not record: those that read or write the host's memory."""
+    """Operations that a CUDA graph may not record: those between the host's memory and the GPU's."""
 
     def __init__(self):
         super().__init__()
@@ -182,7 +182,8 @@ class HostCopies(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if {t.device.type for t in tensors((args, kwargs, out))} - {"cuda"}:
+        # the host's alone are no part of a graph: transformers 5.17 draws a number for each layer, for training
+        if len({t.device.type for t in tensors((args, kwargs, out))}) > 1:
             self.found.append(str(func))
         return out
 

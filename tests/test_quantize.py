@@ -15,7 +15,7 @@ from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.export import is_exported, open_exported, quantize_detector
-from xenomask.export.quantize import spread
+from xenomask.export.quantize import kept_in_float, photo_of, spread
 from xenomask.models.runtimes import logits, openvino_session
 
 SIZE = (60, 100)
@@ -80,6 +80,52 @@ def test_quantize__writes_a_detector_whose_networks_are_int8(tiny_detector, phot
     assert other.only("b").with_score("rba").detect(image).score == "rba"
     with pytest.raises(XenomaskError, match="looks at photos of 100x60"):
         other.detect(draw_scene(4, (90, 200)).image)
+
+
+def decoder_model():
+    """An openvino.Model as a network has it: backbone, pixel decoder, and two products of queries with pixels."""
+    import openvino
+    from openvino import opset13 as ops
+
+    r = np.random.default_rng(0)
+
+    def values(*shape):
+        return ops.constant(r.normal(size=shape).astype(np.float32))
+
+    def convolution(x, kernel, name):
+        return ops.convolution(x, kernel, [1, 1], [0, 0], [0, 0], [1, 1], name=name)
+
+    image = ops.parameter([1, 3, 8, 8], np.float32, name="image")
+    stem = convolution(image, values(4, 3, 1, 1), "stem")
+    depthwise = ops.group_convolution(stem, values(4, 1, 1, 1, 1), [1, 1], [0, 0], [0, 0], [1, 1], name="depthwise")
+    projection = convolution(depthwise, values(4, 4, 1, 1), "projection")
+    pixels = ops.group_normalization(projection, values(4), values(4), 2, 1e-5)
+    pixels = ops.group_normalization(convolution(pixels, values(4, 4, 1, 1), "fpn"), values(4), values(4), 2, 1e-5)
+    pixels = ops.reshape(pixels, ops.constant(np.array([1, 4, 64])), False)
+    learnt = ops.multiply(values(1, 5, 4), values(1, 5, 1))  # the first queries, before any pixel was seen
+    first = ops.matmul(learnt, pixels, False, False, name="first masks")
+    queries = ops.matmul(first, ops.transpose(pixels, ops.constant(np.array([0, 2, 1]))), False, False, name="pooled")
+    queries = ops.matmul(queries, values(4, 4), False, False, name="linear")
+    return openvino.Model([ops.matmul(queries, pixels, False, False, name="masks")], [image])  # pyright: ignore
+
+
+def test_kept_in_float__backbone_convolutions_and_products_with_pixels():
+    pytest.importorskip("openvino")
+    assert kept_in_float(decoder_model()) == ["depthwise", "first masks", "masks", "pooled", "stem"]
+
+
+def test_photo_of__a_squeezed_copy_is_stretched_and_its_middle_taken(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    squeezed = np.zeros((64, 64, 3), np.uint8)
+    squeezed[:, 32:] = 200  # right half
+    squeezed[:, :3] = squeezed[:, -3:] = 255  # cut off: 128x64 has more width than 16:9
+    Image.fromarray(squeezed).save(tmp_path / "images/a.png")
+    Image.fromarray(squeezed[..., 0]).save(tmp_path / "labels/a.png")
+    data = open_dataset("folder", tmp_path, coding="train_ids", resize=(64, 128))
+    found = photo_of(data, data.frames[0], (72, 128))
+    assert found.shape == (72, 128, 3) and found.max() == 200
+    assert abs(int((found[36, :, 0] > 100).sum()) - 64) <= 1
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ def quantize_detector(
                     model = nncf.quantize(
                         model, nncf.Dataset(used, network_sees), subset_size=len(used),
                         model_type=nncf.ModelType.TRANSFORMER, target_device=nncf.TargetDevice.CPU,
-                        ignored_scope=nncf.IgnoredScope(names=backbone_convolutions(model)),
+                        ignored_scope=nncf.IgnoredScope(names=kept_in_float(model)),
                     )  # fmt: skip
             except Exception as e:  # nncf raises its own errors and whatever openvino does
                 raise XenomaskError(f"nncf cannot quantise {m.name}: {first_line(e)}") from e
@@ -81,16 +81,21 @@ def quantize_detector(
     return found
 
 
-def backbone_convolutions(model: Any) -> list[str]:
-    """The names of an openvino.Model's convolutions before those that feed its first group normalisations.
+def kept_in_float(model: Any) -> list[str]:
+    """The names of an openvino.Model's layers that stay in float32: the backbone's convolutions and the mask head.
 
-    That is where Mask2Former's pixel decoder begins. They stay in float32: of the layers of nano they alone spoil the
-    maps in int8 (docs/log.md), and with the depthwise ones among them OpenVINO 2026.4 may refuse to compile the graph.
+    In int8 the backbone's convolutions alone do most of the harm to nano's maps (docs/log.md). They are those before
+    the ones that feed the first group normalisations, where Mask2Former's pixel decoder begins. The mask head is the
+    products with pixels on the right. In the first of them the queries are constant, so that NNCF takes them for
+    weights, with a scale for each query; OpenVINO 2026.4 wants one for each column and refuses to compile the graph.
     """
     kinds = ("Convolution", "GroupConvolution")
     above: dict[str, set[str]] = {}  # the convolutions that a node depends on
     normalised: dict[str, bool] = {}  # whether it depends on a group normalisation
-    found: set[str] = set()
+    found = {
+        node.get_friendly_name() for node in model.get_ops()
+        if node.get_type_name() == "MatMul" and not _constant(node.input_value(1).get_node())
+    }  # fmt: skip
     for node in model.get_ordered_ops():
         name, kind = node.get_friendly_name(), node.get_type_name()
         inputs = [v.get_node().get_friendly_name() for v in node.input_values()]
@@ -100,6 +105,12 @@ def backbone_convolutions(model: Any) -> list[str]:
             last = _convolution_before(node, kinds)
             found |= above[name] - {last}
     return sorted(found)
+
+
+def _constant(node: Any) -> bool:
+    """Whether a node depends on constants alone."""
+    inputs = [v.get_node() for v in node.input_values()]
+    return node.get_type_name() == "Constant" or (bool(inputs) and all(map(_constant, inputs)))
 
 
 def _convolution_before(node: Any, kinds: Sequence[str]) -> str | None:
