@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -164,8 +166,10 @@ def test_graphs__what_cannot_be_recorded_is_one_line(tiny_checkpoint, cuda):
 
 def test_graphs__without_cuda_are_refused_in_one_line(tiny_checkpoint, tiny_detector, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    photo = tmp_path / "a.png"
+    cv2.imwrite(str(photo), np.zeros((32, 64, 3), np.uint8))
     text = "runtime graphs is for CUDA devices, and there is none here: take another --runtime"
-    assert text in fails(capsys, "detect", tmp_path / "a.png", "--detector", tiny_detector, "--runtime", "graphs")
+    assert text in fails(capsys, "detect", photo, "--detector", tiny_detector, "--runtime", "graphs")
     with pytest.raises(XenomaskError, match=text):
         load_model(tiny_checkpoint, "graphs", "cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -201,5 +201,6 @@ def test_script_in_a_sentence__understands_its_options(page, line, monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
     monkeypatch.setattr(sys, "argv", shlex.split(line.replace("...", "")))
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")  # as Python itself does for a script's own folder
     with pytest.raises(Parsed):
         runpy.run_path(str(ROOT / sys.argv[0]), run_name="__main__")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -142,7 +143,9 @@ def test_known__from_the_hub_only_its_files_and_its_commit(nobody, random_hundre
 
 def test_known__offline_says_which_files_go_where(nobody, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli_hub, "USER_OFFLINE", True)
-    error = fails(capsys, "detect", "p.png", "--out", tmp_path, "--detector", PAPER, "--device", "cpu")
+    photo = tmp_path / "p.png"
+    cv2.imwrite(str(photo), np.zeros((32, 64, 3), np.uint8))
+    error = fails(capsys, "detect", photo, "--out", tmp_path, "--detector", PAPER, "--device", "cpu")
     folder = tmp_path / "xm/known/maskomaly-paper"
     for part in (
         "HF_HUB_OFFLINE is set", "put config.json, preprocessor_config.json, model.safetensors of "
@@ -151,7 +154,7 @@ def test_known__offline_says_which_files_go_where(nobody, tmp_path, capsys, monk
     ):  # fmt: skip
         assert part in error
     assert nobody.requests == []
-    assert "did you mean 'maskomaly-paper'" in fails(capsys, "detect", "p.png", "--detector", "maskomaly-papr")
+    assert "did you mean 'maskomaly-paper'" in fails(capsys, "detect", photo, "--detector", "maskomaly-papr")
 
 
 def test_known__detectron2s_own_file_placed_by_hand(nobody, tmp_path, capsys):

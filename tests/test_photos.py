@@ -159,7 +159,8 @@ def test_profile__is_printed_and_written(tiny_detector, photos, scenes, tmp_path
     )
 
 
-def test_score__says_which_runtime_and_why(tiny_detector, scenes, tmp_path, capsys):
+def test_score__says_which_runtime_and_why(tiny_detector, scenes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XENOMASK_CACHE", str(tmp_path / "cache"))  # other tests' graphs would be taken
     import sys
 
     from xenomask.cli import main
