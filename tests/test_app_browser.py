@@ -148,7 +148,7 @@ def numbers(page) -> dict:
 
 def choose(page, dropdown: str, what: str) -> None:
     page.click(f"#{dropdown} input")
-    page.click(f"[role=option][aria-label={json.dumps(what)}]")
+    page.locator("[data-testid=dropdown-option]").filter(has_text=re.compile(re.escape(what) + r"\s*$")).click()
 
 
 def slide(page, slider: str, key: str, times: int = 1) -> None:
