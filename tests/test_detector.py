@@ -36,7 +36,11 @@ def test_detector__is_the_weighted_sum_of_its_members(tiny_detector):
 
 def test_detector__other_score_and_unknown_names(tiny_detector):
     pair = Detector.from_folder(tiny_detector)
-    assert pair.with_score("rba").detect(IMAGE).score == "rba"
+    other = pair.with_score("rba")  # the weights .25 and .75 were for maps of entropy
+    a, b = (other.only(name).detect(IMAGE).value for name in ("a", "b"))
+    assert other.detect(IMAGE).score == "rba" and np.allclose(other.detect(IMAGE).value, (a + b) / 2, atol=1e-6)
+    left = replace(pair, members=(replace(pair.members[0], weight=0.0), replace(pair.members[1], weight=1.0)))
+    assert [m.weight for m in left.with_score("rba").members] == [0, 1]
     with pytest.raises(XenomaskError, match="unknown member of detector pair 'c'"):
         pair.only("c")
     with pytest.raises(XenomaskError, match="unknown detector 'nanoo'; did you mean 'nano'"):

@@ -82,6 +82,17 @@ def test_train__ends_with_a_checkpoint_log_and_scalars(scenes, tmp_path):
     assert train(recipe(scenes, tmp_path / "w")) == folder  # nothing left to do
 
 
+def test_train__as_many_queries_as_the_recipe_says(scenes, tmp_path):
+    few = recipe(scenes, tmp_path / "w", queries=3, optim=Optim(iterations=2, batch=2))
+    network = load(train(few))
+    class_logits, mask_logits = network(torch.zeros(1, 3, 32, 64))
+    assert class_logits.shape[1] == mask_logits.shape[1] == 3
+    on = recipe(scenes, tmp_path / "on", init=tmp_path / "w" / "iter_2", optim=Optim(iterations=2, batch=2))
+    with pytest.raises(XenomaskError, match="shape"):
+        train(on)
+    assert train(on.model_copy(update={"queries": 3})).is_dir()
+
+
 EXPOSED = """
 [exposure]
 loss = "mask2anomaly"

@@ -133,9 +133,13 @@ class Detector:
         return self.calibration.fit(score_map.value).astype(np.float32)
 
     def with_score(self, score: str | Score) -> "Detector":
-        """The same networks read by another score (or its name); thresholds and calibration of the old are dropped."""
+        """The same networks read by another score (or its name), each member with the same weight.
+
+        Weights, thresholds and calibration belong to the maps that they were chosen for, and are dropped with them; a
+        member of weight 0 stays out.
+        """
         score = get_score(score) if isinstance(score, str) else score
-        members = tuple(replace(m, score=score) for m in self.members)
+        members = tuple(replace(m, score=score, weight=(m.weight > 0) / len(self.used)) for m in self.members)
         return replace(self, members=members, thresholds={}, calibration=None)
 
     def only(self, member: str) -> "Detector":

@@ -56,14 +56,16 @@ def detectors() -> None:
 
     Example: xenomask detectors
     """
+    from xenomask.detector_folder import read_table
     from xenomask.hub import on_machine
     from xenomask.known import KNOWN
 
     table = Table(Column("detector", no_wrap=True), "what it is", "score", "here", "terms", show_lines=True)
     shipped = Path(__file__).parents[1] / "detectors"
     for path in sorted(shipped.glob("*/detector.json")):
-        what = "two small Mask2Formers, half and half; for trying everything with"
-        table.add_row(path.parent.name, what, "maskomaly", "shipped", "non-commercial (Cityscapes, COCO photos)")
+        what = "two small Mask2Formers; for trying everything with"
+        scores = "\n".join(f"{m['name']}: {m['score']}" for m in read_table(path.parent)["members"])
+        table.add_row(path.parent.name, what, scores, "shipped", "non-commercial (Cityscapes, COCO photos)")
     for k in KNOWN.values():
         here = on_machine(k)
         what = f"{k.what}\nhf:{k.repository}"

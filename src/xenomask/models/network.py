@@ -173,9 +173,11 @@ def _module(config: Mask2FormerConfig) -> nn.Module:
     return use_kernel(module.to(memory_format=torch.channels_last))  # pyright: ignore
 
 
-def build(name: str, classes: Sequence[str] | None = None) -> Network:
-    """A network of that preset, or of it with other classes, with random weights (from torch's global generator)."""
+def build(name: str, classes: Sequence[str] | None = None, queries: int | None = None) -> Network:
+    """A network of that preset, random weights (of torch's global generator), with other classes or queries if told."""
     p = preset(name)
+    if queries is not None:
+        p.config.num_queries = queries
     if classes is not None:
         p.config.id2label = dict(enumerate(classes))
         p.config.label2id = {name: i for i, name in enumerate(classes)}

@@ -80,6 +80,7 @@ class TrainConfig(_Table):
     """One training run."""
 
     preset: str
+    queries: int | None = Field(default=None, ge=1, le=1000)  # number of queries; None: the preset's
     work_dir: Path
     seed: int = 0
     # weights to start from: a checkpoint folder; or of the backbone alone: for a Swin a file or folder of microsoft's,

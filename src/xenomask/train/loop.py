@@ -118,7 +118,7 @@ def _prepare(config: TrainConfig, engine: Engine, records: Records, start: int |
     """The run at its first step or at the one that is resumed, and the best mIoU so far."""
     torch.manual_seed(config.seed)
     classes = read_label_map(config.data.labels).classes if config.data.labels else None
-    network, e = build(config.preset, classes), config.exposure
+    network, e = build(config.preset, classes, config.queries), config.exposure
     facts = {**network.facts, "trained": config.model_dump(mode="json")}
     if start is None and config.init:
         network = initialise(network, config.init, outlier_class=e is not None and e.loss == "uno")
