@@ -51,7 +51,7 @@ def draw(
         found = session.found_in(r, smallest)
         heat, laid = session.pictures(r, found)
         name = "overlay" if k == 0 else "compared_overlay"
-        said = f"{len(found)} components above {r.threshold:.4g}"
+        said = f"{counted(len(found))} above {r.threshold:.4g}"
         overlays.append(Picture(write_picture(folder / f"{name}.jpg", laid), f"{seen.name} under its map: {said}"))
         heat_file = write_picture(folder / f"{name.replace('overlay', 'map')}.jpg", heat)
         low, high = r.scale
@@ -74,10 +74,19 @@ def in_line(readings: list[Reading], components: list[int]) -> str:
     for r, n in zip(readings, components, strict=True):
         more = f" (the first {session.BOXES} are numbered)" if n > session.BOXES else ""
         lines.append(
-            f"{r.seen.title}: {n} components{more} above {r.threshold:.4g}; largest {r.score_map.score} "
+            f"{r.seen.title}: {counted(n)}{more} above {r.threshold:.4g}; largest {r.score_map.score} "
             f"{float(r.score_map.value.max()):.4g}"
         )
     return "\n".join(lines)
+
+
+def counted(components: int) -> str:
+    """Their number in words.
+
+    >>> counted(0), counted(1)
+    ('0 components', '1 component')
+    """
+    return f"{components} component{'' if components == 1 else 's'}"
 
 
 def ask(folder: Path, seen: Seen, score: str, mix: float | None, at: tuple[int, int]) -> tuple[Answer, list[Picture]]:

@@ -32,6 +32,7 @@ CSS = """
 #masks .thumbnail-item { aspect-ratio: auto; height: auto }
 #masks .caption-label { position: static; display: block; max-width: none; white-space: normal; text-align: left }
 #downloads .filename { max-width: none }
+#overlay img, #overlay2 img, #map img, #map2 img { min-width: min(320px, 100%) }
 """
 DEFAULT_MIX = 0.6  # where the slider stands for a detector that has no lambda
 
@@ -104,7 +105,9 @@ def _lay_out(gr: Any, known: dict[str, Detector]) -> SimpleNamespace:
 
 
 def _lay_out_choices(gr: Any, p: SimpleNamespace, known: dict[str, Detector]) -> None:
-    p.upload = gr.File(label="photo or clip", type="filepath", height=150, elem_id="upload")
+    p.upload = gr.File(label="photo or clip", height=150, elem_id="upload")
+    # gradio's own makes an empty temporary file at each call, and leaves it
+    p.upload.preprocess = lambda sent: getattr(sent, "path", None)
     gr.Markdown(f"Of a clip ({' '.join(CLIPS)}) the first frame is taken.")
     p.detector = gr.Dropdown(list(known), value=next(iter(known)), label="detector", elem_id="detector")
     p.other = gr.Dropdown([NOTHING, *known], value=NOTHING, label="compare with", elem_id="other")
