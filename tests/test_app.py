@@ -149,6 +149,7 @@ def hostile(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "large.png").write_bytes(png_of(6000, 6000))
     (folder / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     (folder / "cut.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    write_clip(folder / "none.mp4", 0)
     whole = folder / "whole.png"
     Image.fromarray(scene(1, (200, 200))).save(whole)
     (folder / "cut.png").write_bytes(whole.read_bytes()[:5000])
@@ -156,7 +157,7 @@ def hostile(folder: Path) -> dict[str, tuple[Path, str]]:
         "s.svg": "is not an image", "s.jpg": "is not an image", "t.jpg": "is not an image",
         "empty.png": "is not an image", "one.png": "1x1: less than 16 pixels", "long.png": "5000x20: more than 8 times",
         "bomb.png": "too large an image", "large.png": "more than 24 megapixels", "list.mp4": "is not a video",
-        "cut.mp4": "is not a video", "cut.png": "is damaged",
+        "cut.mp4": "is not a video", "none.mp4": "is not a video, or cut", "cut.png": "is damaged",
     }  # fmt: skip
     return {name: (folder / name, text) for name, text in said.items()}
 
@@ -251,8 +252,9 @@ def free_port() -> int:
 class Server:
     """`xenomask app` in a process of its own, with a temporary folder that can be looked into."""
 
-    def __init__(self, detector: Path, folder: Path, *more: str, start=("-m", "xenomask.cli")):
+    def __init__(self, detector: Path | str, folder: Path, *more: str, start=("-m", "xenomask.cli")):
         self.address, self.folder = f"http://127.0.0.1:{free_port()}", folder
+        self.more = more
         environment = {**os.environ, "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, *start, "app", "--detector", str(detector), "--port",
                    self.address.rpartition(":")[2], "--device", "cpu", *more]  # fmt: skip

@@ -53,7 +53,6 @@ def server(tmp_path_factory):
     second = tmp_path_factory.mktemp("second") / "other"
     shutil.copytree(SHIPPED / "nano", second)
     running = Server("nano", tmp_path_factory.mktemp("app"), "--detector", str(second), start=["-c", COUNTED])
-    running.second = str(second)
     yield running
     running.process.send_signal(signal.SIGTERM)
     running.process.wait(300)
@@ -171,9 +170,7 @@ def test_look__is_what_the_command_line_says(tab, server, tmp_path, capsys, shot
     said = look(tab, photo)
     tab.screenshot(path=shots / "look-1300x900.png")
     out = tmp_path / "out"
-    assert (
-        run(capsys, "detect", photo, "--detector", "nano", "--out", out, "--json", tmp_path / "n.json")[0] == 0
-    )
+    assert run(capsys, "detect", photo, "--detector", "nano", "--out", out, "--json", tmp_path / "n.json")[0] == 0
     (row,) = json.loads((tmp_path / "n.json").read_text())["photos"]
     assert said["max"] == pytest.approx(row["max"], abs=1e-5) and said["mean"] == pytest.approx(row["mean"], abs=1e-5)
     (tmp_path / "page.hdf5").write_bytes(download(tab, "map.hdf5"))
@@ -276,7 +273,7 @@ def test_compare__shows_both_side_by_side(tab, server, tmp_path, shots):
     assert (pixels(tab, "map") != pixels(tab, "map2")).any()
     tab.screenshot(path=shots / "compare-1300x900.png")
     old = source(tab)
-    choose(tab, "other", server.second)  # the same networks in another folder
+    choose(tab, "other", server.more[1])  # the same networks in another folder
     tab.click("#look")
     changed(tab, old)
     assert (pixels(tab, "map") == pixels(tab, "map2")).all() and (pixels(tab) == pixels(tab, "overlay2")).all()

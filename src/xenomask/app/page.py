@@ -25,14 +25,15 @@ WAITING, SESSIONS = 16, 16  # requests in the queue, sessions whose photo is kep
 NOTHING = "no other"
 NO_PHOTO = "drop a photo first, and press Look"
 STEPS = 1000  # of the threshold's slider
-# labels stand above pictures, not on them; captions and names of files are whole
+# labels stand above pictures, not on them; captions and names of files are whole, the chosen tab has contrast
 CSS = """
 #overlay > label, #overlay2 > label, #map > label, #map2 > label, #masks > label { position: static }
 #masks .grid-container { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)) }
 #masks .thumbnail-item { aspect-ratio: auto; height: auto }
 #masks .caption-label { position: static; display: block; max-width: none; white-space: normal; text-align: left }
 #downloads .filename { max-width: none }
-#overlay img, #overlay2 img, #map img, #map2 img { min-width: min(320px, 100%) }
+#downloads .download { width: auto }
+button[role=tab].selected { color: var(--body-text-color); font-weight: 600 }
 """
 DEFAULT_MIX = 0.6  # where the slider stands for a detector that has no lambda
 
@@ -220,7 +221,8 @@ def _connect(gr: Any, page: Any, p: SimpleNamespace, known: dict[str, Detector],
             return [words, rows, [(m.path, m.alt) for m in masks], int(x), int(y), gr.update(selected="why")]
 
     def on_click(kept, score: str, mix: float, request: gr.Request, event: gr.SelectData):
-        return on_ask(kept, score, mix, *event.index, request)
+        x, y = event.index
+        return on_ask(kept, score, mix, x, y, request)
 
     def on_detector(name: str, score: str):
         return _mix(gr, session.own_mix(session.read_by(known[name], score)))
