@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 import warnings
 import zlib
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,8 +24,8 @@ import pytest
 from PIL import Image
 
 from test_video import write_clip
-from xenomask.app import session
-from xenomask.app.page import Files
+from xenomask.app import answers, session
+from xenomask.app.files import KEPT, Files
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.scores import SCORES, get_score
@@ -148,6 +149,7 @@ def hostile(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "large.png").write_bytes(png_of(6000, 6000))
     (folder / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
     (folder / "cut.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    write_clip(folder / "none.mp4", 0)
     whole = folder / "whole.png"
     Image.fromarray(scene(1, (200, 200))).save(whole)
     (folder / "cut.png").write_bytes(whole.read_bytes()[:5000])
@@ -155,7 +157,7 @@ def hostile(folder: Path) -> dict[str, tuple[Path, str]]:
         "s.svg": "is not an image", "s.jpg": "is not an image", "t.jpg": "is not an image",
         "empty.png": "is not an image", "one.png": "1x1: less than 16 pixels", "long.png": "5000x20: more than 8 times",
         "bomb.png": "too large an image", "large.png": "more than 24 megapixels", "list.mp4": "is not a video",
-        "cut.mp4": "is not a video", "cut.png": "is damaged",
+        "cut.mp4": "is not a video", "none.mp4": "is not a video, or cut", "cut.png": "is damaged",
     }  # fmt: skip
     return {name: (folder / name, text) for name, text in said.items()}
 
@@ -176,24 +178,69 @@ def test_files__go_with_the_last_session_that_has_them(tmp_path):
     files, upload = Files(tmp_path), tmp_path / "u.png"
     upload.touch()
     for who in ("a", "b"):
-        (files.own(who) / "x.jpg").touch()
+        (files.new(who, "map") / "x.jpg").touch()
         files.take(who, upload)
     files.forget("a")
-    assert upload.exists() and not (tmp_path / "session-a").exists() and (tmp_path / "session-b" / "x.jpg").exists()
+    assert upload.exists() and not (tmp_path / "session-a").exists() and [*tmp_path.glob("session-b/*/x.jpg")]
     other = tmp_path / "v.png"
     other.touch()
     files.take("b", other)  # another photo dropped: the one before goes
     assert not upload.exists() and other.exists()
     files.take("b", other)
     assert other.exists()
-    old = files.own("c") / "old.jpg"
+    old = files.new("c", "map") / "old.jpg"
     old.touch()
     os.utime(old, (0, 0))
-    files.own("b")
+    files.new("b", "map")
     assert not old.exists()
     files.forget("b")
     files.forget("c")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files__of_a_session_that_ended_before_its_answer_go_after_it(tmp_path):
+    files, upload = Files(tmp_path), tmp_path / "u.png"
+    upload.touch()
+    with files.answer("a"), pytest.raises(XenomaskError), files.answer("a"):
+        files.take("a", upload)
+        files.forget("a")
+        files.new("a", "map")
+        raise XenomaskError("as a look may end")
+    assert list(tmp_path.iterdir()) == [] and not files.gone and not files.answering
+    with files.answer("a"):  # a browser that came back
+        files.new("a", "map")
+    assert len(list(tmp_path.glob("session-a/map-*"))) == 1
+
+
+def test_files__the_newest_answers_stay(tmp_path):
+    files = Files(tmp_path)
+    made = [files.new("a", "map") for _ in range(KEPT + 3)]
+    why = files.new("a", "why")
+    assert sorted(tmp_path.glob("session-a/*")) == [*made[3:], why]
+
+
+def test_own_mix__leaves_threshold_and_lambda_of_the_detector(detector):
+    own = replace(detector.with_score(get_score("maskomaly", {"mix": 0.3})), thresholds={"default": {"value": 0.42}})
+    seen = session.look("a.png", scene(), own)
+    assert session.own_mix(own) == 0.3 and session.own_mix(detector) is None
+    for mix in (None, 0.3):
+        assert session.read(seen, mix=mix).threshold == 0.42
+    moved = session.read(seen, mix=0.6)
+    assert (moved.threshold, moved.mix) == (0.5, 0.6)  # a threshold of another lambda would mean nothing
+    plain = session.look("a.png", scene(), replace(own.with_score("maskomaly"), thresholds=own.thresholds))
+    assert session.read(plain, mix=0.6).threshold == 0.42
+
+
+def test_draw__a_second_detector_keeps_its_own_lambda_until_the_slider_moves(detector, tmp_path):
+    kept = tuple(
+        session.look("a.png", scene(), detector.with_score(get_score("maskomaly", {"mix": m}))) for m in (0.3, 0.9)
+    )
+    for mix, other in ((0.3, 0.9), (0.5, 0.5)):
+        drawn = answers.draw(tmp_path, kept, session.OWN, mix, None, 1)
+        shown = np.asarray(Image.open(drawn.maps[1].path)).astype(int)
+        wanted = session.read(kept[1], mix=other)
+        assert np.abs(shown - session.pictures(wanted, [])[0]).mean() < 6  # JPEG
+        assert drawn.reading.mix == mix
 
 
 def free_port() -> int:
@@ -205,11 +252,12 @@ def free_port() -> int:
 class Server:
     """`xenomask app` in a process of its own, with a temporary folder that can be looked into."""
 
-    def __init__(self, detector: Path, folder: Path):
+    def __init__(self, detector: Path | str, folder: Path, *more: str, start=("-m", "xenomask.cli")):
         self.address, self.folder = f"http://127.0.0.1:{free_port()}", folder
-        environment = {**os.environ, "TMPDIR": str(folder)}
-        command = [sys.executable, "-m", "xenomask.cli", "app", "--detector", str(detector), "--port",
-                   self.address.rpartition(":")[2], "--device", "cpu"]  # fmt: skip
+        self.more = more
+        environment = {**os.environ, "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, *start, "app", "--detector", str(detector), "--port",
+                   self.address.rpartition(":")[2], "--device", "cpu", *more]  # fmt: skip
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

@@ -1,5 +1,6 @@
 """What the web page shows: photo -> Seen -> Reading -> pictures, components, reasons; knows nothing of gradio."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ CLIPS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 OWN = "the detector's own"
 BOXES = 20  # components that get a box and a line in the table
 MASKS = 6  # queries whose masks are shown
+MIX = inspect.signature(maskomaly).parameters["mix"].default  # the paper's lambda
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -41,6 +43,7 @@ class Seen:
     image: Picture
     detector: Detector
     outputs: tuple[MaskOutput | PixelOutput, ...]
+    title: str  # under which the detector was chosen
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Reading:
     score_map: ScoreMap
     scale: tuple[float, float]
     threshold: float
+    mix: float | None  # lambda; None: the score has none
 
 
 def read_upload(path: Path) -> Picture:
@@ -104,20 +108,20 @@ def choices(detectors: dict[str, Detector]) -> dict[str, Detector]:
     return found
 
 
-def look(name: str, image: Picture, detector: Detector) -> Seen:
+def look(name: str, image: Picture, detector: Detector, title: str = "") -> Seen:
     """Runs the detector's networks: the one step that takes long."""
     used = tuple(m for m in detector.members if m.weight > 0)
     detector = replace(detector, members=used)
-    return Seen(name, image, detector, tuple(m.network.predict(image) for m in used))
+    return Seen(name, image, detector, tuple(m.network.predict(image) for m in used), title or detector.name)
 
 
 def read(seen: Seen, score: str = OWN, mix: float | None = None, threshold: float | None = None) -> Reading:
     """Reads what was seen by a score, Maskomaly's with another lambda (`mix`), without running a network.
 
-    The threshold, where none is given, is the detector's stored one for its own score, or else the middle of the
-    range. Raises XenomaskError where the score is unknown or not defined for the networks.
+    The threshold, where none is given, is the detector's stored one for its own score and lambda, or else the middle
+    of the range. Raises XenomaskError where the score is unknown or not defined for the networks.
     """
-    detector = seen.detector if score == OWN else seen.detector.with_score(score)
+    detector = read_by(seen.detector, score)
     if mix is not None:
         if not 0 <= mix <= 1:
             raise XenomaskError(f"lambda {mix:g} is not from 0 to 1")
@@ -132,17 +136,28 @@ def read(seen: Seen, score: str = OWN, mix: float | None = None, threshold: floa
         threshold = float(stored) if stored is not None else (low + high) / 2
     if not np.isfinite(threshold):
         raise XenomaskError(f"threshold {threshold} is not a finite number")
-    return Reading(seen, detector, found, (low, high), threshold)
+    return Reading(seen, detector, found, (low, high), threshold, own_mix(detector))
+
+
+def read_by(detector: Detector, score: str) -> Detector:
+    """The detector with that score, or as it is for OWN."""
+    return detector if score == OWN else detector.with_score(score)
+
+
+def own_mix(detector: Detector) -> float | None:
+    """Its lambda, of several members' the mean by weight; None where Maskomaly reads none of them."""
+    found = [(m.weight, m.score.options.get("mix", MIX)) for m in detector.used if m.score.rows is maskomaly]
+    return round(sum(w * x for w, x in found) / sum(w for w, _ in found), 6) if found else None
 
 
 def _with_mix(detector: Detector, mix: float) -> Detector:
     """Its members that Maskomaly reads, mixed anew; a threshold of another mix would mean nothing, so it goes."""
+    if own_mix(detector) in (None, mix):
+        return detector
     members = tuple(
         replace(m, score=get_score(m.score.name, {**m.score.options, "mix": mix})) if m.score.rows is maskomaly else m
         for m in detector.members
     )
-    if [m.score.options for m in members] == [m.score.options for m in detector.members]:
-        return detector
     return replace(detector, members=members, thresholds={}, calibration=None)
 
 
@@ -160,7 +175,8 @@ def pictures(reading: Reading, found: Sequence[Instance]) -> tuple[Picture, Pict
         x, y, w, h = f.bbox
         cv2.rectangle(laid, (x, y), (x + w - 1, y + h - 1), (25, 211, 162), line)
         where, size = (x, max(y - 3 * line, 12 * line)), 0.5 * line
-        cv2.putText(laid, str(number), where, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), line, cv2.LINE_AA)
+        for colour, width in (((0, 0, 0), 4 * line), ((255, 255, 255), line)):  # legible on sky and on road
+            cv2.putText(laid, str(number), where, cv2.FONT_HERSHEY_SIMPLEX, size, colour, width, cv2.LINE_AA)
     return coloured(value, reading.scale), laid
 
 
