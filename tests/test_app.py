@@ -266,9 +266,18 @@ class Server:
         for line in self.process.stdout:
             self.lines.append(line)
             if "open http" in line:
-                threading.Thread(target=lambda: self.lines.extend(self.process.stdout or []), daemon=True).start()
+                self.reader = threading.Thread(target=lambda: self.lines.extend(self.process.stdout or []), daemon=True)
+                self.reader.start()
                 return
         raise AssertionError("".join(self.lines))
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(300)
+        self.reader.join()
+        if self.process.stdout:
+            self.process.stdout.close()
 
     def get(self, path: str) -> bytes:
         return urllib.request.urlopen(f"{self.address}{path}", timeout=600).read()
@@ -299,9 +308,7 @@ def server(tiny_detector, tmp_path_factory):
     folder = tmp_path_factory.mktemp("app")
     running = Server(tiny_detector, folder)
     yield running
-    if running.process.poll() is None:
-        running.process.send_signal(signal.SIGTERM)
-        running.process.wait(300)
+    running.stop()
 
 
 def chosen(detector: Path, score=session.OWN, mix=0.6, smallest=1) -> list:
