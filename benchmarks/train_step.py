@@ -1,6 +1,6 @@
 """One training step: a plain loop on transformers' module and loss against ours, in turn in one process.
 
-    python benchmarks/train_step.py [nano-s nano-l] [--threads 1 2] [--steps 15]
+    python benchmarks/train_step.py [nano-s nano-l] [--threads 1 2] [--steps 15] [--profile]
 
 Both start from the same weights and see the same batches and random points, so that their losses agree; the largest
 difference is printed. Frames are drawn (4 crops of 192x384, as the shipped members are trained). Medians of wall
@@ -88,7 +88,7 @@ def side(name, config, clock):
     return SimpleNamespace(network=network, optimizer=optimizer)
 
 
-def compare(name, threads, steps, scenes):
+def compare(name, threads, steps, scenes, profiled=False):
     """(clock, largest relative difference of the losses of the first three steps)."""
     torch.set_num_threads(threads)
     clock = Clock()
@@ -118,6 +118,15 @@ def compare(name, threads, steps, scenes):
                 apart = max(apart, abs(losses["ours"] / losses["plain"] - 1))
     finally:
         loop.set_loss, torch.Tensor.backward = set_loss, backward
+    if profiled:
+        batches = [source[step] for step in range(3)]
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            for step, batch in enumerate(batches):
+                loop.train_step(run, batch, step)
+        found = sorted(seen.key_averages(), key=lambda e: -e.self_cpu_time_total)
+        whole = sum(e.self_cpu_time_total for e in found)
+        shares = [f"{e.key} {e.self_cpu_time_total / whole:.1%}" for e in found[:12]]
+        print(f"our step, share of the time in operations, {name}: {', '.join(shares)}", flush=True)
     return clock, apart
 
 
@@ -126,6 +135,7 @@ def main():
     parser.add_argument("presets", nargs="*", default=["nano-s", "nano-l"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--profile", action="store_true", help="also print what our step spends its time on")
     args = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {args.steps} steps each\n")
     print(f"| preset | threads | loop | clock | {' | '.join(STAGES)} | data + step | times faster |")
@@ -134,7 +144,7 @@ def main():
         scenes = write_scenes(Path(folder), "train-ids", 8, size=(256, 512))
         for name in args.presets:
             for threads in args.threads:
-                clock, apart = compare(name, threads, args.steps, scenes)
+                clock, apart = compare(name, threads, args.steps, scenes, args.profile)
                 for i, kind in enumerate(("wall", "CPU")):
                     rows = {x: [clock.median(x, s)[i] for s in STAGES] for x in ("plain", "ours")}
                     total = {x: row[0] + row[-1] for x, row in rows.items()}
