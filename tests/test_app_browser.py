@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import time
 from importlib.util import find_spec
@@ -54,8 +53,7 @@ def server(tmp_path_factory):
     shutil.copytree(SHIPPED / "nano", second)
     running = Server("nano", tmp_path_factory.mktemp("app"), "--detector", str(second), start=["-c", COUNTED])
     yield running
-    running.process.send_signal(signal.SIGTERM)
-    running.process.wait(300)
+    running.stop()
 
 
 @pytest.fixture(scope="module")
