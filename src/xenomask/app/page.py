@@ -25,14 +25,13 @@ WAITING, SESSIONS = 16, 16  # requests in the queue, sessions whose photo is kep
 NOTHING = "no other"
 NO_PHOTO = "drop a photo first, and press Look"
 STEPS = 1000  # of the threshold's slider
-# labels stand above pictures, not on them; captions and names of files are whole, the chosen tab has contrast
+# labels stand above pictures, not on them; captions are whole, the chosen tab has contrast
 CSS = """
 #overlay > label, #overlay2 > label, #map > label, #map2 > label, #masks > label { position: static }
 #masks .grid-container { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)) }
 #masks .thumbnail-item { aspect-ratio: auto; height: auto }
 #masks .caption-label { position: static; display: block; max-width: none; white-space: normal; text-align: left }
 #downloads .filename { max-width: none }
-#downloads .download { width: auto }
 button[role=tab].selected { color: var(--body-text-color); font-weight: 600 }
 """
 DEFAULT_MIX = 0.6  # where the slider stands for a detector that has no lambda
