@@ -419,8 +419,10 @@ def test_keyboard__alone_does_all(tab, tmp_path):
     tab.keyboard.press("ArrowLeft")
     changed(tab, old)
     assert numbers(tab)["threshold"] < before
-    tab.focus("[role=tab]")
+    components = tab.get_by_role("tab", name="components")
+    components.focus()
     tab.keyboard.press("Enter")
+    assert components.get_attribute("aria-selected") == "true"
 
 
 def test_curl__of_the_documentation_works(server, tmp_path):
