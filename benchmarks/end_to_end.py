@@ -74,11 +74,21 @@ def transformers(members: list[Member], modules: list, photo: Path, folder: Path
             masks = masks[:, :, : used[0], : used[1]]
             masks = torch.nn.functional.interpolate(masks, image.shape[:2], mode="bilinear")[0].sigmoid()
             p = out.class_queries_logits[0].softmax(-1)
-            value = value + member.weight * member.score.rows(p, masks, member.queries, **member.score.options)
+            score = member.score
+            read = (
+                (torch.einsum("qk,qhw->khw", p[:, :-1], masks),)
+                if score.on == "classes"
+                else (p, masks, member.queries)
+            )
+            value = value + member.weight * score.rows(*read, **score.options)
         return np.asarray(value)
 
     found = timed(seconds, "score", joined)
-    timed(seconds, "write", lambda: write_map(folder / "map.hdf5", ScoreMap(found, "maskomaly")))
+    timed(
+        seconds,
+        "write",
+        lambda: write_map(folder / "map.hdf5", ScoreMap(found, "+".join(m.score.name for m in members))),
+    )
     return found
 
 
