@@ -92,6 +92,11 @@ class Detector:
         """The members that count."""
         return tuple(m for m in self.members if m.weight > 0)
 
+    @property
+    def map_score(self) -> str:
+        """The score that its maps are named by: those of the members that count."""
+        return "+".join(dict.fromkeys(m.score.name for m in self.used))
+
     def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> tuple[Prepared, ...]:
         """The first part of `detect`: the photo as each used member's network takes it."""
         return tuple(m.network.prepare(image) for m in self.used)
@@ -108,7 +113,7 @@ class Detector:
             add_score(output, m.queries, m.score, m.weight, value, self.kernel)
         if not np.isfinite(value).all():
             raise XenomaskError("the map is not finite: a network's logits hold infinity")
-        return ScoreMap(value, "+".join(dict.fromkeys(m.score.name for m in self.used)))
+        return ScoreMap(value, self.map_score)
 
     def probability(self, score_map: ScoreMap) -> Float32[np.ndarray, "H W"]:
         """What the stored calibration makes of one of this detector's maps: p(anomaly) of each pixel, in [0, 1].
@@ -120,10 +125,9 @@ class Detector:
                 f"detector {self.name} holds no calibration, and a raw map is no probability: store one with "
                 "`xenomask calibrate --fit isotonic --into FOLDER`"
             )
-        own = "+".join(dict.fromkeys(m.score.name for m in self.members if m.weight > 0))
-        if score_map.score != own:
+        if score_map.score != self.map_score:
             raise XenomaskError(
-                f"the calibration of {self.name} is for its {own} maps, this is a {score_map.score} map"
+                f"the calibration of {self.name} is for its {self.map_score} maps, this is a {score_map.score} map"
             )
         if self.calibration.origin.get("fingerprint") != fingerprint(self.describe()):
             raise XenomaskError(

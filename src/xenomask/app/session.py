@@ -110,7 +110,7 @@ def choices(detectors: dict[str, Detector]) -> dict[str, Detector]:
 
 def look(name: str, image: Picture, detector: Detector, title: str = "") -> Seen:
     """Runs the detector's networks: the one step that takes long."""
-    used = tuple(m for m in detector.members if m.weight > 0)
+    used = detector.used
     detector = replace(detector, members=used)
     return Seen(name, image, detector, tuple(m.network.predict(image) for m in used), title or detector.name)
 

@@ -34,12 +34,11 @@ class Fused(nn.Module):
         return torch.stack(maps).sum(0)[None] if len(maps) > 1 else maps[0][None]
 
 
-def used_members(detector: Detector) -> list[Member]:
+def used_members(detector: Detector) -> tuple[Member, ...]:
     """The members that count, in eager torch; XenomaskError where the detector runs in another runtime."""
-    used = [m for m in detector.members if m.weight > 0]
-    if any(m.network.run is not None for m in used):
+    if any(m.network.run is not None for m in detector.used):
         raise XenomaskError(f"{detector.name} runs in another runtime already: export the detector folder")
-    return used
+    return detector.used
 
 
 def _member_map(member: Member, network: nn.Module, pixels: Tensor, size: Size) -> Tensor:

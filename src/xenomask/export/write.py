@@ -42,7 +42,7 @@ def export_detector(
         format
     ]:
         need(package, extra)
-    used = [m for m in detector.members if m.weight > 0]
+    used = detector.used
     if queries and len(used) > 1:
         names = ", ".join(m.name for m in used)
         raise XenomaskError(f"--queries writes one network, {detector.name} has {names}: choose one with --member")
@@ -65,7 +65,7 @@ def export_detector(
 
 
 def _graph_of(
-    detector: Detector, used: list[Member], size: Size, queries: bool, dynamic: bool
+    detector: Detector, used: tuple[Member, ...], size: Size, queries: bool, dynamic: bool
 ) -> tuple[nn.Module, torch.Tensor]:
     """The module to be traced and an input of its size."""
     photo = torch.zeros(1, *size, 3, dtype=torch.uint8)
@@ -77,13 +77,12 @@ def _graph_of(
 
 def describe(detector: Detector, size: Size, kind: str, terms: str | None) -> dict[str, Any]:
     """What a file says of itself, ready for JSON; docs/export.md has the keys."""
-    used = [m for m in detector.members if m.weight > 0]
     return finite({
         "version": VERSION, "xenomask": __version__, "kind": kind, "name": detector.name,
-        "score": "+".join(dict.fromkeys(m.score.name for m in used)), "scale": detector.scale, "size": size,
+        "score": detector.map_score, "scale": detector.scale, "size": size,
         "thresholds": {k: dict(t) for k, t in detector.thresholds.items()},
         "calibration": detector.calibration.table() if detector.calibration else None,
-        "members": [_member(m) for m in used],
+        "members": [_member(m) for m in detector.used],
         "describe": detector.describe(), "terms": terms,
     })  # fmt: skip
 
