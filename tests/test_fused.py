@@ -1,5 +1,7 @@
 """The compiled passes over the masks against plain loops and against PyTorch's own way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +66,35 @@ def test_numba__equals_loops_in_float64():
     found = score_all(output, queries, [SCORES[name] for name in expected], "numba")
     for name, value in expected.items():
         assert np.abs(found[name].value - value).max() < 1e-6, name
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    q=st.sampled_from([2, 7, 40]),
+    image=st.tuples(st.integers(9, 90), st.integers(100, 300)),
+    level=st.sampled_from([-3.0, 0.0, 2.2, 30.0]),
+    flat=st.booleans(),
+    same=st.booleans(),
+)
+def test_numba__what_is_skipped_does_not_matter(seed, q, image, level, flat, same):
+    """Masks that cover whole tiles, at one level or in wide steps around a border: nearly all work is left out there.
+
+    Scores with and without a rule of borders share a peak, so that pixels that one does not read the other does; with
+    `same` so do the two branches of one score.
+    """
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.randn(q, 2, 3, generator=g).repeat_interleave(8, 1).repeat_interleave(12, 2) + level
+    if flat:
+        logits = torch.full_like(logits, level)
+    output = MaskOutput(torch.randn(q, 6, generator=g) * 3, logits, (64, 144), (60, 144), image)
+    some = range(q) if same else range(1)
+    queries = QuerySet(outlier=dict.fromkeys(some, 0.5), ground=tuple(some) if same else (1,))
+    maskomaly = {"border": None}, {"border": 0.9}, {"border": 0.1}, {"border": 0.1, "confidence": 0.0}
+    scores = [replace(get_score("maskomaly", o), name=str(o)) for o in maskomaly]
+    for chosen in (scores, scores[1:2], [*scores[:2], SCORES["eam"]], scores[2:3]):
+        for name, found, expected in both(output, queries, chosen):
+            assert np.abs(found - expected).max() < 2e-6 * max(1, abs(level)), name
 
 
 @pytest.mark.parametrize("name", OFTEN)

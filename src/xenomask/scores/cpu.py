@@ -19,7 +19,8 @@ def add_scores(
 ) -> None:
     """Adds weight x each score of the plan to `onto`; the same bits for any number of threads (default: torch's).
 
-    Beside the logits themselves (copied if they are not float32 and contiguous) it takes some 2 MB a thread.
+    Beside the logits themselves (copied if they are not float32 and contiguous) it takes a sixteenth of their size and
+    some 2 MB a thread.
     Of NaN among them it makes anything: `score_all` refuses them before.
     """
     (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
@@ -29,8 +30,12 @@ def add_scores(
     c0, c1, share = source(W, w, pw, uw)
     groups = row_groups(r0, r1, kernels.ROWS)
     bands = np.linspace(0, len(groups), min(BANDS, len(groups)) + 1).astype(int)
-    strips = range(0, W, kernels.COLUMNS)
-    items = np.array([(s, a, b) for s in strips for a, b in itertools.pairwise(bands)], np.int64)
+    starts = np.arange(0, W, kernels.COLUMNS)
+    items = np.array([(s, a, b) for s in range(len(starts)) for a, b in itertools.pairwise(bands)], np.int64)
+    cells = np.stack([c0[starts], c1[np.minimum(starts + kernels.COLUMNS, W) - 1] + 1], 1)
     place = np.stack([c0, c1]), share, groups, lower, items
     gather = todo.peaks, todo.crowds, todo.sums, todo.classes, todo.steps, todo.mixes, np.float32(weight)
-    in_threads(kernels.run, threads or torch.get_num_threads(), len(items), (logits, *place, *gather), (onto,))
+    threads = threads or torch.get_num_threads()
+    ends = np.empty((2, h, len(starts), len(logits)), np.float32)
+    in_threads(kernels.extremes, threads, len(logits), (logits, cells), (ends[0], ends[1]))
+    in_threads(kernels.run, threads, len(items), (logits, ends[0], ends[1], *place, *gather), (onto,))

@@ -37,6 +37,7 @@ NEGLIGIBLE = np.float32(-30)
 
 F = np.float32
 ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
+ROUNDING = F(1e-6)
 LOG2E, LN2_HIGH, LN2_LOW = F(1.4426950408889634), F(0.693359375), F(-2.12194440e-4)
 ROUND = F(12582912)  # 1.5 x 2^23: once added, the last bits of a float32 hold the nearest integer
 ONE_BITS, ROOT_HALF_BITS = np.int32(0x3F800000), np.int32(0x3F3504F3)
@@ -78,6 +79,21 @@ def _larger(typing, a, b):
 def _smaller(typing, a, b):
     """min of two float32, likewise."""
     return types.float32(types.float32, types.float32), lambda _, build, __, x: _select(build, "<", x[0], x[1])
+
+
+@intrinsic
+def _fetch(typing, row, i):
+    """Asks for the cache line of row[i], without waiting for it."""
+
+    def generate(context, build, signature, a):
+        pointer = build.gep(context.make_array(signature.args[0])(context, build, a[0]).data, [a[1]])
+        whole, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole])
+        call = build.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        build.call(call, [build.bitcast(pointer, byte), *(ir.Constant(whole, n) for n in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp), generate
 
 
 # no_type_check: jaxtyping's test hook would otherwise wrap what numba is to compile.
@@ -235,11 +251,69 @@ def _interpolate(row, left, right, share, out):
 
 @compiled(**HOW)
 @no_type_check
-def _largest(row, first, last):
-    top = row[first]
-    for i in range(first + 1, last):
-        top = _larger(row[i], top)
-    return top
+def extremes(logits, cells, first, last, high, low):
+    """The largest and smallest logit, high and low (h, G, Q), of each mask row in each strip, for some of the queries.
+
+    `cells` (G, 2): the mask columns from, to that a strip's pixels read. The queries are walked one by one, as their
+    masks lie in memory: read where `run` needs them, a hundred masks at a time, they took longer than all the rest.
+    """
+    for q in range(first, last):
+        for r in range(logits.shape[1]):
+            row = logits[q, r]
+            for s in range(cells.shape[0]):
+                top, bottom = row[cells[s, 0]], row[cells[s, 0]]
+                for i in range(cells[s, 0] + 1, cells[s, 1]):
+                    top, bottom = _larger(row[i], top), _smaller(row[i], bottom)
+                high[r, s, q] = _larger(_smaller(top, CERTAIN), -CERTAIN)
+                low[r, s, q] = _larger(_smaller(bottom, CERTAIN), -CERTAIN)
+
+
+@compiled(**HOW)
+@no_type_check
+def _ends(tops, bottoms, r0, r1, strip, high, low, most, fewest):
+    """Between which logits, and which values of the mask, all pixels of a tile lie, for each query.
+
+    Interpolation is a mean: no pixel has a logit above its cells' largest or below their smallest, but for rounding:
+    two steps, each off by less than 3e-7 of the larger end.
+    """
+    for q in range(high.shape[0]):
+        top = _larger(tops[r0, strip, q], tops[r1, strip, q])
+        bottom = _smaller(bottoms[r0, strip, q], bottoms[r1, strip, q])
+        slack = ROUNDING * _larger(_larger(top, -top), _larger(bottom, -bottom))
+        high[q], low[q] = top + slack, bottom - slack
+        most[q], fewest[q] = _sigmoid(high[q]) * (ONE + ROUNDING), _sigmoid(low[q]) * (ONE - ROUNDING)
+
+
+@compiled(**HOW)
+@no_type_check
+def _pixels(q, r0, r1, y0, y1, logits, left, right, share, lower, held, held_row, m):
+    """One query's logits at the tile's pixels; its rows at the strip's columns are kept for the next tile."""
+    for r in (r0, r1):
+        if held_row[r % 2, q] != r:
+            held_row[r % 2, q] = r
+            _interpolate(logits[q, r], left, right, share, held[r % 2, q])
+    if r1 + 1 < logits.shape[1]:
+        for i in range(left[0], right[COLUMNS - 1] + 1, 16):  # 64 bytes
+            _fetch(logits[q, r1 + 1], i)
+    upper, under = held[r0 % 2, q], held[r1 % 2, q]
+    for y in range(y0, y1):
+        f, line = lower[y], m[(y - y0) * COLUMNS : (y - y0 + 1) * COLUMNS]
+        for i in range(COLUMNS):
+            line[i] = upper[i] + f * (under[i] - upper[i])
+
+
+@compiled(**HOW)
+@no_type_check
+def _unread(steps, peaks):
+    """For each peak the crowd whose pixels never read it, as all scores put 0 there; -1: some score reads it."""
+    crowd = np.full(peaks, -2, np.int64)
+    for t in range(steps.shape[0]):
+        if steps[t, 0] == MASKOMALY:
+            a, c = steps[t, 1], steps[t, 3]
+            crowd[a] = c if crowd[a] == -2 or crowd[a] == c else -1
+            if steps[t, 2] >= 0:
+                crowd[steps[t, 2]] = -1
+    return crowd
 
 
 @compiled(**HOW)
@@ -273,14 +347,15 @@ def _finish(step, mix, gathered, counts, added, L, n, best, total, value):
 @compiled(**HOW)
 @no_type_check
 def run(
-    logits, columns, share, groups, lower, items, peaks, crowds, sums, classes, steps, mixes, weight,
+    logits, tops, bottoms, columns, share, groups, lower, items, peaks, crowds, sums, classes, steps, mixes, weight,
     first, last, out,
 ):  # fmt: skip
     """Adds weight x scores to out (T, H, W) for the work items `first` to `last`.
 
-    `columns` (2, W): the two mask columns that a pixel reads, `share` (W,) the second one's part. `groups` (G, 4):
-    image rows from, to (at most ROWS), and the two mask rows that they read; `lower` (H,): the second one's part.
-    `items` (I, 3): a strip's first column and the groups from, to. The rest is a `plan.Plan`.
+    `tops`, `bottoms`: high and low of `extremes`. `columns` (2, W): the two mask columns that a pixel reads, `share`
+    (W,) the second one's part. `groups` (G, 4): image rows from, to (at most ROWS), and the two mask rows that they
+    read; `lower` (H,): the second one's part. `items` (I, 3): a strip and the groups from, to. The rest is a
+    `plan.Plan`.
     """
     Q, W, T = logits.shape[0], share.shape[0], steps.shape[0]
     A, C, S, K = peaks.shape[0], crowds.shape[0], sums.shape[0], classes.shape[1]
@@ -289,64 +364,70 @@ def run(
     left, right, part = np.empty(COLUMNS, np.int32), np.empty(COLUMNS, np.int32), np.empty(COLUMNS, np.float32)
     # mask rows at the strip's columns: row r lies in slot r % 2, put there when a query first needs it
     held, held_row = np.empty((2, Q, COLUMNS), np.float32), np.empty((2, Q), np.int64)
-    tops, tops_row = np.empty((2, Q), np.float32), np.empty(2, np.int64)
+    high, low, most, fewest = np.empty(Q, F), np.empty(Q, F), np.empty(Q, F), np.empty(Q, F)
+    unread = _unread(steps, A)
     gathered, least = np.empty((A, tile), np.float32), np.empty(A, np.float32)
     counts, added, L = np.empty((C, tile), np.float32), np.empty((S, tile), np.float32), np.empty((K, tile), np.float32)
     waiting, of_waiting = np.empty((4, tile), np.float32), np.empty((4, K), np.float32)
     z, best, total, value = np.empty(tile, F), np.empty(tile, F), np.empty(tile, F), np.empty(tile, F)
     for item in range(first, last):
-        c0 = items[item, 0]
+        strip = items[item, 0]
+        c0 = strip * COLUMNS
         width = min(COLUMNS, W - c0)
         for i in range(COLUMNS):  # past the image's edge: its last column again
             x = c0 + min(i, width - 1)
             left[i], right[i], part[i] = columns[0, x], columns[1, x], share[x]
-        cells = left[0], right[COLUMNS - 1] + 1
-        tops_row[:] = -1
         held_row[:] = -1
         for g in range(items[item, 1], items[item, 2]):
             y0, y1, r0, r1 = groups[g, 0], groups[g, 1], groups[g, 2], groups[g, 3]
             n = (y1 - y0) * COLUMNS
-            for r in (r0, r1):
-                if tops_row[r % 2] != r:
-                    tops_row[r % 2] = r
-                    for q in range(Q):
-                        tops[r % 2, q] = _largest(logits[q, r], cells[0], cells[1])
-            gathered[:, :n] = ZERO
-            counts[:, :n] = ZERO
+            _ends(tops, bottoms, r0, r1, strip, high, low, most, fewest)
+            # Crowds first. A query counts everywhere if even `low` is above the border, nowhere if not even `high` is;
+            # and a pixel where two are counted needs no third.
+            for c in range(C):
+                crowd, everywhere = counts[c], ZERO
+                for q in range(Q):
+                    everywhere += ONE if low[q] > crowds[c, q] else ZERO
+                crowd[:n] = everywhere
+                for q in range(Q):
+                    edge = crowds[c, q]
+                    if everywhere >= TWO:
+                        break
+                    if high[q] <= edge or low[q] > edge:
+                        continue
+                    _pixels(q, r0, r1, y0, y1, logits, left, right, part, lower, held, held_row, z)
+                    everywhere = TWO
+                    for i in range(n):
+                        crowd[i] += ONE if z[i] > edge else ZERO
+                        everywhere = _smaller(crowd[i], everywhere)
+            # A query can be left out of a peak if even `high` would not lift the lowest pixel of the tile. That one is
+            # at least as high as any query's `low`, for which that query is visited; pixels that no score reads do not
+            # matter: they start at the top.
+            for a in range(A):
+                peak, lowest = gathered[a], ZERO
+                for q in range(Q):
+                    lowest = _larger(peaks[a, q] * fewest[q], lowest)
+                least[a] = lowest
+                if unread[a] >= 0:
+                    crowd, lowest = counts[unread[a]], ONE
+                    for i in range(n):
+                        peak[i] = ONE if crowd[i] >= TWO else ZERO
+                        lowest = _smaller(peak[i], lowest)
+                    least[a] = _larger(TWO * lowest, least[a])
+                else:
+                    peak[:n] = ZERO
             added[:, :n] = ZERO
             L[:, :n] = ZERO
-            least[:] = ZERO
             four = 0
             for q in range(Q):
-                # Interpolation is a mean: no pixel of the tile has a logit above its cells' largest. So a query can be
-                # left out of a count if that is not above the border, and out of a peak if even there it would not
-                # rise above the lowest peak that the tile has so far (rounding may break the tie by a last bit).
-                top = max(tops[r0 % 2, q], tops[r1 % 2, q])
-                counted, peaked = False, False
-                for c in range(C):
-                    counted = counted or top > crowds[c, q]
+                peaked = False
                 for a in range(A):
-                    peaked = peaked or (peaks[a, q] > ZERO and peaks[a, q] * _sigmoid(top) > least[a])
-                added_too = dense and top > NEGLIGIBLE
-                if not (counted or peaked or added_too):
-                    continue
-                for r in (r0, r1):
-                    if held_row[r % 2, q] != r:
-                        held_row[r % 2, q] = r
-                        _interpolate(logits[q, r], left, right, part, held[r % 2, q])
-                upper, under = held[r0 % 2, q], held[r1 % 2, q]
-                m = waiting[four] if K > 0 else z
-                for y in range(y0, y1):
-                    f, line = lower[y], m[(y - y0) * COLUMNS : (y - y0 + 1) * COLUMNS]
-                    for i in range(COLUMNS):
-                        line[i] = upper[i] + f * (under[i] - upper[i])
-                for c in range(C):
-                    edge, crowd = crowds[c, q], counts[c]
-                    if top > edge:
-                        for i in range(n):
-                            crowd[i] += ONE if m[i] > edge else ZERO
+                    peaked = peaked or peaks[a, q] * most[q] > least[a]
+                added_too = dense and high[q] > NEGLIGIBLE
                 if not (peaked or added_too):
                     continue
+                m = waiting[four] if K > 0 else z
+                _pixels(q, r0, r1, y0, y1, logits, left, right, part, lower, held, held_row, m)
                 for i in range(n):
                     m[i] = _sigmoid(m[i])
                 for a in range(A):
@@ -356,7 +437,7 @@ def run(
                         for i in range(n):
                             peak[i] = _larger(w * m[i], peak[i])
                             lowest = _smaller(peak[i], lowest)
-                        least[a] = lowest
+                        least[a] = _larger(lowest, least[a])
                 if not added_too:
                     continue
                 for j in range(S):
