@@ -30,8 +30,9 @@ from xenomask.files import atomic, make_dir
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import Network, load, streams
+from xenomask.models.looks import looks_at
 from xenomask.models.network import Prepared
-from xenomask.models.runtimes import with_precision, with_runtime
+from xenomask.models.runtimes import run_by, with_looks, with_precision, with_runtime
 from xenomask.queries import read_queries, without_frame
 from xenomask.saving import plain, save_member
 from xenomask.scores import Score, add_score, get_score
@@ -154,9 +155,26 @@ class Detector:
         alone = next(m for m in self.members if m.name == member)
         return replace(self, members=(replace(alone, weight=1.0),), thresholds={}, calibration=None)
 
+    def with_looks(self, edges: Sequence[int] = (), mirror: bool = False) -> "Detector":
+        """Each member looking several times, its maps averaged (test-time augmentation): a member a look.
+
+        At each of the shortest `edges` in pixels (none: at its own size), and with `mirror` at the mirror image too.
+        Thresholds and calibration belong to maps of one look and are dropped. Raises XenomaskError for edges that are
+        none, no look at all, a detector that has looks already, and edges for a network of one input size.
+        """
+        looks = looks_at(edges, mirror)
+        pairs = [(m, n) for m in self.members for n in with_looks(m.network, looks)]
+        members = tuple(
+            replace(m, name=f"{m.name}@{n.shown}".rstrip("@"), network=n, weight=m.weight / len(looks))
+            for m, n in pairs
+        )
+        name = f"{self.name}@{'+'.join([*(['mirror'] if mirror else []), *map(str, edges)])}"
+        return replace(self, name=name, members=members, thresholds={}, calibration=None)
+
     def with_runtime(self, runtime: str, device: str = "cpu") -> "Detector":
         """The same networks run by another runtime; XenomaskError as `from_folder` has it."""
-        members = tuple(replace(m, network=with_runtime(m.network, runtime, device)) for m in self.members)
+        networks = run_by([m.network for m in self.members], runtime, device)
+        members = tuple(replace(m, network=n) for m, n in zip(self.members, networks, strict=True))
         return replace(self, members=members)
 
     def with_kernel(self, kernel: str) -> "Detector":
@@ -187,7 +205,7 @@ class Detector:
 
     def describe(self) -> dict[str, Any]:
         """What decides its maps, ready for JSON: kept beside maps to know whether they are its own."""
-        own = [(m.name, m.network.sha256, m.score, m.weight, m.queries) for m in self.members]
+        own = [(m.name, m.network.sha256, m.score, m.weight, m.queries, str(m.network.shown)) for m in self.members]
         return describe(self.name, own, self.scale)
 
     @staticmethod

@@ -56,18 +56,18 @@ def scale_of(members: Sequence[tuple[Score, float, bool]]) -> tuple[float, float
 
 
 def describe(
-    name: str, members: Sequence[tuple[str, str, Score, float, QuerySet]], scale: tuple[float, float]
+    name: str, members: Sequence[tuple[str, str, Score, float, QuerySet, str]], scale: tuple[float, float]
 ) -> dict[str, Any]:
-    """What decides a detector's maps: of each member its name, hash, score, weight and queries."""
+    """What decides a detector's maps: of each member its name, hash, score, weight, queries, and look if not plain."""
     return {
         "detector": name,
         "members": [
             {
                 "name": member, "sha256": sha, "score": score.name, "options": dict(score.options), "weight": weight,
                 "outlier_queries": sorted(queries.outlier), "inlier_queries": sorted(queries.inlier),
-                "ground_queries": sorted(queries.ground),
+                "ground_queries": sorted(queries.ground), **({"look": look} if look else {}),
             }
-            for member, sha, score, weight, queries in members
+            for member, sha, score, weight, queries, look in members
         ],
         "scale": list(scale),
     }  # fmt: skip
@@ -85,7 +85,7 @@ def describe_folder(folder: Path) -> dict[str, Any]:
             sha = sha256(folder / m["name"] / WEIGHTS)
             queries = read_queries(folder / m["name"], sha)
             score = get_score(m["score"], m.get("options"))
-            members.append((m["name"], sha, score, float(m["weight"]), queries))
+            members.append((m["name"], sha, score, float(m["weight"]), queries, ""))
             drawn.append((score, float(m["weight"]), is_per_pixel(folder / m["name"])))
         return describe(str(table["name"]), members, scale_of(drawn))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as e:

@@ -22,7 +22,8 @@ class MaskOutput:
 
     `mask_logits` cover `padded_size`, the network's whole input, of which only the top left `input_size`
     shows the image: the rest is cut off before anything is resized. `outlier_class`: whether the class before
-    "no object" stands for outliers (UNO), so that K = N - 2 classes are known.
+    "no object" stands for outliers (UNO), so that K = N - 2 classes are known. `mirrored`: the network saw the image's
+    mirror image, so that the mask logits' columns count from the image's right edge.
     """
 
     class_logits: Float[Tensor, "q n"]
@@ -31,19 +32,21 @@ class MaskOutput:
     input_size: Size
     image_size: Size
     outlier_class: bool = False
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
 class PixelOutput:
     """What a per-pixel network (SegFormer, UPerNet) says of one image: a logit for each class and pixel, no queries.
 
-    The sizes are those of a MaskOutput.
+    The sizes and `mirrored` are those of a MaskOutput.
     """
 
     class_map_logits: Float[Tensor, "k h w"]
     padded_size: Size
     input_size: Size
     image_size: Size
+    mirrored: bool = False
 
 
 def with_queries(output: MaskOutput | PixelOutput) -> MaskOutput:
@@ -130,6 +133,9 @@ def resized_logits(output: MaskOutput | PixelOutput, rows: slice | None = None) 
     _, h, w = logits.shape
     y0, y1, fy = (t[rows or slice(None)] for t in _source(H, h, ph, uh, logits.device))
     x0, x1, fx = _source(W, w, pw, uw, logits.device)
+    if output.mirrored:
+        # the columns that are read, not the logits, are turned round: the padding lies at the network's right
+        x0, x1, fx = x0.flip(0), x1.flip(0), fx.flip(0)
     # Columns first: only the few mask rows that this block touches.
     top, bottom = (0, h) if rows is None else _band(rows, H, h, ph, uh)
     band = logits[:, top:bottom]

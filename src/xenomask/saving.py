@@ -30,8 +30,10 @@ def save_member(
     """Writes one member's checkpoint and query sets into a detector folder; returns its row of detector.json.
 
     Weights that are exactly float16 numbers are stored so. Raises XenomaskError where a Hugging Face network's own
-    folder, which is copied, is gone.
+    folder, which is copied, is gone, and for a detector with looks.
     """
+    if str(network.shown):
+        raise XenomaskError("a folder holds no looks: save the detector without them, and name them where it runs")
     folder = detector / plain(name)
     source = Path(str(network.facts.get("source", "")))
     facts = {k: v for k, v in network.facts.items() if k != "source" or not source.is_dir()}  # no path of this machine

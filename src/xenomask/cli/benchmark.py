@@ -12,6 +12,7 @@ from xenomask.cli.common import (
     DetectorOption,
     DeviceOption,
     JsonOption,
+    LooksOption,
     MemberOption,
     ResizeOption,
     RootOption,
@@ -49,6 +50,7 @@ def benchmark(
         ),
     ] = "own",
     members: Annotated[bool, typer.Option("--members", help="also each member alone")] = False,
+    looks: LooksOption = None,
     out: Annotated[Path, typer.Option(help="folder for maps and table.{md,csv,tex,json}; resumes there")] = Path(
         "bench"
     ),
@@ -83,7 +85,7 @@ def benchmark(
     data = [load_dataset(d, root, split, resize) for d in (SUITES[suite] if suite else (dataset or "",))]
     make_dir(out)
     check_json(json_file)
-    found = [load_detector(d, device, runtime=runtime) for d in detector or ["nano"]]
+    found = [load_detector(d, device, runtime=runtime, looks=looks) for d in detector or ["nano"]]
     lacking = [
         s for s in chosen if s and any(not getattr(m.queries, n) for d in found for m in d.members for n in s.needs)
     ]

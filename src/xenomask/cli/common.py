@@ -54,6 +54,11 @@ JsonOption = Annotated[Path | None, typer.Option("--json", help="also write the 
 ScoreOption = Annotated[
     str | None, typer.Option("--score", autocompletion=names(SCORES), help="read the networks by this score instead")
 ]
+LooksOption = Annotated[
+    str | None,
+    typer.Option("--looks", help="look several times and average the maps: mirror (the mirror image too), shortest "
+                 "edges in pixels (288,384), or both (mirror,288,384: four looks)"),
+]  # fmt: skip
 MemberOption = Annotated[str | None, typer.Option("--member", help="use this member alone")]
 CheckpointOption = Annotated[Path, typer.Option("--checkpoint", help="checkpoint folder")]
 
@@ -85,6 +90,15 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
+def read_looks(text: str) -> tuple[tuple[int, ...], bool]:
+    """'mirror,288,384' -> ((288, 384), True), for `Detector.with_looks`."""
+    from xenomask.models.looks import looks_at, parse_looks
+
+    edges, mirror = parse_looks(text)
+    looks_at(edges, mirror)
+    return edges, mirror
+
+
 def choose_device(name: str | None, runtime: str = "") -> str:
     """Chooses once, says what (`runtime`: how that goes on); raises XenomaskError for a device that is not there."""
     import torch
@@ -101,7 +115,7 @@ def choose_device(name: str | None, runtime: str = "") -> str:
 def load_detector(
     detector: str, device: str | None, score: str | None = None, member: str | None = None,
     runtime: str | None = None, *, precision: str = "float32", work: tuple[tuple[int, int], int, int] | None = None,
-    kernel: str | None = None,
+    kernel: str | None = None, looks: str | None = None,
 ) -> "Detector | ExportedDetector":  # fmt: skip
     """Opens a detector folder or a Hub's in the runtime asked for, or an exported file in its own.
 
@@ -110,6 +124,7 @@ def load_detector(
     """
     from xenomask.export import is_exported
 
+    shown = None if looks is None else read_looks(looks)  # before anything is loaded
     exported, auto = is_exported(detector), work is not None and runtime in (None, "auto")
     if exported and precision != "float32":
         raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
@@ -119,6 +134,11 @@ def load_detector(
         found = _open_folder(detector, device, "torch" if auto else runtime, precision, quiet=auto)
     if member:
         found = found.only(member)
+    if shown is not None:
+        if found.thresholds and not score:
+            err_console.print(f"note: the stored threshold of {found.name} is for one look and is left out",
+                              style="yellow", soft_wrap=True)  # fmt: skip
+        found = found.with_looks(*shown)
     if work and auto and not exported:
         found = _in_best_runtime(found, *work)
     if kernel is not None:
@@ -146,7 +166,7 @@ def _in_best_runtime(found: Any, size: tuple[int, int], frames: int, batch: int)
     """Chooses once, and says what and why."""
     from xenomask.models.runtimes import choose_runtime
 
-    networks = [m.network for m in found.used]
+    networks = [m.network for m in found.used if not m.network.shown.mirror]  # the others share their graphs
     device = str(next(networks[0].module.parameters()).device)
     chosen, why = choose_runtime(networks, size, frames, batch, device)
     err_console.print(f"runtime {chosen}: {why} (choose with --runtime)", style="dim", soft_wrap=True)
@@ -186,15 +206,16 @@ def _open_file(file: str, device: str | None, runtime: str | None) -> "Detector 
 
 
 def load_folder(
-    detector: str, device: str | None, score: str | None = None, member: str | None = None, runtime: str | None = None
-) -> "Detector":
+    detector: str, device: str | None, score: str | None = None, member: str | None = None, runtime: str | None = None,
+    looks: str | None = None,
+) -> "Detector":  # fmt: skip
     """`load_detector` where each member's queries are asked for, which a fused file has no more.
 
     Raises XenomaskError for such a file.
     """
     from xenomask.detector import Detector
 
-    found = load_detector(detector, device, score, member, runtime)
+    found = load_detector(detector, device, score, member, runtime, looks=looks)
     if not isinstance(found, Detector):
         raise XenomaskError(f"{detector} holds a detector in one graph: name its folder, or export with --queries")
     return found

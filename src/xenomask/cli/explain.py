@@ -12,6 +12,7 @@ from xenomask.cli.common import (
     DetectorOption,
     DeviceOption,
     JsonOption,
+    LooksOption,
     MemberOption,
     RuntimeOption,
     ScoreOption,
@@ -32,6 +33,7 @@ def explain(
     detector: DetectorOption = "nano",
     score: ScoreOption = None,
     member: MemberOption = None,
+    looks: LooksOption = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
     json_file: JsonOption = None,
@@ -47,7 +49,7 @@ def explain(
     check_json(json_file)
     image = read_photo(photo)
     check_point(point, (image.shape[0], image.shape[1]))
-    found = load_folder(detector, device, score, member, runtime)
+    found = load_folder(detector, device, score, member, runtime, looks)
     answer = explain(found, [m.network.predict(image) for m in found.members], point)
     out_console.print(f"{found.name} at {at}: {answer.value:.6f}", markup=False, highlight=False)
     for m in answer.members:

@@ -14,6 +14,7 @@ from xenomask.cli.common import (
     DeviceOption,
     JsonOption,
     KernelOption,
+    LooksOption,
     MemberOption,
     PrecisionOption,
     ProfileOption,
@@ -29,6 +30,7 @@ from xenomask.cli.common import (
     print_numbers,
     print_profile,
     progress,
+    read_looks,
     write_json,
 )
 from xenomask.errors import XenomaskError, unknown
@@ -43,6 +45,7 @@ def detect(
     detector: DetectorOption = "nano",
     score: ScoreOption = None,
     member: MemberOption = None,
+    looks: LooksOption = None,
     threshold: Annotated[float | None, typer.Option(help="draw this score's contour")] = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
@@ -59,7 +62,7 @@ def detect(
     from xenomask.run.photos import check_photos, detect_timed
 
     check_photos(photos, out)
-    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel)
+    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, looks=looks)
     if threshold is None:
         threshold = found.thresholds.get("default", {}).get("value")
     with progress("detect", len(photos)) as tick:
@@ -86,6 +89,7 @@ def score(
     detector: DetectorOption = "nano",
     score: ScoreOption = None,
     member: MemberOption = None,
+    looks: LooksOption = None,
     leave_one_out: Annotated[bool, typer.Option(help="choose outlier queries on the other frames")] = False,
     shard: Annotated[str | None, typer.Option(help="I/N: only every N-th frame from the I-th on, to share the work "
                                               "between processes that write into one folder")] = None,
@@ -119,10 +123,12 @@ def score(
                         "--shards": shards, "--sbatch": sbatch, "--dry-run": dry_run, "--batch": batch > 1,
                         "--precision": precision != "float32", "--profile": profile, "--kernel": kernel != "auto"}
     )  # fmt: skip
+    if looks is not None:
+        read_looks(looks)  # said now, and not by each job
     if engine != "local":
         root, out = root.absolute(), out.absolute()  # workers and jobs have working folders of their own
     data = load_dataset(dataset, root, split, resize, coding=None)
-    opening = {"device": device, "score": score, "member": member, "runtime": runtime}
+    opening = {"device": device, "score": score, "member": member, "runtime": runtime, "looks": looks}
     if engine == "ray":
         said = fleet.on_ray(detector, data, out, opening, leave_one_out, workers, worker_cpus or 1, ray_address)
         return out_console.print(said, soft_wrap=True)
@@ -135,7 +141,7 @@ def score(
     if shard is not None:
         data = shard_of(data, *parse_shard(shard))
     found = load_detector(detector, device, score, member, runtime, precision=precision, work=work(data, out, batch),
-                          kernel=kernel)  # fmt: skip
+                          kernel=kernel, looks=looks)  # fmt: skip
     with progress("score", len(data.frames)) as tick:
         times = score_timed(found, data, out, leave_one_out=leave_one_out, batch=batch, tick=tick)
     if profile:

@@ -79,6 +79,10 @@ class ExportedDetector:
             f"{self.name} is an exported file, its members are joined inside: export one alone with --member {member}"
         )
 
+    def with_looks(self, edges: object = (), mirror: bool = False) -> "ExportedDetector":
+        """Raises XenomaskError: the look is inside the graph."""
+        raise XenomaskError(f"{self.name} is an exported file and looks once: name the detector folder for --looks")
+
     def without_frame(self, frame: str) -> "ExportedDetector":
         """Raises XenomaskError: the queries are inside the graph."""
         raise XenomaskError(

@@ -32,7 +32,7 @@ from xenomask.files import read_object, sha256
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.deformable import use_kernel
 from xenomask.models.hf_files import check_files, check_finite
-from xenomask.models.network import Network
+from xenomask.models.network import WINDOWED, Network
 from xenomask.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, check_preprocess
 from xenomask.models.presets import without_warnings
 
@@ -50,7 +50,6 @@ CLASSES: dict[str, Any] = {
     "segformer": SegformerForSemanticSegmentation,
     "upernet": UperNetForSemanticSegmentation,
 }
-WINDOWED = ("eomt", "eomt_dinov3")
 TASK = "the task is semantic"
 EMPTY = -30.0  # a mask logit whose sigmoid is 1e-13
 

@@ -25,6 +25,7 @@ from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.deformable import use_kernel
 from xenomask.models.levels import one_level
+from xenomask.models.looks import Look
 from xenomask.models.preprocess import Preprocess, check_preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
 from xenomask.models.weights import MAX_BUFFERS, Entry, check_shapes, fill, fill_buffers, own_buffers, read_header
@@ -33,6 +34,8 @@ from xenomask.types import Size
 WEIGHTS, CARD = "model.safetensors", "xenomask.json"
 # Networks that give a logit for each class and pixel, and have no queries.
 PER_PIXEL = ("segformer", "upernet")
+# Networks whose position table fits one size.
+WINDOWED = ("eomt", "eomt_dinov3")
 OUTLIER_NAME = "outlier"
 
 
@@ -62,6 +65,8 @@ class Network:
     run: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     runtime: str = "torch"
     precision: str = "float32"
+    # how photos are shown to it; the edge is in `preprocess` already (xenomask.models.runtimes.with_looks)
+    shown: Look = Look()
 
     @property
     def device(self) -> str:
@@ -128,6 +133,8 @@ class Network:
         if size_policy not in ("stored", "native"):
             raise unknown("size policy", size_policy, ("stored", "native"))
         policy = replace(self.preprocess, policy="none") if size_policy == "native" else self.preprocess
+        if self.shown.mirror:
+            image = np.ascontiguousarray(image[:, ::-1])
         x, input_size = network_input(policy, image)
         return Prepared(x, input_size, (image.shape[0], image.shape[1]))
 
@@ -136,9 +143,10 @@ class Network:
         x = torch.cat([p.x for p in photos]) if len(photos) > 1 else photos[0].x
         sizes = [((x.shape[2], x.shape[3]), p.input_size, p.image_size) for p in photos]
         if self.per_pixel:
-            return [PixelOutput(maps, *s) for maps, s in zip(self.class_maps(x), sizes, strict=True)]
+            return [PixelOutput(maps, *s, self.shown.mirror) for maps, s in zip(self.class_maps(x), sizes, strict=True)]
         found = zip(*self(x), sizes, strict=True)
-        return [MaskOutput(classes, masks, *s, self.outlier_class) for classes, masks, s in found]
+        said = self.outlier_class, self.shown.mirror
+        return [MaskOutput(classes, masks, *s, *said) for classes, masks, s in found]
 
     def save(self, folder: Path, *, half: bool = False, weights: Mapping[str, Tensor] | None = None) -> Path:
         """Writes the checkpoint folder, whole or not at all; `half` stores the weights as float16.

@@ -20,7 +20,8 @@ from xenomask.errors import XenomaskError, unknown
 from xenomask.models.cuda_graphs import capture
 from xenomask.models.graph import Raw, need, onnx_bytes, to_openvino, trace
 from xenomask.models.graph_cache import graph_key, is_kept, keep_graph, read_graph
-from xenomask.models.network import PRECISIONS, Network
+from xenomask.models.looks import Look, at_edge
+from xenomask.models.network import PRECISIONS, WINDOWED, Network
 from xenomask.models.preprocess import input_size
 from xenomask.types import Size
 
@@ -81,6 +82,41 @@ def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network
         return classes[:count], masks[:count]
 
     return replace(network, run=run, runtime=runtime)
+
+
+def run_by(networks: Sequence[Network], runtime: str, device: str = "cpu") -> list[Network]:
+    """`with_runtime` of each; looks of one network that differ by the mirror alone share their graphs."""
+    made: dict[tuple[int, int | None], Network] = {}
+    found = []
+    for n in networks:
+        key = id(n.module), n.shown.edge
+        if key not in made:
+            made[key] = with_runtime(n, runtime, device)
+        found.append(replace(n, run=made[key].run, runtime=runtime))
+    return found
+
+
+def with_looks(network: Network, looks: Sequence[Look]) -> list[Network]:
+    """The network once a look; all share its weights, and its graphs where their inputs have one size.
+
+    Raises XenomaskError where it has looks already, and for edges of a network whose input has one size (an exported
+    file's, an EoMT).
+    """
+    if str(network.shown):
+        raise XenomaskError("this detector has its looks already: name all of them at once")
+    one_size = not list(network.module.parameters()) or network.config.model_type in WINDOWED
+    if one_size and any(look.edge for look in looks):
+        raise XenomaskError(
+            f"{network.facts.get('source', 'this network')} takes inputs of one size: it can look at the mirror image "
+            "(--looks mirror), not at other edges"
+        )
+    shown = [
+        replace(network, preprocess=at_edge(network.preprocess, look.edge) if look.edge else network.preprocess,
+                shown=look)
+        for look in looks
+    ]  # fmt: skip
+    # NOTE: not one `run` for all edges: it keeps the graphs of a few sizes only, and would build them for every photo
+    return run_by(shown, network.runtime, network.device) if any(look.edge for look in looks) else shown
 
 
 def choose_runtime(

@@ -30,7 +30,9 @@ def look(
     if len(networks) < 2 or len(devices) > 1 or device.type != "cuda":
         return [n.look(own) for n, own in zip(networks, photos, strict=True)]
     here, found = torch.cuda.current_stream(device), []
-    streams = [_stream(device, i) for i in range(len(networks))]
+    # looks of one network share a stream, as they may share a recorded graph and the memory that it reads and writes
+    modules = [id(n.module) for n in networks]
+    streams = [_stream(device, modules.index(m)) for m in modules]
     try:
         for network, own, stream in zip(networks, photos, streams, strict=True):
             stream.wait_stream(here)  # for the photos, and for what was done with the outputs before

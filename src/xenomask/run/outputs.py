@@ -21,7 +21,7 @@ def write_output(path: Path, output: MaskOutput | PixelOutput) -> None:
     """Writes one network's output whole or not at all, in the numbers that the network gave."""
     names = ("class_map_logits",) if isinstance(output, PixelOutput) else ("class_logits", "mask_logits")
     tensors = {k: getattr(output, k).cpu().contiguous() for k in names}
-    said = SIZES if isinstance(output, PixelOutput) else (*SIZES, "outlier_class")
+    said = (*SIZES, "mirrored") if isinstance(output, PixelOutput) else (*SIZES, "outlier_class", "mirrored")
     sizes = {k: json.dumps(getattr(output, k)) for k in said}
     with atomic(path) as part:
         part.write_bytes(save(tensors, metadata=sizes))
@@ -33,10 +33,11 @@ def read_output(path: Path) -> MaskOutput | PixelOutput:
         with safe_open(path, "pt") as f:
             said = {k: json.loads(v) for k, v in (f.metadata() or {}).items()}
             sizes = {k: tuple(said[k]) for k in SIZES if k in said}
+            outlier, mirrored = (said.get(k) is True for k in ("outlier_class", "mirrored"))
             if "class_map_logits" in f.keys():
-                return PixelOutput(f.get_tensor("class_map_logits"), **sizes)
-            outlier = said.get("outlier_class") is True
-            return MaskOutput(f.get_tensor("class_logits"), f.get_tensor("mask_logits"), **sizes, outlier_class=outlier)
+                return PixelOutput(f.get_tensor("class_map_logits"), **sizes, mirrored=mirrored)
+            classes, masks = f.get_tensor("class_logits"), f.get_tensor("mask_logits")
+            return MaskOutput(classes, masks, **sizes, outlier_class=outlier, mirrored=mirrored)
     except (SafetensorError, OSError, ValueError, TypeError) as e:
         raise XenomaskError(f"{path} is damaged: {e}; delete it and run again") from e
 
@@ -49,6 +50,8 @@ def cache_outputs(detector: Detector, data: Dataset, folder: Path, *, tick: Tick
     for member in detector.members:
         own = make_dir(folder / member.name)
         made_by = {"sha256": member.network.sha256, "dataset": data.name, "root": str(data.root.resolve())}
+        if look := str(member.network.shown):
+            made_by["look"] = look
         manifest = own / MANIFEST
         if manifest.is_file() and read_manifest(manifest) != made_by:
             raise XenomaskError(f"{own} holds outputs of another network or data set: choose another --cache")

@@ -127,18 +127,23 @@ def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tic
 
 
 def _key(member, held_out: bool):
-    return member.network.sha256, member.score.name, repr(sorted(member.score.options.items())), held_out
+    return _eye(member), member.score.name, repr(sorted(member.score.options.items())), held_out
+
+
+def _eye(member) -> tuple[str, str]:
+    """What looks once at a frame: a network, as photos are shown to it."""
+    return member.network.sha256, str(member.network.shown)
 
 
 def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, ScoreMap]:
     """{key: map} of all members of the methods; a network looks once, for all its scores."""
-    networks = {m.network.sha256: m for w in ways for m in w.detector.members}
+    networks = {_eye(m): m for w in ways for m in w.detector.members}
     found = {}
-    for sha, first in networks.items():
+    for eye, first in networks.items():
         output = first.network.predict(image)
         for held_out in (False, True):
             wanted = {_key(m, held_out): m for w in ways if w.held_out == held_out for m in w.detector.members
-                      if m.network.sha256 == sha}  # fmt: skip
+                      if _eye(m) == eye}  # fmt: skip
             # scores of one name but other options are told apart by their key
             scores = [replace(m.score, name=str(i)) for i, m in enumerate(wanted.values())]
             if scores:

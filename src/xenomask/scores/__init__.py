@@ -196,7 +196,12 @@ def _add_in_one_pass(
     todo = plan(output, queries, scores) if path.add else None
     if path.add is None or todo is None:
         return False
-    path.add(output, todo, weight, onto)
+    if output.mirrored:
+        seen = np.zeros_like(onto)
+        path.add(replace(output, mirrored=False), todo, weight, seen)
+        onto += seen[:, :, ::-1]
+    else:
+        path.add(output, todo, weight, onto)
     return True
 
 
