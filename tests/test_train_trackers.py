@@ -54,7 +54,7 @@ def expected(work_dir: Path) -> dict[tuple[str, int], float]:
 
 def test_tensorboard__has_the_scalars(tracked):
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore
 
     events = EventAccumulator(str(tracked / tracked.name)).Reload()
     found = {(tag, e.step): e.value for tag in events.Tags()["scalars"] for e in events.Scalars(tag)}
@@ -80,7 +80,7 @@ def wandb_records(path: Path) -> list[bytes]:
 
 def test_wandb__has_the_scalars_in_the_work_folder(tracked):
     pytest.importorskip("wandb")
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore
 
     (path,) = tracked.glob("wandb/offline-run-*/*.wandb")
     found = {}
