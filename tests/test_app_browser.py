@@ -177,7 +177,12 @@ def test_look__is_what_the_command_line_says(tab, server, tmp_path, capsys, shot
     above = value > np.float16(said["threshold"])
     assert sum(c["area"] for c in said["components"]) <= int(above.sum())
     picture = np.asarray(Image.open(BytesIO(download(tab, "overlay.jpg"))))
-    assert picture.shape == (96, 160, 3) and (picture == pixels(tab)).all()
+    assert picture.shape == (96, 160, 3)
+    # shown with each pixel as a square of 5 x 5, in its place; both are JPEGs
+    assert pixels(tab).shape == (480, 800, 3)
+    shown = pixels(tab)[2::5, 2::5].astype(float)
+    apart = [np.abs(shown - np.roll(picture, by, (0, 1))).mean() for by in ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))]
+    assert apart[0] < 8 and apart[0] == min(apart)
     for name in ("overlay", "map"):
         assert "street0.png" in (tab.get_attribute(f"#{name} img", "alt") or "")
 
@@ -247,6 +252,22 @@ def test_click__tells_the_queries_of_the_pixel(tab, server, tmp_path, shots):
     tab.keyboard.press("Tab")
     tab.click("#ask")
     assert "outside of the photo" in complaint(tab)
+
+
+@pytest.mark.parametrize("size", [(200, 300), (96, 160)])
+def test_click__a_small_photo_is_shown_large_and_hit_exactly(tab, size, tmp_path, shots):
+    look(tab, drawn_photo(tmp_path, size=size))
+    tab.screenshot(path=shots / f"small-{size[1]}x{size[0]}.png", full_page=True)
+    height, width = size
+    img = tab.locator("#overlay img")
+    box, fit, natural = img.bounding_box(), *img.evaluate("e => [getComputedStyle(e).objectFit, e.naturalWidth]")
+    assert fit == "scale-down"  # so the picture is in the middle of its element, and never beyond its own size
+    scale = min(box["width"] / width, box["height"] / height, natural / width)  # CSS pixels for one of the photo's
+    assert scale * width > 600
+    left, top = ((box[side] - scale * n) / 2 for side, n in (("width", width), ("height", height)))
+    for x, y in ((0, 0), (width - 1, height - 1), (37, 61)):
+        img.click(position={"x": left + (x + 0.5) * scale, "y": top + (y + 0.5) * scale})
+        tab.wait_for_function(f"document.querySelector('#words textarea')?.value.includes('at {x},{y}')")
 
 
 def complaint(page) -> str:
@@ -322,7 +343,7 @@ def test_photos__of_all_kinds_upright_and_clips(tab, tmp_path):
         assert (said["width"], said["height"]) == (96, 64), path
     turned = look(tab, exif_photo(tmp_path / "turned.jpg"))
     assert (turned["width"], turned["height"]) == (24, 40)
-    assert pixels(tab).shape == (40, 24, 3)
+    assert pixels(tab).shape == (880, 528, 3)  # 22 times
     clip = look(tab, write_clip(tmp_path / "clip.mp4", 4))
     assert (clip["width"], clip["height"]) == (64, 48)
 
@@ -350,7 +371,7 @@ def test_two_users__see_their_own_and_leave_nothing(browser, server, tmp_path):
         page.click("#look")
     for page, width in zip(users, (96, 128), strict=True):
         changed(page, None)
-        assert numbers(page)["width"] == width and pixels(page).shape[1] == width
+        assert numbers(page)["width"] == width and pixels(page).shape[1] == 900 // width * width
     old = source(users[0])
     slide(users[0], "threshold", "ArrowRight", 3)
     changed(users[0], old)

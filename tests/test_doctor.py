@@ -1,6 +1,8 @@
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -31,6 +33,13 @@ def test_doctor__package_that_does_not_load(monkeypatch):
     monkeypatch.setattr(doctor, "OPTIONAL", (("no_such_module", "numpy", "nothing", "x"),))
     (found,) = doctor._extras()
     assert found.state == "wrong" and "does not load" in found.text
+
+
+def test_doctor__has_a_row_for_each_extra():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"]) - {"docs", "dev"}  # those are for work on xenomask itself
+    assert {extra for *_, extra in doctor.OPTIONAL} == extras
+    assert "quantize" in next(brings for _, package, brings, _ in doctor.OPTIONAL if package == "nncf")
 
 
 def test_doctor__json_and_exit_code(tmp_path, monkeypatch):

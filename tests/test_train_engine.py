@@ -19,6 +19,7 @@ from xenomask.models import build
 from xenomask.train import TrainConfig, train
 from xenomask.train.config import Augment, Data, Engine, Optim
 from xenomask.train.droppath import DropPath, draw_paths
+from xenomask.train.engine import open_engine
 from xenomask.train.optim import update_average
 from xenomask.train.records import read_scalars
 
@@ -60,6 +61,12 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
+def build_weights():
+    """Those that every run of `recipe` starts with."""
+    torch.manual_seed(3)
+    return build("tiny").module.state_dict()
+
+
 def command(config, processes=1):
     launch = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
@@ -85,8 +92,7 @@ def same_run(one, two):
         # later steps differ by what the arbitrary ones did
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-6 if a["step"] == 1 else 1e-3)
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4 if a["step"] == 1 else 1e-2)
-    torch.manual_seed(3)
-    start = build("tiny").module.state_dict()
+    start = build_weights()
     w, v = weights(one / "iter_3"), weights(two / "iter_3")
     assert w.keys() == v.keys() == start.keys()
     gone = sum(float((w[k] - start[k]).double().square().sum()) for k in w if w[k].is_floating_point())
@@ -185,6 +191,49 @@ def test_train__in_bf16_the_loss_is_nearly_that_of_float32(scenes, tmp_path):
         train(recipe(scenes, tmp_path / precision, iterations=1, engine=Engine(precision=precision)))
         losses.append(read_scalars(tmp_path / precision)[-1]["loss"])
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_train__fp16_on_the_cpu_is_refused(scenes, tmp_path):
+    """accelerate would compute in float32 and say nothing."""
+    with pytest.raises(XenomaskError, match='precision = "fp16" needs a GPU: on the CPU take "bf16" or "no"'):
+        train(recipe(scenes, tmp_path, engine=Engine(precision="fp16")))
+
+
+def test_train__the_loss_scale_survives_a_resume(scenes, tmp_path, monkeypatch):
+    """accelerate's fp16, as it is on a GPU, on the CPU: a gradient that overflows is a step left out."""
+
+    def half(config, device):
+        engine = open_engine(config, device)
+        own = engine.accelerator
+        own.native_amp, own.state._mixed_precision = True, "fp16"
+        # twice as large as it may be at the start, and doubled every second step
+        own.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**17, growth_interval=2)
+        return engine
+
+    monkeypatch.setattr("xenomask.train.loop.open_engine", half)
+    own = recipe(scenes, tmp_path / "unbroken", iterations=9, save_every=1, keep=9)
+    train(own)
+    rows = read_scalars(tmp_path / "unbroken")
+    left_out = [row["step"] for row in rows if row["grad_norm"] is None]
+    assert 1 in left_out and len(left_out) < 9
+    before = build_weights()
+    for step in range(1, 10):
+        now = weights(tmp_path / f"unbroken/iter_{step}")
+        assert all(torch.equal(now[k], before[k]) for k in now) == (step in left_out)
+        before = now
+    scales = [torch.load(tmp_path / f"unbroken/iter_{i}/training.pt")["scaler"]["scale"] for i in range(1, 10)]
+    assert [b < a for a, b in zip([2.0**17, *scales], scales, strict=False)] == [i in left_out for i in range(1, 10)]
+    # killed after step 6, when the scale is no longer what it was at the start
+    shutil.copytree(tmp_path / "unbroken", tmp_path / "killed")
+    for i in (7, 8, 9):
+        shutil.rmtree(tmp_path / f"killed/iter_{i}")
+    (tmp_path / "killed/last_checkpoint").write_text("iter_6\n")
+    assert scales[5] != 2.0**17
+    train(own.model_copy(update={"work_dir": tmp_path / "killed"}))
+    one, two = (torch.load(tmp_path / name / "iter_9/training.pt")["scaler"] for name in ("unbroken", "killed"))
+    assert one == two
+    one, two = (weights(tmp_path / name / "iter_9") for name in ("unbroken", "killed"))
+    assert all(torch.equal(one[k], two[k]) for k in one)
 
 
 def test_train__a_batch_that_cannot_be_dealt_out(scenes, tmp_path):

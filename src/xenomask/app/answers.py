@@ -13,6 +13,8 @@ from xenomask.app.session import Reading, Seen
 from xenomask.run.explain import Answer
 from xenomask.store import ENDING, write_map
 
+SHOWN = 900  # pixels of the longest edge up to which a small photo is enlarged
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -35,6 +37,15 @@ class Drawn:
     numbers: dict[str, Any]
 
 
+def enlargement(height: int, width: int) -> int:
+    """How many times its size a photo is shown: whole numbers, so that a pixel stays a square.
+
+    >>> enlargement(200, 300), enlargement(720, 1280)
+    (3, 1)
+    """
+    return max(1, SHOWN // max(height, width))
+
+
 def draw(
     folder: Path, kept: tuple[Seen, ...], score: str, mix: float | None, threshold: float | None, smallest: int
 ) -> Drawn:
@@ -46,14 +57,18 @@ def draw(
     if mix == session.own_mix(session.read_by(kept[0].detector, score)):
         mix = None
     overlays, maps, readings, components = [], [], [], []
+    times = enlargement(*kept[0].image.shape[:2])
     for k, seen in enumerate(kept):
         r = session.read(seen, score, mix, threshold if k == 0 else None)
         found = session.found_in(r, smallest)
         heat, laid = session.pictures(r, found)
         name = "overlay" if k == 0 else "compared_overlay"
         said = f"{counted(len(found))} above {r.threshold:.4g}"
-        overlays.append(Picture(write_picture(folder / f"{name}.jpg", laid), f"{seen.name} under its map: {said}"))
-        heat_file = write_picture(folder / f"{name.replace('overlay', 'map')}.jpg", heat)
+        laid_file = write_picture(folder / f"{name}.jpg", laid)  # of the photo's size: it can be downloaded
+        if times > 1:
+            laid_file = write_picture(folder / f"large_{name}.jpg", laid, times)
+        overlays.append(Picture(laid_file, f"{seen.name} under its map: {said}"))
+        heat_file = write_picture(folder / f"{name.replace('overlay', 'map')}.jpg", heat, times)
         low, high = r.scale
         maps.append(Picture(heat_file, f"score {r.score_map.score} of {seen.name}: dark {low:g}, bright {high:g}"))
         readings.append(r)
@@ -62,7 +77,7 @@ def draw(
     numbers = session.summary(first, found)
     write_map(folder / f"map{ENDING}", first.score_map)
     (folder / "components.json").write_text(json.dumps(numbers))
-    downloads = [str(folder / f"map{ENDING}"), overlays[0].path, str(folder / "components.json")]
+    downloads = [str(folder / f"map{ENDING}"), str(folder / "overlay.jpg"), str(folder / "components.json")]
     line = in_line(readings, [len(f) for f in components])
     return Drawn(first, tuple(overlays), tuple(maps), downloads, session.table(found), line, numbers)
 
@@ -101,7 +116,8 @@ def ask(folder: Path, seen: Seen, score: str, mix: float | None, at: tuple[int, 
     return answer, [Picture(write_picture(folder / f"mask{k}.jpg", p), said) for k, (p, said) in enumerate(masks)]
 
 
-def write_picture(path: Path, picture: np.ndarray) -> str:
-    """Writes RGB as JPEG; returns the path as gradio wants it."""
+def write_picture(path: Path, picture: np.ndarray, times: int = 1) -> str:
+    """Writes RGB as JPEG, each pixel as a square of `times` x `times`; returns the path as gradio wants it."""
+    picture = picture.repeat(times, 0).repeat(times, 1) if times > 1 else picture
     cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     return str(path)

@@ -221,7 +221,8 @@ def _connect(gr: Any, page: Any, p: SimpleNamespace, known: dict[str, Detector],
 
     def on_click(kept, score: str, mix: float, request: gr.Request, event: gr.SelectData):
         x, y = event.index
-        return on_ask(kept, score, mix, x, y, request)
+        times = answers.enlargement(*kept[0].image.shape[:2]) if kept else 1
+        return on_ask(kept, score, mix, x // times, y // times, request)
 
     def on_detector(name: str, score: str):
         return _mix(gr, session.own_mix(session.read_by(known[name], score)))

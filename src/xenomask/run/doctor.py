@@ -17,6 +17,7 @@ from xenomask import __version__
 OPTIONAL = (
     ("openvino", "openvino", "runtime openvino, export --format openvino", "openvino"),
     ("onnxruntime", "onnxruntime", "runtime onnxruntime, export --format onnx", "onnx"),
+    ("nncf", "nncf", "quantize (int8)", "int8"),
     ("ray", "ray", "score --engine ray", "ray"),
     ("gradio", "gradio", "xenomask app", "app"),
     ("tensorboard", "tensorboard", "training curves in TensorBoard", "train"),

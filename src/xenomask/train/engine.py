@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.utils.checkpoint import checkpoint
 
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, first_line
 from xenomask.train.config import TrainConfig
 from xenomask.train.optim import parameter_groups
 
@@ -128,6 +129,26 @@ class Engine:
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
+    def start_trackers(self, config: TrainConfig) -> None:
+        """Opens the trackers of the recipe, as a run named like the work folder.
+
+        Raises XenomaskError where one of them does not start.
+        """
+        names = config.engine.trackers
+        if not names:
+            return
+        own = config.work_dir.resolve()
+        try:
+            self.accelerator.init_trackers(
+                own.name,
+                config.model_dump(mode="json", include={"preset", "seed"}),
+                {"wandb": {"dir": str(own)}},  # not into whatever folder the command runs in
+            )
+        except Exception as e:  # each of them has errors of its own
+            self.accelerator.trackers = []  # one that did not start cannot be ended
+            hint = "; with WANDB_MODE=offline wandb needs no account" if "wandb" in names else ""
+            raise XenomaskError(f"engine.trackers ({', '.join(names)}): {first_line(e)}{hint}") from e
+
     def track(self, numbers: Mapping[str, float], step: int) -> None:
         self.accelerator.log(dict(numbers), step=step)
 
@@ -146,6 +167,12 @@ def open_engine(config: TrainConfig, device: str) -> Engine:
 
     Raises XenomaskError where the batch cannot be dealt out evenly or a precision or tracker is not to be had.
     """
+    # accelerate would leave a missing tracker out, and compute in float32 where the CPU is asked for fp16
+    for name in config.engine.trackers:
+        if find_spec(name) is None:
+            raise XenomaskError(f"engine.trackers: {name} is not installed: pip install {name}")
+    if config.engine.precision == "fp16" and device == "cpu":
+        raise XenomaskError('engine.precision = "fp16" needs a GPU: on the CPU take "bf16" or "no"')
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.utils import FullyShardedDataParallelPlugin, TorchDynamoPlugin
 
@@ -165,8 +192,6 @@ def open_engine(config: TrainConfig, device: str) -> Engine:
             dynamo_plugin=TorchDynamoPlugin(backend="inductor") if e.compile else None,  # pyright: ignore
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         )
-        if e.trackers:
-            accelerator.init_trackers(config.work_dir.name, config.model_dump(mode="json", include={"preset", "seed"}))
     except (ValueError, ImportError, NotImplementedError) as error:
         raise XenomaskError(f"[engine]: {str(error).splitlines()[0]}") from error
     if e.shard and config.optim.ema:

@@ -23,7 +23,7 @@ from torch import nn
 
 from xenomask.datasets import Dataset, open_dataset
 from xenomask.datasets.labelmap import read_label_map
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, first_line
 from xenomask.files import make_dir
 from xenomask.masks import class_probabilities, semantic, soft_masks, with_queries
 from xenomask.metrics.segmentation import confusion, miou
@@ -89,6 +89,7 @@ def train(config: TrainConfig, *, device: str = "cpu") -> Path:
         if start is not None and start >= total:
             return config.work_dir / f"iter_{start}"
         records = open_records(config.work_dir, config.model_dump_json(indent=1)) if first else Records(None)
+        engine.start_trackers(config)
         with logged_to(records):
             return _train(config, engine, records, start)
     finally:
@@ -198,6 +199,13 @@ def train_step(run: Run, batch: Batch, step: int) -> tuple[float, float, bool]:
     except NotFinite as e:
         raise _diverged(step, batch, str(e)) from e
     except RuntimeError as e:
+        from torch._dynamo.exc import TorchDynamoException  # it takes a second to load
+
+        if isinstance(e, TorchDynamoException):
+            raise XenomaskError(
+                f"torch.compile failed: {first_line(e)}; where the C++ compiler is missing install g++ or set CXX, "
+                "or set engine.compile = false"
+            ) from e
         if "memory" not in str(e):
             raise
         raise XenomaskError(
@@ -248,6 +256,7 @@ def _with_miou_before(run: Run, data: Dataset | None, start: int | None) -> Run:
     if start is None:
         value = validate(run.network, data, run.engine)
         run.records.scalars(step=0, mIoU=value)
+        run.engine.track({"val/mIoU": value}, 0)
         log.info("mIoU before %.4f on %d frames", value, len(data.frames))
     else:
         rows = [row for row in read_scalars(run.config.work_dir) if row["step"] == 0 and "mIoU" in row]
