@@ -16,6 +16,12 @@ from xenomask.types import Size
 BLOCK_PIXELS = 64 * 2048
 
 
+DAMAGED = (
+    "the network's logits hold NaN, or infinity among a query's classes: its weights are damaged, or its precision is "
+    "too low"
+)
+
+
 @dataclass(frozen=True)
 class MaskOutput:
     """What a mask transformer says of one image; class index N - 1 is "no object".
@@ -47,6 +53,15 @@ class PixelOutput:
     input_size: Size
     image_size: Size
     mirrored: bool = False
+
+
+def refuse_nan(x: Tensor) -> None:
+    """Raises XenomaskError where a network's numbers hold NaN.
+
+    A maximum of NaN would be the other number: a damaged network would give a clean map.
+    """
+    if x.numel() and x.max().isnan():
+        raise XenomaskError(DAMAGED)
 
 
 def with_queries(output: MaskOutput | PixelOutput) -> MaskOutput:

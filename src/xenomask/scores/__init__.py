@@ -15,6 +15,7 @@ from xenomask.masks import (
     PixelOutput,
     class_probabilities,
     outlier_probabilities,
+    refuse_nan,
     resized_logits,
     row_blocks,
     soft_masks,
@@ -153,13 +154,13 @@ def score_all(
     where the network's logits hold NaN, and where a map is not finite.
     """
     scores, queries = list(scores), queries or QuerySet()
-    _refuse_nan(output)
     maps = np.zeros((len(scores), *output.image_size), np.float32)
     if isinstance(output, PixelOutput):
         for s in scores:
             s.drawn(per_pixel=True)
     elif _add_in_one_pass(output, queries, scores, 1.0, maps, kernel):
         return _checked({s.name: value for s, value in zip(scores, maps, strict=True)})
+    refuse_nan(output.class_map_logits if isinstance(output, PixelOutput) else output.mask_logits)
     values = {s.name: value for s, value in zip(scores, maps, strict=True)}
     for rows in row_blocks(output):
         for s, value in zip(scores, _rows(output, queries, scores, rows), strict=True):
@@ -179,10 +180,8 @@ def add_score(
 
     Raises XenomaskError as `score_all` does.
     """
-    if isinstance(output, MaskOutput):
-        _refuse_nan(output)
-        if _add_in_one_pass(output, queries, [score], weight, onto[None], kernel):
-            return
+    if isinstance(output, MaskOutput) and _add_in_one_pass(output, queries, [score], weight, onto[None], kernel):
+        return
     onto += np.float32(weight) * score_all(output, queries, [score], kernel)[score.name].value
 
 
@@ -191,6 +190,7 @@ def _add_in_one_pass(
     onto: Float32[np.ndarray, "t H W"], kernel: str,
 ) -> bool:  # fmt: skip
     """Adds weight x each score to `onto` by the compiled pass; False, with nothing done, where there is none."""
+    refuse_nan(class_probabilities(output))
     check_queries(scores, queries, len(output.class_logits))
     path = choose(kernel, output.mask_logits.device.type)
     todo = plan(output, queries, scores) if path.add else None
@@ -203,17 +203,6 @@ def _add_in_one_pass(
     else:
         path.add(output, todo, weight, onto)
     return True
-
-
-def _refuse_nan(output: MaskOutput | PixelOutput) -> None:
-    """A maximum of NaN would be the other number: a damaged network would give a clean map."""
-    pixel = isinstance(output, PixelOutput)
-    logits = [output.class_map_logits] if pixel else [output.mask_logits, class_probabilities(output)]
-    if any(x.numel() and x.max().isnan() for x in logits):
-        raise XenomaskError(
-            "the network's logits hold NaN, or infinity among a query's classes: its weights are damaged, or its "
-            "precision is too low"
-        )
 
 
 def _checked(values: dict[str, np.ndarray]) -> dict[str, ScoreMap]:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from xenomask.errors import XenomaskError
 from xenomask.jit import in_threads
-from xenomask.masks import MaskOutput, row_groups, source
+from xenomask.masks import DAMAGED, MaskOutput, row_groups, source
 from xenomask.scores import kernels
 from xenomask.scores.plan import Plan
 
@@ -20,8 +21,7 @@ def add_scores(
     """Adds weight x each score of the plan to `onto`; the same bits for any number of threads (default: torch's).
 
     Beside the logits themselves (copied if they are not float32 and contiguous) it takes a sixteenth of their size and
-    some 2 MB a thread.
-    Of NaN among them it makes anything: `score_all` refuses them before.
+    some 2 MB a thread. Raises XenomaskError for NaN among the mask logits, before anything is added.
     """
     (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
     logits = output.mask_logits.detach().cpu().float().contiguous().numpy()
@@ -37,5 +37,9 @@ def add_scores(
     gather = todo.peaks, todo.crowds, todo.sums, todo.classes, todo.steps, todo.mixes, np.float32(weight)
     threads = threads or torch.get_num_threads()
     ends = np.empty((2, h, len(starts), len(logits)), np.float32)
-    in_threads(kernels.extremes, threads, len(logits), (logits, cells), (ends[0], ends[1]))
+    # not by torch, whose threads would then spin for milliseconds on the cores that the pass is to have
+    damaged = np.zeros(len(logits), np.bool_)
+    in_threads(kernels.extremes, threads, len(logits), (logits, cells), (ends[0], ends[1], damaged))
+    if damaged.any():
+        raise XenomaskError(DAMAGED)
     in_threads(kernels.run, threads, len(items), (logits, ends[0], ends[1], *place, *gather), (onto,))

@@ -9,7 +9,7 @@ import triton
 from jaxtyping import Float32
 from torch import Tensor
 
-from xenomask.masks import MaskOutput, row_groups, source
+from xenomask.masks import MaskOutput, refuse_nan, row_groups, source
 from xenomask.scores import gpu_kernels
 from xenomask.scores.plan import Plan
 from xenomask.types import Size
@@ -22,9 +22,10 @@ def add_scores(
 ) -> None:
     """Adds weight x each score of the plan to `onto`: a tensor on the masks' device, or an array of the host's.
 
-    For the host's, the maps are written once on the device and copied once. Of NaN among the logits it makes anything:
-    `score_all` refuses them before.
+    For the host's, the maps are written once on the device and copied once. Raises XenomaskError for NaN among the
+    mask logits.
     """
+    refuse_nan(output.mask_logits)
     if isinstance(onto, Tensor):
         run(output, todo, weight, onto, add=True)
         return

@@ -40,6 +40,7 @@ ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
 ROUNDING = F(1e-6)
 LOG2E, LN2_HIGH, LN2_LOW = F(1.4426950408889634), F(0.693359375), F(-2.12194440e-4)
 ROUND = F(12582912)  # 1.5 x 2^23: once added, the last bits of a float32 hold the nearest integer
+ABSOLUTE, INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)  # bits above INFINITE are NaN
 ONE_BITS, ROOT_HALF_BITS = np.int32(0x3F800000), np.int32(0x3F3504F3)
 # e^r = 1 + r + r^2 (E2 + ... + E6 r^4) for |r| <= ln(2) / 2, interpolated at Chebyshev nodes, off by 1e-8
 E2, E3, E4, E5, E6 = F(0.5), F(0.16666576266), F(0.04166655615), F(0.00836317893), F(0.0013926184)
@@ -251,15 +252,20 @@ def _interpolate(row, left, right, share, out):
 
 @compiled(**HOW)
 @no_type_check
-def extremes(logits, cells, first, last, high, low):
+def extremes(logits, cells, first, last, high, low, damaged):
     """The largest and smallest logit, high and low (h, G, Q), of each mask row in each strip, for some of the queries.
 
-    `cells` (G, 2): the mask columns from, to that a strip's pixels read. The queries are walked one by one, as their
-    masks lie in memory: read where `run` needs them, a hundred masks at a time, they took longer than all the rest.
+    `damaged` (Q,): whose masks hold NaN, in the padding too. `cells` (G, 2): the mask columns from, to that a strip's
+    pixels read. The queries are walked one by one, as their masks lie in memory: read where `run` needs them, a hundred
+    masks at a time, they took longer than all the rest.
     """
     for q in range(first, last):
         for r in range(logits.shape[1]):
             row = logits[q, r]
+            most = np.int32(0)
+            for i in range(row.shape[0]):
+                most = max(most, np.int32(_bits(row[i]) & ABSOLUTE))
+            damaged[q] |= most > INFINITE
             for s in range(cells.shape[0]):
                 top, bottom = row[cells[s, 0]], row[cells[s, 0]]
                 for i in range(cells[s, 0] + 1, cells[s, 1]):
