@@ -94,7 +94,9 @@ def test_numba__what_is_skipped_does_not_matter(seed, q, image, level, flat, sam
     scores = [replace(get_score("maskomaly", o), name=str(o)) for o in maskomaly]
     for chosen in (scores, scores[1:2], [*scores[:2], SCORES["eam"]], scores[2:3]):
         for name, found, expected in both(output, queries, chosen):
-            assert np.abs(found - expected).max() < 2e-6 * max(1, abs(level)), name
+            allowed = 1e-6 * (2 + q / 20 + abs(level) / 5) * np.maximum(1, np.abs(expected))
+            wrong = np.abs(found - expected) > allowed
+            assert wrong.mean() <= (0.002 if "border" in name else 0), name  # a step, as above
 
 
 @pytest.mark.parametrize("name", OFTEN)
