@@ -27,7 +27,8 @@ from xenomask.masks import with_queries
 from xenomask.models import load, network
 from xenomask.models.convert import arrays
 from xenomask.models.convert.arrays import read_arrays
-from xenomask.models.convert.detectron2 import OWN, convert_detectron2, source_of
+from xenomask.models.convert.detectron2 import convert_detectron2
+from xenomask.models.convert.detectron2_names import OWN, source_of
 
 HEAD, PIXEL, QUERY = "sem_seg_head", "sem_seg_head.pixel_decoder", "sem_seg_head.predictor"
 HEADS = 4  # of both decoders

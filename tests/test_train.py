@@ -22,10 +22,10 @@ from xenomask.train.cutouts import list_cutouts
 from xenomask.train.droppath import own_paths
 from xenomask.train.engine import open_engine
 from xenomask.train.init import load_imagenet_lite
-from xenomask.train.loop import Run, train_step
 from xenomask.train.optim import parameter_groups
 from xenomask.train.paste import paste
 from xenomask.train.records import Records, read_scalars
+from xenomask.train.step import Run, train_step
 from xenomask.types import Sample
 
 

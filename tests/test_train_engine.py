@@ -245,7 +245,7 @@ def test_train__too_little_memory_names_the_settings(scenes, tmp_path, monkeypat
     def full(*args):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 10 bytes")
 
-    monkeypatch.setattr("xenomask.train.loop._loss", full)
+    monkeypatch.setattr("xenomask.train.step._loss", full)
     with pytest.raises(XenomaskError, match="raise optim.accumulate, lower optim.batch or augment.crop"):
         train(recipe(scenes, tmp_path))
 

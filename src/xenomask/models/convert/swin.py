@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from xenomask.errors import XenomaskError
 from xenomask.models.convert.checkpoint import is_torch_file, read_torch, state_dict
-from xenomask.models.convert.detectron2 import E, source_of
+from xenomask.models.convert.detectron2_names import E, source_of
 from xenomask.models.weights import read_tensors
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a Hub folder, the first that is there
