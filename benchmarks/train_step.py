@@ -23,7 +23,8 @@ from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.models import build
 from xenomask.models.deformable import plain
-from xenomask.train import TrainConfig, loop
+from xenomask.train import TrainConfig
+from xenomask.train import step as own
 from xenomask.train.batches import Batches, step_seed
 from xenomask.train.config import Data, Optim
 from xenomask.train.engine import open_engine
@@ -95,21 +96,21 @@ def compare(name, threads, steps, scenes, profiled=False):
     config = TrainConfig(preset=name, work_dir=Path("."), data=Data(train=scenes), optim=Optim(iterations=1000))
     ours, usual = side(name, config, clock), side(name, config, clock)
     engine = open_engine(config, "cpu")
-    run = loop.Run(config, engine, ours.network, ours.network.module, ours.optimizer, None, [], Records(None))
+    run = own.Run(config, engine, ours.network, ours.network.module, ours.optimizer, None, [], Records(None))
     usual.network.module.get_loss_dict = clock.timed("loss", usual.network.module.get_loss_dict)
     source = Batches(
         open_dataset("folder", scenes, coding="train_ids"), config.augment, ours.network.preprocess, 4, config.seed
     )
-    set_loss, backward, apart = loop.set_loss, torch.Tensor.backward, 0.0
+    set_loss, backward, apart = own.set_loss, torch.Tensor.backward, 0.0
     load = {"ours": source.__getitem__, "plain": lambda i: float_masks(source[i])}
-    loop.set_loss, torch.Tensor.backward = clock.timed("loss", set_loss), clock.timed("backward", backward)
+    own.set_loss, torch.Tensor.backward = clock.timed("loss", set_loss), clock.timed("backward", backward)
     try:
         for step in range(steps):
             losses = {}
             for clock.loop in ("ours", "plain") if step % 2 else ("plain", "ours"):
                 batch = clock.timed("data", load[clock.loop])(step)
                 if clock.loop == "ours":
-                    losses["ours"], *_ = clock.timed("step", loop.train_step)(run, batch, step)
+                    losses["ours"], *_ = clock.timed("step", own.train_step)(run, batch, step)
                 else:
                     with plain(usual.network.module):
                         step_of = clock.timed("step", plain_step)
@@ -117,12 +118,12 @@ def compare(name, threads, steps, scenes, profiled=False):
             if step < 3:  # by their points, which are drawn by image here and by batch there
                 apart = max(apart, abs(losses["ours"] / losses["plain"] - 1))
     finally:
-        loop.set_loss, torch.Tensor.backward = set_loss, backward
+        own.set_loss, torch.Tensor.backward = set_loss, backward
     if profiled:
         batches = [source[step] for step in range(3)]
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
             for step, batch in enumerate(batches):
-                loop.train_step(run, batch, step)
+                own.train_step(run, batch, step)
         found = sorted(seen.key_averages(), key=lambda e: -e.self_cpu_time_total)
         whole = sum(e.self_cpu_time_total for e in found)
         shares = [f"{e.key} {e.self_cpu_time_total / whole:.1%}" for e in found[:12]]
