@@ -20,8 +20,8 @@ def add_scores(
 ) -> None:
     """Adds weight x each score of the plan to `onto`; the same bits for any number of threads (default: torch's).
 
-    Beside the logits themselves (copied if they are not float32 and contiguous) it takes a sixteenth of their size and
-    some 2 MB a thread. Raises XenomaskError for NaN among the mask logits, before anything is added.
+    Beside the logits themselves (copied if they are not float32 and contiguous) it takes two numbers for each strip of
+    each mask row, and some 2 MB a thread. Raises XenomaskError for NaN among the mask logits, before anything is added.
     """
     (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
     logits = output.mask_logits.detach().cpu().float().contiguous().numpy()
@@ -36,10 +36,10 @@ def add_scores(
     place = np.stack([c0, c1]), share, groups, lower, items
     gather = todo.peaks, todo.crowds, todo.sums, todo.classes, todo.steps, todo.mixes, np.float32(weight)
     threads = threads or torch.get_num_threads()
-    ends = np.empty((2, h, len(starts), len(logits)), np.float32)
-    # not by torch, whose threads would then spin for milliseconds on the cores that the pass is to have
+    high, low = np.empty((2, h, len(starts), len(logits)), np.float32)
     damaged = np.zeros(len(logits), np.bool_)
-    in_threads(kernels.extremes, threads, len(logits), (logits, cells), (ends[0], ends[1], damaged))
+    in_threads(kernels.extremes, threads, len(logits), (logits, cells), (high, low, damaged))
+    # not by masks.refuse_nan: torch's threads would then spin for milliseconds on the cores that the pass is to have
     if damaged.any():
         raise XenomaskError(DAMAGED)
-    in_threads(kernels.run, threads, len(items), (logits, ends[0], ends[1], *place, *gather), (onto,))
+    in_threads(kernels.run, threads, len(items), (logits, high, low, *place, *gather), (onto,))

@@ -36,8 +36,8 @@ COLUMNS, ROWS = 128, 4
 NEGLIGIBLE = np.float32(-30)
 
 F = np.float32
-ZERO, HALF, ONE, TWO = F(0), F(0.5), F(1), F(2)
-ROUNDING = F(1e-6)
+ZERO, ONE, TWO = F(0), F(1), F(2)
+ROUNDING = F(1e-6)  # see `_ends`
 LOG2E, LN2_HIGH, LN2_LOW = F(1.4426950408889634), F(0.693359375), F(-2.12194440e-4)
 ROUND = F(12582912)  # 1.5 x 2^23: once added, the last bits of a float32 hold the nearest integer
 ABSOLUTE, INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)  # bits above INFINITE are NaN
