@@ -92,11 +92,9 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 def read_looks(text: str) -> tuple[tuple[int, ...], bool]:
     """'mirror,288,384' -> ((288, 384), True), for `Detector.with_looks`."""
-    from xenomask.models.looks import looks_at, parse_looks
+    from xenomask.models.looks import parse_looks
 
-    edges, mirror = parse_looks(text)
-    looks_at(edges, mirror)
-    return edges, mirror
+    return parse_looks(text)
 
 
 def choose_device(name: str | None, runtime: str = "") -> str:

@@ -27,7 +27,9 @@ class Look:
 
 
 def parse_looks(text: str) -> tuple[tuple[int, ...], bool]:
-    """The shortest edges in "mirror,288,384", and whether each is mirrored too; XenomaskError for other words.
+    """The shortest edges in "mirror,288,384", and whether each is mirrored too.
+
+    Raises XenomaskError for other words, a word given twice, and edges that `looks_at` refuses.
 
     >>> parse_looks("mirror,288,384"), parse_looks("mirror")
     (((288, 384), True), ((), True))
@@ -38,7 +40,9 @@ def parse_looks(text: str) -> tuple[tuple[int, ...], bool]:
     for w in words:
         if w != MIRROR and not (w.isascii() and w.isdecimal() and len(w) < 10):
             raise unknown("look", w, (MIRROR, "shortest edges in pixels, such as 288,384"))
-    return tuple(int(w) for w in words if w != MIRROR), MIRROR in words
+    edges, mirror = tuple(int(w) for w in words if w != MIRROR), MIRROR in words
+    looks_at(edges, mirror)
+    return edges, mirror
 
 
 def looks_at(edges: Sequence[int], mirror: bool) -> list[Look]:
