@@ -20,7 +20,8 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(help="MMSegmentation's .pth or work_dirs/<config>; detectron2's .pkl")],
     out: Annotated[Path, typer.Option(help="checkpoint folder to write")],
     config: Annotated[
-        Path | None, typer.Option(help="MMSegmentation's .py config, where the checkpoint holds none")
+        Path | None,
+        typer.Option(help="MMSegmentation's .py config, where the checkpoint holds none; detectron2's config.yaml"),
     ] = None,
 ) -> None:
     """Convert a Mask2Former of MMSegmentation or detectron2; the files are read as data, nothing in them is run.
@@ -56,7 +57,9 @@ def _summary(converted: "Converted") -> list[str]:
         f"photos: {p.policy} {p.size} x {p.longest}, padded to multiples of {p.divisor}",
     ]
     if "config" in facts:
-        lines.append(f"config: {facts['config']}; layout of names: {facts.get('layout')}")
+        lines.append(
+            f"config: {facts['config']}" + (f"; layout of names: {facts['layout']}" if "layout" in facts else "")
+        )
     if facts.get("iterations") is not None:
         lines.append(f"iterations: {facts['iterations']}")
     if facts.get("miou") is not None:

@@ -3,8 +3,8 @@
 The architecture is read from the shapes alone. Then every tensor that the network needs is looked up under the name
 that the original gives it; what is left over must be on the short list of the knowingly dropped.
 
-Not to be seen in the weights, and so taken from the published configurations: pre_norm off, stride in a ResNet's 3x3
-convolution, as many attention heads in the decoder as in the pixel decoder.
+Not to be seen in the weights, and without a config taken from the published ones: pre_norm off, stride in a ResNet's
+3x3 convolution, as many attention heads in the decoder as in the pixel decoder.
 """
 
 import math
@@ -26,7 +26,10 @@ from xenomask.models import network
 from xenomask.models.convert.arrays import read_arrays
 from xenomask.models.convert.checkpoint import is_torch_file, read_torch
 from xenomask.models.convert.common import Converted
+from xenomask.models.convert.detectron2_config import check_config
 from xenomask.models.convert.detectron2_names import HEAD, OWN, PIXEL, QUERY, D, source_of, why_dropped
+from xenomask.models.convert.entries import Entries
+from xenomask.models.convert.yamlconfig import read_yaml
 from xenomask.models.network import Network
 from xenomask.models.preprocess import Preprocess
 from xenomask.models.presets import STAGES, without_warnings
@@ -70,25 +73,30 @@ class Sources:
         return n
 
 
-def convert_detectron2(path: Path, *, outlier_class: bool | None = None, content: Any = None) -> Converted:
+def convert_detectron2(
+    path: Path, *, outlier_class: bool | None = None, content: Any = None, config: Path | None = None
+) -> Converted:
     """Reads a .pkl or .pth of detectron2's Mask2Former; the file is never run.
 
     `outlier_class`: whether the last class before "no object" stands for outliers, as in Open-set-M2F's UNO
     (`NUM_CLASSES: 20`). The weights cannot tell; None takes 20 classes as Cityscapes' 19 and outliers, and any other
-    number as none. `content` is what the file holds, where it was read before. Raises XenomaskError for a file that
-    holds more than arrays, and for tensors missing, unknown or of another shape, by their names.
+    number as none. `content` is what the file holds, where it was read before. `config` is the run's config.yaml.
+    Raises XenomaskError for a file that holds more than arrays, for tensors missing, unknown or of another shape, by
+    their names, and for an entry of the config that contradicts the weights or cannot be honoured.
     """
     sources = _sources(path, content)
-    config = _config(sources, outlier_class)
+    network_config = _config(sources, outlier_class)
+    preprocess = _preprocess(sources, network_config, config)
     with torch.device("meta"):  # shapes without memory: they are compared before anything is allocated
-        wanted = _build(config, sources).state_dict()
+        wanted = _build(network_config, sources).state_dict()
     plan = {name: source_of(name) for name in wanted if name not in OWN and not name.endswith("num_batches_tracked")}
     _compare(sources, wanted, plan)
-    module = _build(config, sources)
+    module = _build(network_config, sources)
     _fill(module, sources, plan)
     dropped = _dropped(sources, module, plan)
-    facts = {"converted": _facts(path, sources, config, dropped)}
-    return Converted(Network(module.eval(), config, _preprocess(sources), facts=facts), dropped)
+    told_by = config.name if config else "none: recognised by shapes, published preprocessing"
+    facts = {"converted": {"config": told_by} | _facts(path, sources, network_config, dropped)}
+    return Converted(Network(module.eval(), network_config, preprocess, facts=facts), dropped)
 
 
 def _facts(path: Path, s: Sources, config: Any, dropped: Mapping[str, str]) -> dict[str, Any]:
@@ -285,16 +293,23 @@ def _dropped(s: Sources, module: nn.Module, plan: Mapping[str, tuple[str, int | 
     return {s.called[n]: why for n in s.arrays if (why := why_dropped(n))}
 
 
-def _preprocess(s: Sources) -> Preprocess:
-    """detectron2's test-time setting; mean and deviation from the file, where it has them."""
+def _preprocess(s: Sources, network_config: Mask2FormerConfig, config: Path | None) -> Preprocess:
+    """How photos are prepared at test time: the config's way, else the published one with the file's mean and std."""
+    stored = {name: _pixels(s, name) for name in ("mean", "std")}
     # detectron2 resizes by Pillow, which averages when it shrinks: 1080 rows to 1024 differ from Pillow's by .4 to .5
     # grey levels in the mean with `antialias` and by .8 to .9 without (three photos of SegmentMeIfYouCan)
-    p = Preprocess("shortest", 1024, 2048, antialias=True)
-    values: dict[str, tuple[float, ...]] = {}
-    for name in ("mean", "std"):
-        if (found := s.arrays.get(f"pixel_{name}")) is not None:
-            flat = _tensor(found.reshape(-1)[:4]).double()
-            if len(flat) != 3 or not flat.isfinite().all() or (name == "std" and (flat <= 0).any()):
-                raise XenomaskError(f"{s.where}: pixel_{name} must be three numbers, and a deviation more than 0")
-            values[name] = tuple(round(x, 4) for x in flat.tolist())  # they are float32 there: 123.6750030517578
-    return replace(p, **values)
+    usual = Preprocess("shortest", 1024, 2048, antialias=True)
+    usual = replace(usual, **{name: values for name, values in stored.items() if values})
+    if config is None:
+        return usual
+    return check_config(Entries(read_yaml(config)), network_config, usual, stored)
+
+
+def _pixels(s: Sources, name: str) -> tuple[float, ...] | None:
+    """Mean or deviation of the channels, where the file has them."""
+    if (found := s.arrays.get(f"pixel_{name}")) is None:
+        return None
+    flat = _tensor(found.reshape(-1)[:4]).double()
+    if len(flat) != 3 or not flat.isfinite().all() or (name == "std" and (flat <= 0).any()):
+        raise XenomaskError(f"{s.where}: pixel_{name} must be three numbers, and a deviation more than 0")
+    return tuple(round(x, 4) for x in flat.tolist())  # they are float32 there: 123.6750030517578

@@ -165,4 +165,4 @@ def shown(value: Any) -> str:
 
 
 def _unread(value: Unread, path: Path) -> NoReturn:
-    raise XenomaskError(f"{value.where}: {dotted(path)} is computed by a comprehension or f-string; {HINT}")
+    raise XenomaskError(f"{value.where}: {dotted(path)} is computed by code, which is never run; {HINT}")

@@ -45,7 +45,7 @@ def read_config(path: Path, root: Path | None = None) -> dict[str, Any]:
     Raises XenomaskError, naming file and line, for whatever is not plain data.
     """
     path = path.resolve()
-    return _read_file(path, (root or _root(path)).resolve(), ())
+    return _read_file(path, (root or config_root(path)).resolve(), ())
 
 
 def read_config_text(text: str, where: str) -> dict[str, Any]:
@@ -71,7 +71,8 @@ def _refuse(where: str, what: str) -> Any:
     raise XenomaskError(f"config {where} {what}")
 
 
-def _root(path: Path) -> Path:
+def config_root(path: Path) -> Path:
+    """The folder that a config's bases must lie in: the nearest called `configs`, or else the file's own."""
     return next((p for p in path.parents if p.name == "configs"), path.parent)
 
 

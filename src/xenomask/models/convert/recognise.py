@@ -33,14 +33,15 @@ def _recognised(path: Path) -> tuple[str, Any]:
 
 
 def convert(path: Path, config: Path | None = None) -> Converted:
-    """Converts a Mask2Former of MMSegmentation or detectron2; `config` is for the former alone."""
+    """Converts a Mask2Former of MMSegmentation or detectron2; `config` is the run's `.py` or `config.yaml`."""
     project, content = _recognised(find_checkpoint(path))
     if project == "mmsegmentation":
         from xenomask.models.convert.mmseg import convert_mmseg
 
         return convert_mmseg(path, config, content)
-    if config is not None:
-        raise XenomaskError(f"{path} is a detectron2 checkpoint, whose weights tell all: leave out --config")
     from xenomask.models.convert.detectron2 import convert_detectron2
 
-    return convert_detectron2(find_checkpoint(path), content=content)
+    beside = path / "config.yaml"  # as detectron2 writes it into a run's folder
+    return convert_detectron2(
+        find_checkpoint(path), content=content, config=config or (beside if beside.is_file() else None)
+    )

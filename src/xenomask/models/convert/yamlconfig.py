@@ -1,0 +1,74 @@
+"""detectron2's `config.yaml` as plain dicts; what a tag would have computed is left unread, never run."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from xenomask.errors import XenomaskError, first_line
+from xenomask.models.convert.pyconfig import MAX_BASES, MAX_BYTES, MAX_ITEMS, Unread, config_root, merge
+
+BASE = "_BASE_"
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain YAML; any tag of Python's becomes an Unread."""
+
+
+def _unread(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> Unread:
+    return Unread(f"config {node.start_mark.name}, line {node.start_mark.line + 1}")
+
+
+_Loader.add_multi_constructor("", _unread)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The file's entries, its bases merged in as detectron2 does.
+
+    A base must lie inside the nearest folder named `configs` above the file, or else in the file's own. Raises
+    XenomaskError that names the file for whatever is no plain mapping.
+    """
+    path = path.resolve()
+    return _read(path, config_root(path).resolve(), ())
+
+
+def _read(path: Path, root: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    if path in above or len(above) >= MAX_BASES:
+        raise XenomaskError(f"config {path} inherits from itself, or through more than {MAX_BASES} files")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise XenomaskError(f"config {path} is larger than {MAX_BYTES // 1024} KB")
+        stream = path.read_text(encoding="utf-8-sig")
+        loader = _Loader(stream)
+        loader.name = str(path)
+        found = loader.get_single_data()
+    except (OSError, UnicodeDecodeError) as e:
+        raise XenomaskError(f"config {path} cannot be read: {getattr(e, 'strerror', None) or first_line(e)}") from e
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError, AttributeError) as e:
+        raise XenomaskError(f"config {path} is no plain YAML: {' '.join(str(e).split())[:200]}") from e
+    if not isinstance(found, dict):
+        raise XenomaskError(f"config {path} is no YAML of named entries, as detectron2's config.yaml is")
+    _check_size(path, found)
+    base = found.pop(BASE, None)
+    if base is None:
+        return found
+    if not isinstance(base, str) or "://" in base:
+        raise XenomaskError(f"config {path} has the base {str(base)[:80]!r}, which is no file beside it")
+    other = (path.parent / base).resolve()
+    if not other.is_relative_to(root):
+        raise XenomaskError(f"config {path} has the base {base[:80]}, which lies outside {root}")
+    return merge(found, _read(other, root, (*above, path)), str(path))
+
+
+def _check_size(path: Path, value: Any) -> None:
+    """Refuses aliases by which a short file would become a large or an endless one, and names that are none."""
+    waiting, seen = [value], 0
+    while waiting:
+        value = waiting.pop()
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        if isinstance(value, dict) and not all(isinstance(k, str) for k in value):
+            raise XenomaskError(f"config {path} has an entry whose name is no text")
+        seen += 1 + len(inner)
+        if seen > MAX_ITEMS:
+            raise XenomaskError(f"config {path} holds more than {MAX_ITEMS} entries")
+        waiting += inner
