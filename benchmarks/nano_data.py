@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from rich.progress import track
 
+from xenomask import load_model
 from xenomask.datasets.read import read_photo
 from xenomask.datasets.synthetic import draw_scene
-from xenomask.detector import Detector
 from xenomask.masks import class_probabilities, semantic, soft_masks
+from xenomask.models import Network
 from xenomask.types import CITYSCAPES_CLASSES, VOID
 
 ID = {name: i for i, name in enumerate(CITYSCAPES_CLASSES)}
@@ -50,11 +51,11 @@ def own_car(label: np.ndarray) -> np.ndarray:
     return out
 
 
-def shares(detector: Detector, image: np.ndarray) -> np.ndarray:
-    """The members' mean of L_k, (K, H, W): masks are resized to a quarter of the photo, and their sums to all of it."""
+def shares(network: Network, image: np.ndarray) -> np.ndarray:
+    """L_k of that photo, (K, H, W): masks are resized to a quarter of the photo, and their sums to all of it."""
     H, W = image.shape[:2]
-    outs = [replace(m.network.predict(image), image_size=(H // 4, W // 4)) for m in detector.members]
-    small = np.mean([semantic(class_probabilities(o), soft_masks(o)).cpu().numpy() for o in outs], 0)
+    out = replace(network.predict(image), image_size=(H // 4, W // 4))
+    small = semantic(class_probabilities(out), soft_masks(out)).cpu().numpy()
     return np.stack([cv2.resize(part, (W, H), interpolation=cv2.INTER_LINEAR) for part in small])
 
 
@@ -103,7 +104,8 @@ def main() -> None:
         scene = draw_scene(1_000_000 + seed, (720, 1280), strangers=seed % 3)
         image = cv2.resize(scene.image, (512, 288), interpolation=cv2.INTER_AREA)
         write(out, f"drawn-{seed}", image, cv2.resize(scene.semantic, (512, 288), interpolation=cv2.INTER_NEAREST))
-    detector = Detector.from_folder("nano", runtime="openvino")
+    network = load_model("src/xenomask/detectors/nano/nano-l")
+    network = replace(network, preprocess=replace(network.preprocess, size=256))  # the photos are small
     for name in ("camvid", "idd_lite", "rtk"):
         folder = data / "driving_2" / name
         paths = [p for p in sorted((folder / "images").iterdir()) if not p.name.startswith("test_")]
@@ -114,7 +116,7 @@ def main() -> None:
             label = cv2.imread(str(folder / "labels" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
             raw = folder / "labels_raw" / f"{path.stem}.png"
             groups = cv2.imread(str(raw), cv2.IMREAD_GRAYSCALE) if raw.exists() else None
-            label = filled(label, shares(detector, image), groups)
+            label = filled(label, shares(network, image), groups)
             if name == "idd_lite":  # stored at 320x227, of photos of 16:9
                 image = cv2.resize(image, (404, 227), interpolation=cv2.INTER_LINEAR)
                 label = cv2.resize(label, (404, 227), interpolation=cv2.INTER_NEAREST)

@@ -369,6 +369,18 @@ def test_http__files_outside_of_its_folder_are_not_served(server, tiny_detector)
 
 @pytest.mark.slow
 @needs_gradio
+@pytest.mark.parametrize("header", ["Host: evil.example", "Origin: http://evil.example"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_http__other_hosts_and_origins_are_refused_and_get_no_cors(server, header, method):
+    url = f"{server.address}/gradio_api/upload"
+    more = ("-H", "Access-Control-Request-Method: POST") if method == "OPTIONS" else ()
+    said = server.curl("-i", "-X", method, "-H", header, *more, "-F", f"files=@{__file__}", url)
+    assert re.match(r"HTTP/1.1 (403|421)", said) and "access-control" not in said.lower()
+    assert not list(server.folder.rglob("test_app.py"))
+
+
+@pytest.mark.slow
+@needs_gradio
 def test_page__asks_nobody_else(server):
     text = server.get("/").decode()
     for tag in re.findall(r"<(?:script|link|img|iframe)\b[^>]*>", text):
