@@ -24,6 +24,8 @@ class Data(_Table):
     train: Path  # root of the training frames (of all but folder: the data set's root)
     val: Path | None = None  # root of the validation frames (of all but folder: the same root)
     resize: tuple[int, int] | None = None  # (height, width) on loading, e.g. to undo a squeezed copy
+    # what void teaches the masks: "outside" of every one, as published, or nothing; a pasted object is always outside
+    void: Literal["outside", "ignored"] = "outside"
     val_frames: int = Field(default=100, ge=1)  # validate on the first so many frames (sorted by id)
 
 
@@ -37,7 +39,9 @@ class Augment(_Table):
     flip: float = Field(default=0.5, ge=0, le=1)
     paste: Path | None = None  # folder of RGBA cut-outs pasted as outliers, before the rest
     paste_coco: Path | None = None  # COCO's instances file: then `paste` is the folder of its photos
-    paste_share: float = Field(default=0.6, ge=0, le=1)  # of the examples that get one to three of them
+    paste_share: float = Field(default=0.6, ge=0, le=1)  # of the examples that get one to `paste_most` of them
+    paste_most: int = Field(default=3, ge=1, le=20)
+    paste_least: float = Field(default=0.08, gt=0, lt=0.6)  # smallest height, of the photo's; the largest is 0.6
     paste_depth: bool = False  # size by where the object stands: the lower in the photo, the nearer and larger
     paste_match: float = Field(default=0.0, ge=0, le=1)  # how far its colours move towards the place's; 0: not
     paste_soft: float = Field(default=0.0, ge=0, le=100)  # sigma of the soft inner edge, pixels of the photo; 0: none
