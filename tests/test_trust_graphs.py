@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -77,12 +78,13 @@ def test_graph__kept_is_not_mapped(cache):
 
 def test_graph__half_written_ones_of_killed_runs_are_removed_and_counted(cache, monkeypatch):
     cache.mkdir(parents=True)
-    for name, age in ((".1.part.k", 7200), (".2.part.k", 0), (".3.old.k", 7200), (".write-4", 7200)):
+    for name, age in ((".00000001.part.k", 7200), (".00000002.part.k", 0), (".00000003.part.l", 7200)):
         (cache / name).mkdir()
         (cache / name / "graph.bin").write_bytes(bytes(100))
-        os.utime(cache / name, (os.stat(cache).st_mtime - age,) * 2)
+        for path in (cache / name / "graph.bin", cache / name):
+            os.utime(path, (time.time() - age, time.time() - age))
     keep_graph("k", small_model())
-    assert sorted(p.name for p in cache.iterdir()) == [".2.part.k", "k"]  # which another run may be writing
+    assert sorted(p.name for p in cache.iterdir()) == [".00000002.part.k", "k"]  # which another run may be writing
     monkeypatch.setattr("xenomask.models.graph_cache.LIMIT", 1)
     keep_graph("l", small_model())
     assert [p.name for p in cache.iterdir()] == ["l"]

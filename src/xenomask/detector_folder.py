@@ -21,7 +21,7 @@ from xenomask import hub
 from xenomask.card import model_card
 from xenomask.ensemble import check_weights
 from xenomask.errors import XenomaskError, unknown
-from xenomask.files import atomic, make_dir, read_object, sha256
+from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
 from xenomask.known import KNOWN
 from xenomask.metrics.calibration import Calibration
 from xenomask.models import load
@@ -126,7 +126,7 @@ def _check_members(folder: Path, members: Any) -> None:
     for name in names:
         if type(name) is not str or Path(name).name != name or name in ("", "..") or not name.isprintable():
             raise XenomaskError(f"{folder / FILE} names the member {str(name)[:80]!r}, which is no folder inside it")
-    check_names(names)
+    check_names(folder, names)
     for m in members:
         for key, value in (m.get("options") or {}).items():
             if value is not None and type(value) not in (str, bool) and not math.isfinite(value):
@@ -134,15 +134,15 @@ def _check_members(folder: Path, members: Any) -> None:
     check_weights([finite(m["weight"]) for m in members], len(members))
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_names(folder: Path, names: Sequence[str]) -> None:
     """Raises XenomaskError where two members have one name, or names that are one folder on some file systems."""
     seen: dict[str, str] = {}
     for name in names:
         key = unicodedata.normalize("NFC", name).casefold()
         if key in seen:
             raise XenomaskError(
-                f"two members of the detector are called {seen[key]!r} and {name!r}, which may be one folder: name "
-                "them apart"
+                f"two members of the detector {folder} are called {seen[key]!r} and {name!r}, which may be one folder: "
+                "name them apart"
             )
         seen[key] = name
 
@@ -206,9 +206,10 @@ def assemble(
     rounded weights, and say so in their origin. Raises XenomaskError for a score not defined for a network.
     """
     check_weights(weights, len(checkpoints))
-    check_names([plain(member) for member, _ in checkpoints])
+    check_names(folder, [plain(member) for member, _ in checkpoints])
     scores = {member: get_score(score if isinstance(score, str) else score[member]) for member, _ in checkpoints}
     make_dir(folder.parent)
+    remove_litter(folder.parent, folder.name)
     with atomic(folder) as part:
         part.mkdir()
         for member, checkpoint in checkpoints:

@@ -6,7 +6,7 @@ Without these, a folder that lost its query analysis or its xenomask.json still 
 import logging
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def with_files(detector: Path, row: Mapping[str, Any]) -> dict[str, Any]:
 def check_files(detector: Path, row: Mapping[str, Any]) -> None:
     """Raises XenomaskError that names the first file of a member which is missing, changed or not in its row.
 
-    A row without hashes (written by hand, or by xenomask before they were kept) is taken with a warning, but for a
+    A row without hashes (written by hand, or by xenomask before they were kept) is taken as it is, but for a
     member without the query analysis that its score reads, or without its xenomask.json.
     """
     member, there = row["name"], member_files(detector, row["name"])
@@ -75,7 +75,6 @@ def check_files(detector: Path, row: Mapping[str, Any]) -> None:
                 f"{detector / member} has no {ANALYSIS}, which its score {score.name} reads: copy it there, or run "
                 f"`xenomask queries`; if there is none, {record}"
             )
-        log.warning("%s names no files of %s, so a changed one would not be noticed: %s", detector, member, record)
         return
     named = row[FILES]
     if type(named) is not dict or not all(type(h) is str for h in named.values()):
@@ -91,3 +90,12 @@ def check_files(detector: Path, row: Mapping[str, Any]) -> None:
         if what:
             where = detector / member / name
             raise XenomaskError(f"{where} {what}: copy the folder again, or, if it is meant, {record}")
+
+
+def tell_unnamed(detector: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Warns of a detector whose detector.json names no files, so that a changed one would not be noticed."""
+    if unnamed := [row["name"] for row in rows if FILES not in row]:
+        log.warning(
+            "%s: its detector.json names no files of %s, so a changed one would not be noticed; `xenomask assemble "
+            "--out %s` records the files that are there", detector, ", ".join(unnamed), detector,
+        )  # fmt: skip

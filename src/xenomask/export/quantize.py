@@ -15,7 +15,7 @@ from xenomask.errors import XenomaskError, first_line
 from xenomask.export.fused import used_members
 from xenomask.export.read import TABLE, open_exported, resized
 from xenomask.export.write import describe, marked, save_openvino
-from xenomask.files import atomic, make_dir, write_numbers
+from xenomask.files import atomic, make_dir, remove_litter, write_numbers
 from xenomask.models.graph import need, quiet
 from xenomask.models.preprocess import network_input
 from xenomask.models.runtimes import openvino_graph
@@ -50,6 +50,7 @@ def quantize_detector(
     if not held:
         raise XenomaskError(f"{data.name} at {data.root} has {len(seen)} photos: quantisation needs {HELD_OUT} or more")
     make_dir(out.parent)
+    remove_litter(out.parent, out.name)
     with atomic(out) as part:
         part.mkdir()
         contents: dict[str, str] = {}

@@ -15,7 +15,7 @@ from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError, unknown
 from xenomask.export.free import Free
 from xenomask.export.fused import Fused
-from xenomask.files import atomic, finite, make_dir, sha256
+from xenomask.files import atomic, finite, make_dir, remove_litter, sha256
 from xenomask.models.graph import KEY, Raw, need, onnx_bytes, to_openvino, trace
 from xenomask.models.preprocess import network_input
 from xenomask.types import Size
@@ -56,6 +56,8 @@ def export_detector(
     if queries and dynamic:
         raise XenomaskError("--queries takes what the network takes, whose size is fixed: leave --dynamic out")
     make_dir(path.parent)
+    for own in (path, path.with_suffix(".bin")):
+        remove_litter(path.parent, own.name)
     module, image = _graph_of(detector, used, size, queries, dynamic)
     metadata = marked({**describe(detector, size, "queries" if queries else "map", terms), "dynamic": dynamic})
     outputs = OUTPUTS[metadata["kind"]]

@@ -4,14 +4,12 @@ They lie in the user's cache folder, or in the folder that XENOMASK_CACHE names;
 is lost where the folder is deleted.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import torch
 
 from xenomask import __version__
 from xenomask.errors import XenomaskError, first_line
-from xenomask.files import atomic, make_dir, read_object, sha256
+from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
 from xenomask.known import platform_cache
 from xenomask.models.graph import need, read_openvino
 from xenomask.models.network import Network
@@ -29,7 +27,6 @@ log = logging.getLogger(__name__)
 
 VARIABLE = "XENOMASK_CACHE"
 LIMIT = 4 * 2**30  # bytes of all graphs; the one used longest ago goes first
-LITTER = 3600  # seconds after which a half-written graph belongs to nobody
 GRAPH, WEIGHTS, FACTS = "graph.xml", "graph.bin", "facts.json"
 # what may translate the same network to another graph
 MAKERS = ("openvino", "torch", "transformers", "timm")
@@ -98,7 +95,7 @@ def keep_graph(key: str, model: Any) -> Any:
         return _through_disk(model)
     try:
         make_dir(folder)
-        _sweep(folder)
+        remove_litter(folder)
         with atomic(folder / key) as part:
             part.mkdir()
             _write(model, part)
@@ -126,14 +123,6 @@ def _through_disk(model: Any) -> Any:
             f"openvino's graph cannot be written and read back in {tempfile.gettempdir()}: {first_line(e)}; free some "
             "space, or name another folder by TMPDIR"
         ) from e
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what killed runs left half-written, once it is too old to be another run's at work."""
-    for path in [*folder.glob(".*.part.*"), *folder.glob(".*.old.*"), *folder.glob(".write-*")]:
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > LITTER:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _shrink(folder: Path) -> None:

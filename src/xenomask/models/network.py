@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, PreTrainedConfig
 
 from xenomask.errors import XenomaskError, first_line, unknown
-from xenomask.files import atomic, make_dir, read_object, sha256
+from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.deformable import use_kernel
@@ -164,6 +164,7 @@ class Network:
         if half:
             tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
         card = {"preprocess": asdict(self.preprocess), **self.facts}
+        remove_litter(folder.parent, folder.name)
         with atomic(folder) as part:
             part.mkdir()
             # NOTE: not save_file, whose error on a full disk is no OSError
