@@ -211,6 +211,10 @@ def seeds(folder: Path) -> None:
     origin = {"per_frame_iou": {"a": [0.5, 0.1], "b": [0.5, 0.0]}, "iou": 0.25, "top_k": None}
     write_queries(folder / "own", QuerySet(sha, {1: 2}, {0: 0.5}, (1,), {"outlier": origin}))
     assemble(folder / "detector", "d", [("a", folder / "own"), ("b", folder / "own")], [0.25, 0.75], "maskomaly")
+    table = json.loads((folder / "detector/detector.json").read_text())
+    for row in table["members"]:
+        del row["files"]  # with hashes, every changed file is refused before it is read
+    (folder / "detector/detector.json").write_text(json.dumps(table))
     module: Any = network.module
     module.save_pretrained(folder / "hf")
     shutil.copy(Path(__file__).parents[1] / "tests/golden/mmseg/random_micro.pth", folder / "zip.pth")

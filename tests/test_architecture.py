@@ -11,7 +11,7 @@ LEVELS = [
     {"files", "jit", "types", "known"},
     {"masks", "card"},
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
-    {"hub", "saving", "video"},
+    {"hub", "parts", "saving", "video"},
     {"detector_folder"},
     {"detector"},
     {"export"},

@@ -13,6 +13,7 @@ from jaxtyping import Float32, UInt8
 from xenomask import hub
 from xenomask.detector_folder import (
     FILE,
+    check_names,
     check_own,
     describe,
     describe_folder,
@@ -26,13 +27,14 @@ from xenomask.detector_folder import (
 )
 from xenomask.ensemble import check_weights
 from xenomask.errors import XenomaskError, unknown
-from xenomask.files import atomic, make_dir
+from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import Network, load, streams
 from xenomask.models.looks import looks_at
 from xenomask.models.network import Prepared
 from xenomask.models.runtimes import run_by, with_looks, with_precision, with_runtime
+from xenomask.parts import check_files, tell_unnamed, with_files
 from xenomask.queries import read_queries, without_frame
 from xenomask.saving import plain, save_member
 from xenomask.scores import Score, add_score, get_score
@@ -221,6 +223,7 @@ class Detector:
             thresholds = {k: {**t, "value": finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
             calibration = read_calibration(table.get("calibration"))
             members = tuple(_member(path, m, device, runtime) for m in table["members"])
+            tell_unnamed(path, table["members"])
             return Detector(str(table["name"]), members, thresholds, calibration)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
@@ -244,10 +247,13 @@ class Detector:
         check_own(folder)
         if folder.exists() and not (folder / FILE).is_file():
             raise XenomaskError(f"{folder} exists and is no detector folder; choose another one")
+        check_names(folder, [plain(m.name) for m in self.members])
         make_dir(folder.parent)
+        remove_litter(folder.parent, folder.name)
         with atomic(folder) as part:
             part.mkdir()
             rows = [save_member(part, m.name, m.network, m.queries, m.score, m.weight) for m in self.members]
+            rows = [with_files(part, row) for row in rows]
             table: dict[str, Any] = {"name": self.name, "members": rows, "thresholds": dict(self.thresholds)}
             write_table(part, table)
             if self.calibration is not None:
@@ -291,6 +297,7 @@ def _with_facts(member: Member, facts: Mapping[str, Any]) -> Member:
 
 def _member(path: Path, table: Mapping[str, Any], device: str, runtime: str) -> Member:
     folder = path / plain(table["name"])
+    check_files(path, table)
     network = with_runtime(load(folder, device), runtime, device)
     if facts := table.get("facts"):  # of a Hugging Face folder, which has no place for them
         network = replace(network, facts={**network.facts, **facts})

@@ -1,11 +1,15 @@
 """Files that exist whole or not at all, and their hashes."""
 
+import contextlib
+import ctypes
 import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +19,9 @@ from typing import Any
 from xenomask.errors import XenomaskError
 
 MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
+LITTER = 3600  # seconds after which what is half-written belongs to nobody
+UNSEEN = re.compile(r"\.[0-9a-f]{8}\.(part|old)\.(.+)", re.DOTALL)  # the names of `unseen`
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 MAX_DEPTH = 100  # of lists and objects in each other: those who read JSON further go down by recursion
 
 
@@ -38,23 +45,31 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` that takes its name only once the block has ended well.
 
     The temporary keeps the ending of the name (writers choose the format by it) and may become a file or
-    a folder. A replaced folder is first moved aside, so that the final name never holds a half of either.
+    a folder. A replaced folder changes places with it in one step where the system can (Linux), and is else moved
+    aside first: the final name never holds a half of either. A folder and its files are on the disk before the name is.
     Raises XenomaskError where a file would replace a folder: nobody means that.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
+    temporary = unseen(path, "part")
     try:
         yield temporary
         if temporary.is_file():  # the rename must not reach the disk before the bytes do
             with temporary.open("rb") as f:
                 os.fsync(f.fileno())
             refuse_folder(path)
+        elif temporary.is_dir():
+            for part in [*temporary.rglob("*"), temporary]:
+                sync(part)
         if path.is_dir():
-            old = path.with_name(f".{uuid.uuid4().hex[:8]}.old.{path.name}")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
+            old = unseen(path, "old")
+            if not _exchanged(temporary, path):
+                path.rename(old)
+                temporary.rename(path)
+                old.rename(temporary)  # "old" is only ever the name of a whole folder: see remove_litter
+            sync(path.parent)
         else:
             os.replace(temporary, path)
+            if path.is_dir():
+                sync(path.parent)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise XenomaskError(f"cannot write {path}: {e.strerror}") from e
@@ -64,6 +79,51 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def unseen(path: Path, kind: str) -> Path:
+    """A hidden name beside `path` for what is half-written or to be removed ("part"), or was moved aside ("old")."""
+    return path.with_name(f".{uuid.uuid4().hex[:8]}.{kind}.{path.name}")
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Swaps the names of two folders in one step, so that no kill leaves neither; False where the system has none."""
+    try:
+        swap = ctypes.CDLL(None, use_errno=True).renameat2  # Linux
+        return swap(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) == 0
+    except (AttributeError, OSError):
+        return False
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's bytes, or a folder's names, are on the disk; nothing where the system cannot."""
+    with contextlib.suppress(OSError):  # a folder cannot be opened on Windows
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_litter(folder: Path, name: str | None = None, older: float = LITTER) -> None:
+    """Removes what killed writers left of `name` (None: of all) in a folder, once it is `older` than so many seconds.
+
+    A folder that was being replaced, and whose name is gone, gets its name back.
+    """
+    for path in folder.glob(".*"):
+        found = UNSEEN.fullmatch(path.name)
+        if not found or (name is not None and found[2] != name):
+            continue
+        with contextlib.suppress(OSError):  # another run was faster
+            newest = max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
+            if time.time() - newest < older:
+                continue
+            if found[1] == "old" and not (folder / found[2]).exists():
+                path.rename(folder / found[2])
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 def refuse_folder(path: Path) -> None:

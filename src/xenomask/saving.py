@@ -19,7 +19,7 @@ from xenomask.types import QuerySet
 
 def plain(name: str) -> str:
     """A member's name, which is a folder's too and so must not lead elsewhere; XenomaskError if it does."""
-    if Path(name).name != name:
+    if not name or name == ".." or Path(name).name != name:
         raise XenomaskError(f"member {name!r} of a detector is no plain folder name")
     return name
 

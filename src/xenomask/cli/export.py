@@ -27,7 +27,9 @@ def export(
     out: Annotated[Path, typer.Option(help="file to write: .onnx, or .xml with its .bin")],
     format: Annotated[str, typer.Option(help="onnx or openvino")] = "onnx",
     size: Annotated[str | None, typer.Option(help="WxH of the photos, e.g. 1280x720")] = None,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="photos of any size, scaled to fit that size")] = False,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="photos of any size, scaled to fit; enlarged ones' maps differ visibly")
+    ] = False,
     queries: Annotated[bool, typer.Option("--queries", help="one network's class and mask logits, no score")] = False,
     score: ScoreOption = None,
     member: MemberOption = None,

@@ -203,7 +203,9 @@ def demo(
 @app.command()
 def assemble(
     out: Annotated[Path, typer.Option(help="detector folder to write")],
-    member: Annotated[list[str], typer.Option(help="NAME=CHECKPOINT_FOLDER, once a member")],
+    member: Annotated[
+        list[str] | None, typer.Option(help="NAME=CHECKPOINT_FOLDER, once a member; none: see below")
+    ] = None,
     weight: Annotated[list[float] | None, typer.Option(help="once a member; default: equal")] = None,
     score: Annotated[
         list[str] | None, typer.Option(help="how the members are read; NAME=SCORE: that member. Default: maskomaly")
@@ -214,10 +216,19 @@ def assemble(
 ) -> None:
     """Join checkpoints and their query analyses into a detector folder.
 
+    Its detector.json names each file with its SHA-256. Without --member: writes these anew into the detector folder
+    OUT that is there, for one that has none, or whose files were changed on purpose.
+
     Example: xenomask assemble --out my-detector --member s=work_dirs/nano-s/iter_3000 --score entropy
     """
     from xenomask.detector_folder import assemble as run_assemble
+    from xenomask.detector_folder import record_files
 
+    if not member:
+        if weight or score or half or threshold is not None or threshold_origin:
+            raise XenomaskError("assemble without --member only records the files of OUT: leave the rest out")
+        out_console.print(f"the files of {record_files(out)} are recorded in its detector.json", soft_wrap=True)
+        return
     pairs = [m.partition("=") for m in member]
     if bad := [m for m, (name, _, path) in zip(member, pairs, strict=True) if not name or not path]:
         raise XenomaskError(f"member {bad[0]!r} is not NAME=CHECKPOINT_FOLDER")

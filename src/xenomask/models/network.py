@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, PreTrainedConfig
 
 from xenomask.errors import XenomaskError, first_line, unknown
-from xenomask.files import atomic, make_dir, read_object, sha256
+from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.deformable import use_kernel
@@ -164,6 +164,7 @@ class Network:
         if half:
             tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
         card = {"preprocess": asdict(self.preprocess), **self.facts}
+        remove_litter(folder.parent, folder.name)
         with atomic(folder) as part:
             part.mkdir()
             # NOTE: not save_file, whose error on a full disk is no OSError
@@ -226,6 +227,7 @@ def load(folder: Path, device: str = "cpu") -> Network:
     Raises XenomaskError for a missing or damaged file and for weights of another architecture.
     """
     if (folder / CONFIG).is_file() and not (folder / CARD).is_file():
+        refuse_stripped(folder)
         from xenomask.models.hf import load_hf  # it builds Networks itself
 
         return load_hf(folder, device)
@@ -239,6 +241,18 @@ def load(folder: Path, device: str = "cpu") -> Network:
         digest = pool.submit(sha256, folder / WEIGHTS)
         module = _filled(config, folder / WEIGHTS, header)
         return Network(module.to(device).eval(), config, p, digest.result(), card)
+
+
+def refuse_stripped(folder: Path) -> None:
+    """Raises XenomaskError for our own checkpoint without its xenomask.json, which is no Hugging Face folder."""
+    if any((folder / p).is_file() for p in (CARD, "preprocessor_config.json", "processor_config.json")):
+        return
+    # transformers' save_pretrained names the class in `architectures`, Network.save does not
+    if read_object(folder / CONFIG).get("architectures", True) in (None, []):
+        raise XenomaskError(
+            f"{folder} is a checkpoint of xenomask without its {CARD}, which says how photos enter the network: copy "
+            "it from where the folder was written"
+        )
 
 
 def _config(folder: Path) -> Mask2FormerConfig:

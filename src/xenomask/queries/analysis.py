@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -175,6 +176,8 @@ def read_queries(checkpoint: Path, checkpoint_sha256: str) -> QuerySet:
     """
     path = checkpoint / FOLDER / FILE
     if not path.is_file():
+        if os.path.lexists(path):  # not the same as none: a pipe, a broken link
+            raise XenomaskError(f"{path} is no ordinary file that can be read: copy it again")
         return QuerySet(checkpoint_sha256)
     table = read_object(path)
     try:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, make_dir
+from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.plots import overlay
 from xenomask.run.common import MANIFEST, Tick, nothing
 from xenomask.store import ENDING, map_ids, write_map
@@ -130,6 +130,7 @@ def detect_video(
     if maps is not None:
         _open_maps(maps, detector, source, every)
     frames = frames_of(source, stop, limit=limit, depth=min(every, AHEAD))
+    remove_litter(out.parent, out.name)
     with atomic(out) as part:
         # left in the opposite order: what waits is written before the reader is ended
         with closing(frames), ThreadPoolExecutor(1, "write") as pool:

@@ -15,6 +15,7 @@ from xenomask.errors import XenomaskError, first_line
 
 # COCO's names of what Cityscapes has a class for: no strangers
 KNOWN = ("person", "bicycle", "car", "motorcycle", "bus", "train", "truck", "traffic light", "stop sign")
+MOST = 2**25  # pixels of a cut-out, or of the photo that it is a part of
 LEAST = 32  # pixels, square root of a COCO instance's area: smaller ones show nothing when enlarged
 
 
@@ -26,13 +27,14 @@ class Cutout:
     polygons: tuple[tuple[float, ...], ...] = ()
 
     def read(self) -> UInt8[np.ndarray, "h w 4"]:
-        """The object as RGBA; raises XenomaskError for a file that is no image."""
+        """The object as RGBA; raises XenomaskError for a file that is no image, or far too large a one."""
         try:
             with Image.open(self.image) as picture:
+                check_size(self.image, picture)
                 if not self.polygons:
                     return np.asarray(picture.convert("RGBA"))
                 rgb = np.asarray(picture.convert("RGB"))
-        except OSError as e:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
             raise XenomaskError(f"{self.image} cannot be read as an image: {first_line(e)}") from e
         alpha = np.zeros(rgb.shape[:2], np.uint8)
         for polygon in self.polygons:  # one by one: together, cv2 leaves out where they overlap
@@ -44,16 +46,31 @@ class Cutout:
         return np.dstack([rgb[box], alpha[box]])
 
 
+def check_size(path: Path, picture: Image.Image) -> None:
+    """Raises XenomaskError for a picture of which pasting would take far too much memory."""
+    if picture.width * picture.height > MOST:
+        raise XenomaskError(
+            f"{path} is {picture.width}x{picture.height}, too large for a cut-out (at most {MOST >> 20} megapixels): "
+            "scale it down"
+        )
+
+
 def list_cutouts(folder: Path, instances: Path | None = None) -> tuple[Cutout, ...]:
     """The RGBA files of a folder, sorted, or the objects in its photos that a COCO `instances` file outlines.
 
-    Raises XenomaskError if there are none.
+    Raises XenomaskError if there are none, and for an RGBA file that is no image or too large.
     """
     if instances:
         return _coco(folder, instances)
     files = sorted(p for p in folder.glob("*") if p.suffix.lower() in (".webp", ".png"))
     if not files:
         raise XenomaskError(f"no cut-out (RGBA .webp or .png) in {folder}")
+    for path in files:  # from their headers alone: now, not at some step
+        try:
+            with Image.open(path) as picture:
+                check_size(path, picture)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+            raise XenomaskError(f"{path} cannot be read as an image: {first_line(e)}") from e
     return tuple(Cutout(p) for p in files)
 
 

@@ -20,6 +20,7 @@ FOOT = (0.45, 1.0)  # where the object's lower edge stands, of the photo's heigh
 HORIZON = 0.45
 TALL = (0.25, 1.5)  # the object's height over the camera's, drawn evenly in its logarithm
 STANDING = (0.5, 1.0)  # the foot, as nearer to the horizon nothing is left to see
+WIDEST = 4  # an object's width, of the photo's
 CONTRAST = (0.5, 2.0)  # a colour match stretches no channel beyond
 
 
@@ -54,6 +55,7 @@ def _place(
     else:
         foot = FOOT[0] + (FOOT[1] - FOOT[0]) * foot
         tall = H * _between((a.paste_least, TALLEST), size)
+    tall = min(tall, WIDEST * W * cutout.shape[0] / cutout.shape[1])  # a strip would become a picture without end
     h, w = max(4, round(tall)), max(4, round(tall * cutout.shape[1] / cutout.shape[0]))
     small = cv2.resize(cutout, (w, h), interpolation=cv2.INTER_AREA if h < cutout.shape[0] else cv2.INTER_LINEAR)
     if mirrored:
