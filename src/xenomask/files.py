@@ -100,6 +100,19 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def read_text(path: Path) -> str:
+    """A text file of UTF-8, with or without a byte order mark, which editors of Windows write.
+
+    Raises XenomaskError for another encoding, and OSError where it cannot be read.
+    """
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        wide = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 (byte {e.start})"
+        raise XenomaskError(f"{path} is damaged or {wide}: save it as UTF-8") from e
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; XenomaskError, with the reason, for anything else, also for NaN and doubled keys."""
 
@@ -109,7 +122,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise ValueError(f"it is larger than {MAX_JSON >> 20} MB")
-        found = json.loads(path.read_text("utf-8"), object_pairs_hook=unique_keys, parse_constant=refuse)
+        found = json.loads(read_text(path), object_pairs_hook=unique_keys, parse_constant=refuse)
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}, not an object")
         if _deeper(found, MAX_DEPTH):

@@ -8,7 +8,7 @@ from pathlib import Path
 from xenomask.datasets.catalogue import DATASETS, choose_split, get_entry, open_dataset
 from xenomask.datasets.codings import CODINGS
 from xenomask.datasets.layout import IMAGES_AND_LABELS, Dataset, Entry, Frame, contents, elsewhere, locate, sizes_differ
-from xenomask.datasets.read import decode, photo_size, read_stored, stored_values
+from xenomask.datasets.read import decode, photo_size, read_stored, stored_values, upright_label
 from xenomask.errors import XenomaskError
 
 Values = list[int] | list[tuple[int, ...]]
@@ -135,6 +135,8 @@ def _read(data: Dataset, frame: Frame) -> tuple[Values, bool, tuple[int, ...]]:
     coding = CODINGS[data.stored_as(frame.label)]
     stored = read_stored(frame.label, coding)
     label = decode(stored, coding, frame.label)
+    if frame.image:
+        label = upright_label(label, frame.image)
     if size is not None and size != label.shape:
         raise XenomaskError(sizes_differ(frame, size, label.shape))
     return stored_values(stored), coding.says == "anomaly" and bool((label == 1).any()), label.shape

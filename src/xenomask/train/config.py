@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xenomask.errors import XenomaskError, unknown
+from xenomask.files import read_text
 
 # the recipes that come with a wheel; a clone has them in its own folder configs/
 SHIPPED = Path(__file__).parents[1] / "configs"
@@ -124,10 +125,10 @@ def read_config(path: Path) -> TrainConfig:
     if path.parent == Path("configs") and not path.exists() and (SHIPPED / path.name).is_file():
         path = SHIPPED / path.name
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise XenomaskError(f"no such recipe: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except tomllib.TOMLDecodeError as e:
         raise XenomaskError(f"{path} is not valid TOML: {e}") from e
     try:
         return TrainConfig.model_validate(table)

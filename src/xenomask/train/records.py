@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from xenomask.files import finite, make_dir
+from xenomask.files import finite, make_dir, read_text
 
 log = logging.getLogger("xenomask.train")
 
@@ -50,7 +50,7 @@ def read_scalars(work_dir: Path) -> list[dict[str, Any]]:
     """All numbers of a run over its launches, by step; where a killed run's were done again, the later ones."""
     rows: dict[tuple[int, bool], dict[str, Any]] = {}
     for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]  # the last may be cut
+        lines = [line for line in read_text(path).splitlines() if line.endswith("}")]  # the last may be cut
         for row in map(json.loads, lines):
             rows[row["step"], "mIoU" in row] = row
     return [rows[k] for k in sorted(rows)]
