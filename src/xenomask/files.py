@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, printable
 
 MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
 MAX_DEPTH = 100  # of lists and objects in each other: those who read JSON further go down by recursion
@@ -41,6 +41,8 @@ def atomic(path: Path) -> Iterator[Path]:
     a folder. A replaced folder is first moved aside, so that the final name never holds a half of either.
     Raises XenomaskError where a file would replace a folder: nobody means that.
     """
+    if path.name in ("", ".."):
+        raise XenomaskError(f"cannot write {path}: give a new name, such as {path / 'out'}")
     temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
     try:
         yield temporary
@@ -67,9 +69,11 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def refuse_folder(path: Path) -> None:
-    """Raises XenomaskError where a file is to be written and a folder has its name."""
-    if path.is_dir():
+    """Raises XenomaskError where a file is to be written and a folder, a pipe or a device has its name, or none."""
+    if path.is_dir() or path.name in ("", ".."):
         raise XenomaskError(f"cannot write {path}: it is a folder; give the name of a file")
+    if path.exists() and not path.is_file():  # it would be replaced, not written into
+        raise XenomaskError(f"cannot write {path}: it is no regular file; give the name of a file")
 
 
 def finite(x: Any) -> Any:
@@ -83,6 +87,19 @@ def finite(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return [finite(v) for v in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def portable(x: Any) -> Any:
+    """The same, and each text as `printable`: half of a character, which is a byte of a name, is no valid JSON.
+
+    >>> portable({"a\udcff": float("inf")})
+    {'a\ufffd': None}
+    """
+    if isinstance(x, Mapping):
+        return {printable(str(k)): portable(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [portable(v) for v in x]
+    return printable(x) if isinstance(x, str) else finite(x)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

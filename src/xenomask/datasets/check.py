@@ -1,7 +1,7 @@
 """What of a data set lies on disk: counted, its labels read, what is wrong collected instead of raised."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,7 +101,7 @@ def check(
     return Finding(
         name, str(locate(entry, root)), chosen, len(frames), photos, labelled, labels_read, anomalous,
         data.stored or data.coding, dict(sorted(values.items(), key=_by_value)), dict(sizes),
-        tuple(_notes(entry, chosen, len(frames), photos, labelled)), tuple(problems),
+        tuple(_notes(entry, chosen, len(frames), photos, labelled, values.keys())), tuple(problems),
     )  # fmt: skip
 
 
@@ -146,7 +146,11 @@ def _by_value(item: tuple[str, int]) -> tuple[int, str]:
     return (int(item[0]) if item[0].isdigit() else 1 << 30, item[0])
 
 
-def _notes(entry: Entry, split: str, frames: int, photos: int, labelled: int) -> Iterator[str]:
+def _notes(
+    entry: Entry, split: str, frames: int, photos: int, labelled: int, values: Collection[str]
+) -> Iterator[str]:  # fmt: skip
+    if entry.says == "anomaly" and entry.coding == "anomaly" and set(values) == {"0", "255"}:
+        yield "labels hold only 0 and 255, and 255 is void: where it was meant as anomaly, save 1 in its place"
     official = entry.counts.get(split)
     if official and frames != official:
         yield f"{frames} frames, officially {official}"

@@ -11,10 +11,10 @@ import numpy as np
 
 from xenomask.datasets.codings import CODINGS
 from xenomask.datasets.labelmap import LabelMap
-from xenomask.datasets.read import decode, read_label, read_photo, read_stored, upright_label
+from xenomask.datasets.read import decode, read_label, read_photo, read_stored, stored_values, upright_label
 from xenomask.errors import XenomaskError
 from xenomask.pictures import FORMATS, is_picture
-from xenomask.types import CITYSCAPES_CLASSES, Sample, Size
+from xenomask.types import CITYSCAPES_CLASSES, VOID, Sample, Size
 
 # Longest first: a label's id is its stem without one of these.
 LABEL_ENDINGS = ("_labels_semantic", "_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelTrainIds", "")
@@ -51,11 +51,28 @@ class Dataset:
         return self.labels.classes if self.labels else CITYSCAPES_CLASSES
 
     def labelled(self) -> "Dataset":
-        """The frames that have a label; raises XenomaskError if there are none."""
+        """The frames that have a label; raises XenomaskError if there are none, or if all are masks of 0 and 255."""
         frames = tuple(f for f in self.frames if f.label)
         if not frames:
             raise XenomaskError(f"{self.name} at {self.root} has no labelled frame")
+        if self._are_masks(f.label for f in frames if f.label):
+            raise XenomaskError(
+                f"the {len(frames)} labels of {self.name} at {self.root} hold only 0 and 255, and 255 is void: no "
+                "pixel is an anomaly (1). If 255 was meant so, save 1 in its place: (mask == 255).astype(numpy.uint8)"
+            )
         return replace(self, frames=frames)
+
+    def _are_masks(self, labels: Iterable[Path]) -> bool:
+        """Whether labels that should say 0 / 1 / 255 hold 0 and 255 alone; mostly the first one settles it."""
+        void = False
+        for path in labels:
+            if self.labels or self.stored_as(path) != "anomaly":
+                return False
+            held = stored_values(read_stored(path, CODINGS["anomaly"]))
+            if any(v not in (0, VOID) for v in held):
+                return False
+            void = void or VOID in held
+        return void
 
     def label(self, frame: Frame) -> np.ndarray:
         """The frame's label (H, W) uint8, upright as its photo is, its values checked."""

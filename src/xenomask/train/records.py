@@ -42,7 +42,7 @@ def open_records(work_dir: Path, recipe: str) -> Records:
     while (folder := work_dir / datetime.now().strftime("%Y%m%d_%H%M%S")).exists():
         pass
     make_dir(folder / "vis_data")
-    (folder / "vis_data" / "config.json").write_text(recipe)
+    (folder / "vis_data" / "config.json").write_text(recipe, "utf-8", errors="replace")
     return Records(folder)
 
 
@@ -62,7 +62,10 @@ def logged_to(records: Records) -> Iterator[None]:
     if records.folder is None:
         yield
         return
-    handler, level = logging.FileHandler(records.folder / f"{records.folder.name}.log"), log.level
+    handler, level = (
+        logging.FileHandler(records.folder / f"{records.folder.name}.log", encoding="utf-8", errors="backslashreplace"),
+        log.level,
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
