@@ -99,6 +99,18 @@ def test_read_photo__whatever_a_decoder_raises_is_one_error(tmp_path):
                     assert "\n" not in str(e)
 
 
+def test_read_photo__no_decoder_writes_to_stderr(tmp_path, capfd):
+    path = tmp_path / "a.tif"
+    for compression in ("tiff_lzw", "jpeg", "tiff_adobe_deflate"):
+        Image.fromarray(SCENE).save(path, compression=compression)
+        whole = bytearray(path.read_bytes())
+        whole[20:40] = b"\xff" * 20
+        path.write_bytes(whole)
+        with pytest.raises(XenomaskError, match="a.tif is damaged"):
+            read_photo(path)
+    assert capfd.readouterr().err == ""
+
+
 def test_read_photo__pipes_devices_and_folders(tmp_path):
     import os
 

@@ -1,9 +1,11 @@
 """The one place where picture files are opened: which formats, how large, turned as EXIF says, one error for all."""
 
+import ctypes
+import logging
 import stat
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,11 @@ BLOCK = 2**20  # pixels that are converted at a time
 # NOTE: Pillow warns of odd metadata and of large pictures; the first do no harm here, the second are refused.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+with suppress(
+    OSError, AttributeError
+):  # libtiff writes to stderr by itself; a Pillow that is linked otherwise keeps it
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(ctypes.c_void_p())
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,12 @@ def is_picture(path: Path) -> bool:
             head = f.read(16)
     except OSError:
         return False
-    return _format(head) is not None
+    return _format(head) is not None or _is_heic(head)
+
+
+def _is_heic(head: bytes) -> bool:
+    """What phones write; an AVIF may begin so, too, which Pillow looks into."""
+    return head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf")
 
 
 def _format(head: bytes) -> str | None:
@@ -296,7 +308,7 @@ def _no_picture(path: Path) -> str:
     """Why it cannot be read: what phones write has a name."""
     with path.open("rb") as f:
         head = f.read(12)
-    if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+    if _is_heic(head):
         return "is HEIC, which cannot be read here: save it as JPEG or PNG (heif-convert, or the phone's own export)"
     if _format(head) == "AVIF":
         return "is AVIF, for which this Pillow is too old: pip install --upgrade pillow"
