@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
 LEVELS = [
     {"errors"},
     {"files", "jit", "types", "known"},
-    {"masks", "card"},
+    {"masks", "card", "pictures"},
     {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"hub", "parts", "saving", "video"},
     {"detector_folder"},

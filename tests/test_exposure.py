@@ -406,7 +406,7 @@ def test_coco__damaged_files_are_named(tmp_path, given, message):
         list_cutouts(tmp_path, coco(tmp_path, [annotation()]))
     (tmp_path / "photo.png").write_text("x")
     (cutout,) = list_cutouts(tmp_path, coco(tmp_path, [annotation()]))
-    with pytest.raises(XenomaskError, match="photo.png cannot be read as an image"):
+    with pytest.raises(XenomaskError, match="photo.png is not an image"):
         cutout.read()
     with pytest.raises(XenomaskError, match="no such file"):
         list_cutouts(tmp_path, tmp_path / "nowhere.json")

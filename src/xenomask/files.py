@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, printable
 
 MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
 LITTER = 3600  # seconds after which what is half-written belongs to nobody
@@ -49,6 +49,8 @@ def atomic(path: Path) -> Iterator[Path]:
     aside first: the final name never holds a half of either. A folder and its files are on the disk before the name is.
     Raises XenomaskError where a file would replace a folder: nobody means that.
     """
+    if path.name in ("", ".."):
+        raise XenomaskError(f"cannot write {path}: give a new name, such as {path / 'out'}")
     temporary = unseen(path, "part")
     try:
         yield temporary
@@ -127,9 +129,11 @@ def remove_litter(folder: Path, name: str | None = None, older: float = LITTER) 
 
 
 def refuse_folder(path: Path) -> None:
-    """Raises XenomaskError where a file is to be written and a folder has its name."""
-    if path.is_dir():
+    """Raises XenomaskError where a file is to be written and a folder, a pipe or a device has its name, or none."""
+    if path.is_dir() or path.name in ("", ".."):
         raise XenomaskError(f"cannot write {path}: it is a folder; give the name of a file")
+    if path.exists() and not path.is_file():  # it would be replaced, not written into
+        raise XenomaskError(f"cannot write {path}: it is no regular file; give the name of a file")
 
 
 def finite(x: Any) -> Any:
@@ -143,6 +147,19 @@ def finite(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return [finite(v) for v in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def portable(x: Any) -> Any:
+    """The same, and each text as `printable`: half of a character, which is a byte of a name, is no valid JSON.
+
+    >>> portable({"a\udcff": float("inf")})
+    {'a\ufffd': None}
+    """
+    if isinstance(x, Mapping):
+        return {printable(str(k)): portable(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [portable(v) for v in x]
+    return printable(x) if isinstance(x, str) else finite(x)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -160,6 +177,19 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def read_text(path: Path) -> str:
+    """A text file of UTF-8, with or without a byte order mark, which editors of Windows write.
+
+    Raises XenomaskError for another encoding, and OSError where it cannot be read.
+    """
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        wide = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 (byte {e.start})"
+        raise XenomaskError(f"{path} is damaged or {wide}: save it as UTF-8") from e
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; XenomaskError, with the reason, for anything else, also for NaN and doubled keys."""
 
@@ -169,7 +199,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise ValueError(f"it is larger than {MAX_JSON >> 20} MB")
-        found = json.loads(path.read_text("utf-8"), object_pairs_hook=unique_keys, parse_constant=refuse)
+        found = json.loads(read_text(path), object_pairs_hook=unique_keys, parse_constant=refuse)
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}, not an object")
         if _deeper(found, MAX_DEPTH):

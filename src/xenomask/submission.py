@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from xenomask.datasets import Dataset, Frame
+from xenomask.datasets.read import photo_size
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
 from xenomask.store import ENDING, MapFormat, encode_map, map_format, map_ids, read_map
@@ -262,11 +262,7 @@ def _photo_size(frame: Frame) -> Size:
     """(height, width) from the file's header."""
     if frame.image is None:
         raise XenomaskError(f"frame {frame.id} has no photo: a map's size cannot be checked without")
-    try:
-        with Image.open(frame.image) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as e:
-        raise XenomaskError(f"cannot read the size of photo {frame.image}: {e}") from None
+    return photo_size(frame.image)
 
 
 def _form_problems(frame: str, stored: MapFormat, photo: Size, source: bool) -> list[Problem]:

@@ -101,7 +101,9 @@ def quantize(
 
 def _terms(card: Path) -> str | None:
     """What a model card says under "Terms", if there is one."""
+    from xenomask.files import read_text
+
     if not card.is_file():
         return None
-    found = re.search(r"^\*\*Terms\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", card.read_text(errors="replace"), re.M | re.S)
+    found = re.search(r"^\*\*Terms\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", read_text(card), re.M | re.S)
     return " ".join(found[1].split()) if found else None

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from xenomask.cli.common import (
     AutoRuntimeOption,
@@ -67,7 +67,9 @@ def detect(
         threshold = found.thresholds.get("default", {}).get("value")
     with progress("detect", len(photos)) as tick:
         rows, times = detect_timed(found, photos, out, threshold=threshold, batch=batch, tick=tick)
-    table = Table("photo", "max", "mean", *(["above threshold"] if threshold is not None else []))
+    table = Table(
+        Column("photo", overflow="fold"), "max", "mean", *(["above threshold"] if threshold is not None else [])
+    )
     for r in rows:
         share = [f"{100 * r['share_above_threshold']:.2f} %"] if threshold is not None else []
         table.add_row(r["photo"], f"{r['max']:.3f}", f"{r['mean']:.3f}", *share)
@@ -264,6 +266,6 @@ def scores() -> None:
         reads = "classes of any network" if s.logit_scale else "classes by queries" if s.on == "classes" else "queries"
         reads += " with an outlier class" if s.on == "outlier" else ""
         needs = f"; needs {', '.join(s.needs)} queries" if s.needs else ""
-        table.add_row(s.name, s.formula.replace("[", r"\["), reads + needs)
+        table.add_row(s.name, s.formula, reads + needs)
     out_console.print(table)
     out_console.print("queries: of mask transformers alone; any network: per-pixel ones (SegFormer, UPerNet) too")

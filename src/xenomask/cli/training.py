@@ -195,4 +195,4 @@ def queries_sheet(
     own = read_queries(checkpoint, network.sha256)
     with progress("queries", min(photos, len(data.frames))) as tick:
         n = write_query_sheet(network, own, data, out, name=checkpoint.resolve().name, photos=photos, tick=tick)
-    out_console.print(f"{out}: what {n} photos made the queries do", soft_wrap=True, markup=False)
+    out_console.print(f"{out}: what {n} photos made the queries do", soft_wrap=True)

@@ -140,7 +140,7 @@ def photo_of(data: Dataset, frame: Frame, size: Size) -> np.ndarray:
     """The frame's photo, RGB, resized as the data set says, its middle of that shape at that size; no label is read."""
     if frame.image is None:
         raise XenomaskError(f"frame {frame.id} of {data.name} has no photo")
-    photo = read_photo(frame.image, upright=False)
+    photo = read_photo(frame.image)
     photo = resized(photo, data.resize) if data.resize else photo
     return resized(middle(photo, size), size)
 

@@ -297,7 +297,7 @@ def _read_card(path: Path) -> tuple[Preprocess, dict[str, Any]]:
 
 def is_per_pixel(folder: Path) -> bool:
     """Whether a checkpoint folder's configuration is a per-pixel network's; nothing is loaded."""
-    return json.loads((folder / CONFIG).read_text()).get("model_type") in PER_PIXEL
+    return read_object(folder / CONFIG).get("model_type") in PER_PIXEL
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:

@@ -8,7 +8,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from xenomask.plots.heatmap import draw_label
+from xenomask.errors import printable
+from xenomask.plots.heatmap import draw_label, drawable, figure_size
 
 # nobody and everybody in grey, those between from blue to orange (Okabe & Ito 2008)
 NONE, ALL, FEW, MANY = (30, 30, 34), (240, 240, 240), (86, 180, 233), (230, 159, 0)
@@ -39,10 +40,12 @@ def agreement_figure(
     label: UInt8[np.ndarray, "H W"] | None = None,
 ) -> Figure:
     """Photo beside the votes; true anomalies outlined, void hatched."""
+    image = None if image is None else drawable(image)
+    count, label = drawable(count, exact=True), None if label is None else drawable(label, exact=True)
     h, w = count.shape
     members = len(names)
     colours = shades(members) / 255
-    fig = Figure(figsize=(14, 14 * h / w / 2 + 1.1), dpi=100, layout="constrained")
+    fig = Figure(figsize=figure_size(h, w), dpi=100, layout="constrained")
     left, right = fig.subplots(1, 2)
     if image is not None:
         left.imshow(image)
@@ -52,9 +55,9 @@ def agreement_figure(
     if label is not None:
         keys += draw_label(left, right, label)
     for ax in (left, right):
-        ax.set_xlim(0, w - 1)
-        ax.set_ylim(h - 1, 0)
+        ax.set_xlim(0, max(1, w - 1))
+        ax.set_ylim(max(1, h - 1), 0)
         ax.set_axis_off()
     fig.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
-    fig.suptitle(title, parse_math=False)
+    fig.suptitle(printable(title), parse_math=False)
     return fig

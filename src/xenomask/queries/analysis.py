@@ -144,7 +144,7 @@ def write_outlier_csv(folder: Path, queries: QuerySet) -> None:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: list[list]) -> None:
-    with atomic(path) as part, part.open("w", newline="") as f:
+    with atomic(path) as part, part.open("w", encoding="utf-8", errors="replace", newline="") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

@@ -16,7 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, finite, make_dir
+from xenomask.files import atomic, make_dir, portable
 from xenomask.metrics.components import binarise, label_components
 from xenomask.run.common import Tick, nothing
 from xenomask.store import ENDING, map_ids, read_map
@@ -130,12 +130,12 @@ def export_components(
             annotations += [_annotation(len(annotations) + k, number, f) for k, f in enumerate(found, 1)]
         else:
             row = {**image, "id": i, "threshold": threshold, "components": [asdict(f) for f in found]}
-            lines.append(json.dumps(finite(row)))
+            lines.append(json.dumps(portable(row)))
         tick()
     info = {"description": f"components of the maps in {maps.name} above {threshold!r}, made by xenomask"}
     coco = {"info": info, "images": images, "annotations": annotations, "categories": [CATEGORY]}
     with atomic(out) as part:
-        part.write_text((json.dumps(finite(coco)) if out.suffix == ".json" else "\n".join(lines)) + "\n")
+        part.write_text((json.dumps(portable(coco)) if out.suffix == ".json" else "\n".join(lines)) + "\n")
     return len(ids), total
 
 

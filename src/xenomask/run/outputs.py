@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
 from xenomask.datasets import Dataset
 from xenomask.detector import Detector
@@ -30,15 +30,18 @@ def write_output(path: Path, output: MaskOutput | PixelOutput) -> None:
 def read_output(path: Path) -> MaskOutput | PixelOutput:
     """The inverse; raises XenomaskError for a damaged file."""
     try:
-        with safe_open(path, "pt") as f:
-            said = {k: json.loads(v) for k, v in (f.metadata() or {}).items()}
-            sizes = {k: tuple(said[k]) for k in SIZES if k in said}
-            outlier, mirrored = (said.get(k) is True for k in ("outlier_class", "mirrored"))
-            if "class_map_logits" in f.keys():
-                return PixelOutput(f.get_tensor("class_map_logits"), **sizes, mirrored=mirrored)
-            classes, masks = f.get_tensor("class_logits"), f.get_tensor("mask_logits")
-            return MaskOutput(classes, masks, **sizes, outlier_class=outlier, mirrored=mirrored)
-    except (SafetensorError, OSError, ValueError, TypeError) as e:
+        data = path.read_bytes()  # safetensors opens no file whose name is not UTF-8
+        found = load(data)
+        length = int.from_bytes(data[:8], "little")
+        said = {k: json.loads(v) for k, v in json.loads(data[8 : 8 + length]).get("__metadata__", {}).items()}
+        sizes = {k: tuple(said[k]) for k in SIZES if k in said}
+        outlier, mirrored = (said.get(k) is True for k in ("outlier_class", "mirrored"))
+        if "class_map_logits" in found:
+            return PixelOutput(found["class_map_logits"], **sizes, mirrored=mirrored)
+        return MaskOutput(
+            found["class_logits"], found["mask_logits"], **sizes, outlier_class=outlier, mirrored=mirrored
+        )
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as e:
         raise XenomaskError(f"{path} is damaged: {e}; delete it and run again") from e
 
 

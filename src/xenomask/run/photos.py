@@ -9,7 +9,7 @@ from typing import Any
 from xenomask.datasets import Dataset, Frame, read_photo
 from xenomask.datasets.read import photo_size
 from xenomask.detector import Detector
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, printable
 from xenomask.export import ExportedDetector
 from xenomask.files import atomic, make_dir
 from xenomask.plots import figure, overlay
@@ -112,15 +112,10 @@ def detect_timed(
     return run(photos, stages, tick=tick)
 
 
-def _printable(photo: Path) -> str:
-    """The name with a sign for each byte that is no UTF-8: a font and a JSON file want text."""
-    return str(photo).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def _draw(seen: Photo, out: Path, threshold: float | None) -> dict[str, Any]:
     """Writes one photo's three files; returns its row."""
     photo, image, found, scale = seen.source, seen.image, seen.state, seen.detector.scale
-    name = _printable(photo)
+    name = printable(str(photo))
     write_map(out / f"{photo.stem}{ENDING}", found)
     picture = figure(image, found.value, scale, title=Path(name).name, threshold=threshold)
     with atomic(out / f"{photo.stem}_heatmap.png") as part:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from xenomask.errors import XenomaskError, unknown
+from xenomask.files import read_text
 
 # the recipes that come with a wheel; a clone has them in its own folder configs/
 SHIPPED = Path(__file__).parents[1] / "configs"
@@ -163,10 +164,10 @@ def read_config(path: Path) -> TrainConfig:
     if path.parent == Path("configs") and not path.exists() and (SHIPPED / path.name).is_file():
         path = SHIPPED / path.name
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise XenomaskError(f"no such recipe: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except tomllib.TOMLDecodeError as e:
         raise XenomaskError(f"{path} is not valid TOML: {e}") from e
     try:
         return TrainConfig.model_validate(table)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, remove_litter, sync, unseen
+from xenomask.files import atomic, read_text, remove_litter, sync, unseen
 from xenomask.models import Network
 from xenomask.models.config import read_config
 from xenomask.models.network import WEIGHTS
@@ -74,7 +74,7 @@ def sweep(work_dir: Path) -> None:
 def last_step(work_dir: Path) -> int | None:
     """The step of the last whole checkpoint, None in a fresh folder."""
     try:
-        name = (work_dir / LAST).read_text().strip()
+        name = read_text(work_dir / LAST).strip()
     except FileNotFoundError:
         return None
     if not re.fullmatch(r"iter_(0|[1-9]\d*)", name) or not (work_dir / name / TRAINING).is_file():

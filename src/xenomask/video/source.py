@@ -11,9 +11,9 @@ import numpy as np
 
 from xenomask.datasets import read_photo
 from xenomask.errors import XenomaskError
+from xenomask.pictures import FORMATS, is_picture
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # their header counts the frames; others' only tells a duration
 TIMEOUT_MS = 10_000  # of a stream's answers
 CREDIBLE_FPS = (0.01, 240)  # a clock's ticks (1000, 90000) are named as a rate where a file has none
@@ -54,9 +54,9 @@ def open_source(text: str, start: int = 0) -> Source:
 
 
 def _open_folder(folder: Path, start: int) -> Source:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+    files = sorted(p for p in folder.iterdir() if is_picture(p))
     if not files:
-        raise XenomaskError(f"no frames in {folder}: it holds no picture ({' '.join(PICTURES)})")
+        raise XenomaskError(f"no frames in {folder}: it holds no picture ({', '.join(FORMATS)})")
     if start >= len(files):
         raise XenomaskError(f"no frames: {folder} has {len(files)}, --start skips {start}")
 
