@@ -86,6 +86,17 @@ def test_resume__rates_and_decay_are_the_recipes(run, scenes, groups, change, ra
     assert {g["weight_decay"] for g in found} == decays
 
 
+def test_resume__of_the_same_recipe_ends_with_the_unbroken_runs_weights(scenes, tmp_path):
+    whole = train(short(scenes, tmp_path / "a", save_every=2, keep=2))
+    (tmp_path / "b").mkdir()
+    shutil.copytree(tmp_path / "a/iter_2", tmp_path / "b/iter_2")
+    (tmp_path / "b/last_checkpoint").write_text("iter_2\n")
+    resumed = train(short(scenes, tmp_path / "b", save_every=2, keep=2))
+    a, b = (load(folder).module.state_dict() for folder in (whole, resumed))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert load(resumed).facts["history"] == [{"from_step": 0}]
+
+
 @pytest.mark.parametrize(
     ("key", "change"),
     [
