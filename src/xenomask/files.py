@@ -1,11 +1,14 @@
-"""Files that exist whole or not at all, and their hashes."""
+"""Files that exist whole or not at all, what killed processes leave of them, and their hashes."""
 
 import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +18,7 @@ from typing import Any
 from xenomask.errors import XenomaskError
 
 MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
+DAY = 24 * 3600  # seconds
 MAX_DEPTH = 100  # of lists and objects in each other: those who read JSON further go down by recursion
 
 
@@ -25,7 +29,7 @@ def make_dir(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-{uuid.uuid4().hex}"
+        probe = _temporary(path / "probe")
         probe.touch()
         probe.unlink()
     except OSError as e:
@@ -41,7 +45,7 @@ def atomic(path: Path) -> Iterator[Path]:
     a folder. A replaced folder is first moved aside, so that the final name never holds a half of either.
     Raises XenomaskError where a file would replace a folder: nobody means that.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
+    temporary = _temporary(path)
     try:
         yield temporary
         if temporary.is_file():  # the rename must not reach the disk before the bytes do
@@ -64,6 +68,77 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A new hidden name beside a path, that says which process it is of."""
+    return path.with_name(f".{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part.{path.name}")
+
+
+def _machine() -> str:
+    """Where process numbers mean the same: this machine, or a container on it."""
+    try:
+        numbers = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # only Linux has it
+        numbers = 0
+    return hashlib.sha256(f"{socket.gethostname()} {numbers}".encode()).hexdigest()[:8]
+
+
+def sweep(folder: Path) -> None:
+    """Removes the temporaries of `atomic` that killed processes left in a folder.
+
+    What a process of this machine is writing stays, and so does what is of other machines for a day.
+    """
+    for part in folder.glob(".*.part.*"):
+        if (name := re.fullmatch(r"\.(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{8}\.part\..+", part.name)) is None:
+            continue
+        machine, process = name.groups()
+        try:
+            if machine == _machine() and os.name == "posix":
+                dead = not _runs(int(process))
+            else:  # a name without a machine is an older version's
+                dead = machine is None or time.time() - part.lstat().st_mtime > DAY
+            if dead and part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part, ignore_errors=True)
+            elif dead:
+                part.unlink(missing_ok=True)
+        except OSError:  # another process was faster, or may do what this one may not
+            continue
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def create(path: Path, text: str) -> bool:
+    """Writes a file that is not there yet, whole; False where another process was first: exactly one is told True."""
+    part = _temporary(path)
+    try:
+        with part.open("x", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        try:
+            os.link(part, path)  # unlike a rename, it never replaces
+        except FileExistsError:
+            return False
+        except OSError:  # a disk without links
+            try:
+                with path.open("x", encoding="utf-8") as f:
+                    f.write(text)
+            except FileExistsError:
+                return False
+    except OSError as e:
+        raise XenomaskError(f"cannot write {path}: {e.strerror}") from e
+    finally:
+        part.unlink(missing_ok=True)
+    return True
 
 
 def refuse_folder(path: Path) -> None:
