@@ -21,6 +21,7 @@ from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, create, sweep
+from xenomask.models import graph_cache
 from xenomask.run.crossval import crossval
 from xenomask.run.evaluation import evaluate_maps
 from xenomask.run.manifest import claim
@@ -227,3 +228,16 @@ def test_score__clears_the_folder_of_a_killed_run(a, pair, tmp_path):
     assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "maps")]).returncode == -9
     score_dataset(pair, a, tmp_path / "maps")
     assert sorted(files(tmp_path / "maps")) == ["0.hdf5", "1.hdf5", "2.hdf5", "manifest.json"]
+
+
+def test_graph_cache__counts_what_is_not_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_cache, "LIMIT", 3000)
+    for n, name in enumerate(("old", "new", ".00000000-1-00000000.part.other")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / graph_cache.FACTS).write_bytes(b"x" * 1000)
+        os.utime(tmp_path / name, (n, n))
+    graph_cache._shrink(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+    monkeypatch.setattr(graph_cache, "LIMIT", 2999)
+    graph_cache._shrink(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".00000000-1-00000000.part.other", "new"]

@@ -17,7 +17,7 @@ import torch
 
 from xenomask import __version__
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, make_dir, read_object, sha256
+from xenomask.files import atomic, make_dir, read_object, sha256, sweep
 from xenomask.known import platform_cache
 from xenomask.models.graph import need
 from xenomask.models.network import Network
@@ -94,6 +94,7 @@ def keep_graph(key: str, model: Any) -> None:
     openvino = need("openvino", "openvino")
     try:
         make_dir(folder)
+        sweep(folder)
         with atomic(folder / key) as part:
             part.mkdir()
             openvino.serialize(model, str(part / GRAPH), str(part / WEIGHTS))
@@ -105,9 +106,11 @@ def keep_graph(key: str, model: Any) -> None:
 
 
 def _shrink(folder: Path) -> None:
-    entries = sorted((p for p in folder.iterdir() if (p / FACTS).is_file()), key=lambda p: p.stat().st_mtime)
+    graphs = (p for p in folder.iterdir() if p.name[0] != "." and (p / FACTS).is_file())
+    entries = sorted(graphs, key=lambda p: p.stat().st_mtime)
     sizes = [sum(f.stat().st_size for f in p.iterdir()) for p in entries]
-    total = sum(sizes)
+    # what another process is writing, or another machine left, takes room too
+    total = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     for entry, size in zip(entries[:-1], sizes, strict=False):  # the newest stays, however large
         if total <= LIMIT:
             break
