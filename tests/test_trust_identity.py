@@ -44,6 +44,7 @@ def test_anybodys_folder__is_none_of_them(tmp_path, name):
     assert len(open_dataset("folder", root).frames) == 2
     (named,) = re.findall(r"call it (\S+)$", said)  # how to insist
     assert len(open_dataset(name, root.rename(tmp_path / named)).frames) == 2
+    assert len(open_dataset(name, (tmp_path / named).rename(tmp_path / name)).frames) == 2
 
 
 @pytest.mark.parametrize("name", [n for n in PLAIN if n != "anomaly-track"])

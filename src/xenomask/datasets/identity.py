@@ -41,7 +41,7 @@ def _complaint(entry: Entry, base: Path, frames: Sequence[Frame], catalogue: Ite
     signs = (
         ([e for e in known if e.ids and any(re.fullmatch(e.ids, f.id) for f in frames)], called),
         ([e for e in known if sizes and any((len(frames), s) in e.copies for s in sizes) and len(sizes) == 1], counted),
-        ([e for e in known if names & {Path(f).name for f in e.folders}], "by its folder's name"),
+        ([e for e in known if names & {e.name, *(Path(f).name for f in e.folders)}], "by its folder's name"),
     )
     insist = "; to use it all the same: --dataset folder"
     if len(signs[0][0]) > 1:
