@@ -341,12 +341,12 @@ def queries(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
 
 
 def hdf5(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
-    from xenomask.store import map_format, read_map
+    from xenomask.store import map_format, map_photo, read_map
 
     path = case / "map.hdf5"
     path.write_bytes((good / "map.hdf5").read_bytes())
     mutated(r, path, of_bytes)
-    return lambda: (map_format(path), read_map(path))
+    return lambda: (map_format(path), map_photo(path), read_map(path))
 
 
 TARGETS: dict[str, Callable[[random.Random, Path, Path], Callable[[], Any]]] = {

@@ -73,14 +73,14 @@ def test_atomic__where_names_cannot_be_swapped_the_next_run_puts_the_folder_back
 def test_litter__of_others_and_of_a_run_at_work_stays(tmp_path):
     now = time.time()
     for name, age in (
-        (".01234567.part.a.mp4", 7200), (".01234567.part.b.mp4", 10), (".mine.part.x", 7200), (".0123abcd.part.", 7200),
-        (".notes.old", 7200),
+        (".01234567.part.a.mp4", 100_000), (".01234567.part.b.mp4", 10), (".mine.part.x", 100_000),
+        (".0123abcd.part.", 100_000), (".notes.old", 100_000),
     ):  # fmt: skip
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (now - age, now - age))
     (tmp_path / ".89abcdef.part.d").mkdir()
     (tmp_path / ".89abcdef.part.d/new").touch()  # still written into
-    os.utime(tmp_path / ".89abcdef.part.d", (now - 7200, now - 7200))
+    os.utime(tmp_path / ".89abcdef.part.d", (now - 100_000, now - 100_000))
     remove_litter(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {
         ".0123abcd.part.", ".01234567.part.b.mp4", ".89abcdef.part.d", ".mine.part.x", ".notes.old",

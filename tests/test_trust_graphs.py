@@ -78,7 +78,7 @@ def test_graph__kept_is_not_mapped(cache):
 
 def test_graph__half_written_ones_of_killed_runs_are_removed_and_counted(cache, monkeypatch):
     cache.mkdir(parents=True)
-    for name, age in ((".00000001.part.k", 7200), (".00000002.part.k", 0), (".00000003.part.l", 7200)):
+    for name, age in ((".00000001.part.k", 100_000), (".00000002.part.k", 0), (".00000003.part.l", 100_000)):
         (cache / name).mkdir()
         (cache / name / "graph.bin").write_bytes(bytes(100))
         for path in (cache / name / "graph.bin", cache / name):

@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all, and their hashes."""
+"""Files that exist whole or not at all, what killed processes leave of them, and their hashes."""
 
 import contextlib
 import ctypes
@@ -9,6 +9,7 @@ import math
 import os
 import re
 import shutil
+import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,9 @@ from typing import Any
 from xenomask.errors import XenomaskError, printable
 
 MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
-LITTER = 3600  # seconds after which what is half-written belongs to nobody
-UNSEEN = re.compile(r"\.[0-9a-f]{8}\.(part|old)\.(.+)", re.DOTALL)  # the names of `unseen`
+LITTER = 24 * 3600  # seconds after which what another machine has half-written belongs to nobody
+# the names of `unseen`; without machine and process, as they were called before
+UNSEEN = re.compile(r"\.(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{8}\.(part|old)\.(.+)", re.DOTALL)
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 MAX_DEPTH = 100  # of lists and objects in each other: those who read JSON further go down by recursion
 
@@ -32,7 +34,7 @@ def make_dir(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-{uuid.uuid4().hex}"
+        probe = unseen(path / "probe", "part")
         probe.touch()
         probe.unlink()
     except OSError as e:
@@ -84,8 +86,9 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def unseen(path: Path, kind: str) -> Path:
-    """A hidden name beside `path` for what is half-written or to be removed ("part"), or was moved aside ("old")."""
-    return path.with_name(f".{uuid.uuid4().hex[:8]}.{kind}.{path.name}")
+    """A hidden name beside `path`, of this process, for what is half-written or to be removed ("part"), or was moved
+    aside ("old")."""
+    return path.with_name(f".{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{kind}.{path.name}")
 
 
 def _exchanged(a: Path, b: Path) -> bool:
@@ -107,25 +110,72 @@ def sync(path: Path) -> None:
             os.close(handle)
 
 
-def remove_litter(folder: Path, name: str | None = None, older: float = LITTER) -> None:
-    """Removes what killed writers left of `name` (None: of all) in a folder, once it is `older` than so many seconds.
+def _machine() -> str:
+    """Where process numbers mean the same: this machine, or a container on it."""
+    try:
+        numbers = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # only Linux has it
+        numbers = 0
+    return hashlib.sha256(f"{socket.gethostname()} {numbers}".encode()).hexdigest()[:8]
 
-    A folder that was being replaced, and whose name is gone, gets its name back.
+
+def remove_litter(folder: Path, name: str | None = None, older: float = LITTER) -> None:
+    """Removes what killed processes left of `name` (None: of all) in a folder.
+
+    What a process of this machine is writing stays; of other machines, what is not `older` than so many seconds. A
+    folder that was being replaced, and whose name is gone, gets its name back.
     """
     for path in folder.glob(".*"):
         found = UNSEEN.fullmatch(path.name)
-        if not found or (name is not None and found[2] != name):
+        if not found or (name is not None and found[4] != name):
             continue
+        machine, process, kind, final = found.groups()
         with contextlib.suppress(OSError):  # another run was faster
-            newest = max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
-            if time.time() - newest < older:
-                continue
-            if found[1] == "old" and not (folder / found[2]).exists():
-                path.rename(folder / found[2])
+            if machine != _machine() or os.name != "posix" or _runs(int(process)):
+                newest = max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
+                if time.time() - newest < older:
+                    continue
+            if kind == "old" and not (folder / final).exists():
+                path.rename(folder / final)
             elif path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def create(path: Path, text: str) -> bool:
+    """Writes a file that is not there yet, whole; False where another process was first: exactly one is told True."""
+    part = unseen(path, "part")
+    try:
+        with part.open("x", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        try:
+            os.link(part, path)  # unlike a rename, it never replaces
+        except FileExistsError:
+            return False
+        except OSError:  # a disk without links
+            try:
+                with path.open("x", encoding="utf-8") as f:
+                    f.write(text)
+            except FileExistsError:
+                return False
+    except OSError as e:
+        raise XenomaskError(f"cannot write {path}: {e.strerror}") from e
+    finally:
+        part.unlink(missing_ok=True)
+    return True
 
 
 def refuse_folder(path: Path) -> None:

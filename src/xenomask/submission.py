@@ -13,7 +13,7 @@ from xenomask.datasets import Dataset, Frame
 from xenomask.datasets.read import photo_size
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
-from xenomask.store import ENDING, MapFormat, encode_map, map_format, map_ids, read_map
+from xenomask.store import ENDING, MapFormat, check_photo, encode_map, map_format, map_ids, read_map
 from xenomask.types import Size
 
 Tick = Callable[[], None]
@@ -242,6 +242,7 @@ def _examine(folder: Path, data: Dataset, tick: Tick, *, source: bool) -> Report
 def _look_at(path: Path, frame: Frame, source: bool) -> tuple[_Look | None, list[Problem]]:
     photo = _photo_size(frame)
     try:
+        check_photo(path, frame.image)
         look = _look(path)
     except XenomaskError as e:  # one of perhaps many problems
         return None, [Problem(frame.id, "unreadable", str(e))]

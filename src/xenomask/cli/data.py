@@ -131,7 +131,7 @@ def synthetic(
     layout: Annotated[str, typer.Option(help="anomaly-track, obstacle-track, fishyscapes-static, folder, cityscapes "
                                         "or train-ids")] = "anomaly-track",
     frames: Annotated[int, typer.Option(min=1)] = 10,
-    size: Annotated[str, typer.Option(help="WxH")] = "1280x720",
+    size: Annotated[str | None, typer.Option(help="WxH; default: 1280x720, fishyscapes-static 2048x1024")] = None,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:  # fmt: skip
     """Draw street scenes with strangers, in a real data set's on-disk format.
@@ -141,7 +141,6 @@ def synthetic(
     from xenomask.datasets.synthetic import write_scenes
 
     wanted = parse_size(size)
-    assert wanted is not None
     with progress("draw", frames) as tick:
         write_scenes(out, layout, frames, seed=seed, size=wanted, tick=tick)
     out_console.print(f"{frames} frames in {out}, layout {layout}")

@@ -118,6 +118,7 @@ def score(
     Example: xenomask score --dataset anomaly-track --root data/smiyc --out maps/at
     """
     from xenomask.cli import fleet
+    from xenomask.run.manifest import kept_maps
     from xenomask.run.photos import score_timed, shard_of, work
 
     fleet.check_engine(
@@ -135,6 +136,8 @@ def score(
         said = fleet.on_ray(detector, data, out, opening, leave_one_out, workers, worker_cpus or 1, ray_address)
         return out_console.print(said, soft_wrap=True)
     if engine == "slurm":
+        if out.is_dir():
+            kept_maps(out, data)  # said now, and not by each job
         options = {"dataset": dataset, "root": root, "split": split, "resize": resize, **opening}
         words = [w for k, v in options.items() if v is not None for w in (f"--{k}", str(v))]
         words += ["--leave-one-out"] if leave_one_out else []

@@ -141,6 +141,10 @@ class Entry:
     use: Literal["evaluation", "training"] = "evaluation"
     # official number of frames of a split, where known
     counts: Mapping[str, int] = field(default_factory=dict)
+    # of a set that may lie as images/ and labels_masks/, by what it is told from others (`identity`): a pattern that
+    # matches official ids and nobody else's, and the number and the one (height, width) of the photos of renamed copies
+    ids: str = ""
+    copies: tuple[tuple[int, Size], ...] = ()
     # a folder of one's own: its labels are whatever the caller says
     free: bool = False
 
@@ -261,12 +265,15 @@ def locate(entry: Entry, root: Path) -> Path | None:
     return next((t for t in tried if any((t / m).is_dir() for m in entry.marks)), None)
 
 
-def missing(entry: Entry, root: Path) -> XenomaskError:
-    """The error of a root where the data set is not: what was looked for, what is there, where it may be."""
+def missing(entry: Entry, root: Path, own: Callable[[Path], bool]) -> XenomaskError:
+    """The error of a root where the data set is not: what was looked for, what is there, where it may be.
+
+    `own` says of a folder with the data set's marks whether it is the data set's.
+    """
     below = f" or, in it, {' or '.join(entry.folders)}" if entry.folders else ""
     marks = [f"{m}/" for m in entry.marks[:2]]
     wanted = f"neither {' nor '.join(marks)}" if len(marks) > 1 else f"no {marks[0]}"
-    hint = elsewhere(root, lambda p: locate(entry, p) is not None)
+    hint = elsewhere(root, lambda p: (base := locate(entry, p)) is not None and own(base))
     return XenomaskError(f"{entry.name}: {wanted} in {root}{below}; found {contents(root)}{hint}")
 
 

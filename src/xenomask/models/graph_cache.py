@@ -126,9 +126,11 @@ def _through_disk(model: Any) -> Any:
 
 
 def _shrink(folder: Path) -> None:
-    entries = sorted((p for p in folder.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
+    graphs = (p for p in folder.iterdir() if p.name[0] != "." and (p / FACTS).is_file())
+    entries = sorted(graphs, key=lambda p: p.stat().st_mtime)
     sizes = [sum(f.stat().st_size for f in p.iterdir()) for p in entries]
-    total = sum(sizes)
+    # what another process is writing, or another machine left, takes room too
+    total = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     for entry, size in zip(entries[:-1], sizes, strict=False):  # the newest stays, however large
         if total <= LIMIT:
             break

@@ -19,7 +19,7 @@ from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, portable
 from xenomask.metrics.components import binarise, label_components
 from xenomask.run.common import Tick, nothing
-from xenomask.store import ENDING, map_ids, read_map
+from xenomask.store import ENDING, check_photo, map_ids, read_map
 from xenomask.types import Size
 
 CATEGORY = {"id": 1, "name": "anomaly", "supercategory": "anomaly"}
@@ -220,6 +220,7 @@ def to_fiftyone(maps: Path, photos: Sequence[Path], threshold: float, smallest: 
     for photo in photos:
         if not (maps / f"{photo.stem}{ENDING}").is_file():
             raise XenomaskError(f"{maps} holds no map {photo.stem}{ENDING} for {photo}; make it with `xenomask score`")
+        check_photo(maps / f"{photo.stem}{ENDING}", photo)
     try:
         data = fiftyone.Dataset()
     except Exception as e:  # of many kinds, its own among them

@@ -1,6 +1,5 @@
 """Detector + video -> video with the map laid over it, and how long its frames took."""
 
-import json
 import signal
 import threading
 from collections import deque
@@ -18,7 +17,8 @@ import numpy as np
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.plots import overlay
-from xenomask.run.common import MANIFEST, Tick, nothing
+from xenomask.run.common import Tick, nothing
+from xenomask.run.manifest import claim
 from xenomask.store import ENDING, map_ids, write_map
 from xenomask.types import ScoreMap
 from xenomask.video import Frame, Held, Recording, Smooth, Source, follow, frames_of
@@ -172,8 +172,7 @@ def _open_maps(folder: Path, detector: Looks, source: Source, every: int) -> Non
     if old := map_ids(folder):
         raise XenomaskError(f"{folder} already holds maps ({old[0]}{ENDING}): choose another --maps or empty it")
     made_by = {**detector.describe(), "video": source.name, "start": source.start, "every": every}
-    with atomic(folder / MANIFEST) as part:
-        part.write_text(json.dumps(made_by, indent=1) + "\n")
+    claim(folder, made_by, ())
 
 
 def _look(
