@@ -273,7 +273,8 @@ def pkl(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
 def config(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
     from xenomask.models.convert.architecture import read_architecture
     from xenomask.models.convert.checkpoint import read_checkpoint
-    from xenomask.models.convert.mmseg import check_config, read_preprocess
+    from xenomask.models.convert.entries import Entries
+    from xenomask.models.convert.mmseg import settings
     from xenomask.models.convert.pyconfig import read_config
 
     path = case / "a.py"
@@ -285,9 +286,7 @@ def config(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
         mutated(r, path, of_bytes)
 
     def read() -> None:
-        found = read_config(path)
-        read_preprocess(found)
-        check_config(found, read_architecture(read_checkpoint(good / "zip.pth").tensors))
+        settings(Entries(read_config(path)), read_architecture(read_checkpoint(good / "zip.pth").tensors))
 
     return read
 
