@@ -8,9 +8,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
 LEVELS = [
     {"errors"},
+    {"arrays"},
     {"files", "jit", "types", "known"},
-    {"masks", "card"},
-    {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
+    {"masks", "card", "datasets"},
+    {"models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"hub", "saving", "video"},
     {"detector_folder"},
     {"detector"},

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from xenomask import hub
+from xenomask.arrays import ImageLike
+from xenomask.datasets.photos import as_photo
 from xenomask.detector_folder import (
     FILE,
     check_own,
@@ -84,8 +86,11 @@ class Detector:
     def score_name(self) -> str:
         return "+".join(dict.fromkeys(m.score.name for m in self.members))
 
-    def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> ScoreMap:
-        """The anomaly map of one RGB photo, at its size."""
+    def detect(self, image: ImageLike) -> ScoreMap:
+        """The anomaly map of one RGB photo (H, W, 3), at its size: an array, a tensor, a PIL image or a path.
+
+        Raises XenomaskError for what `datasets.photos.as_photo` refuses.
+        """
         return self.read(self.look([self.prepare(image)])[0])
 
     @property
@@ -98,8 +103,9 @@ class Detector:
         """The score that its maps are named by: those of the members that count."""
         return "+".join(dict.fromkeys(m.score.name for m in self.used))
 
-    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> tuple[Prepared, ...]:
+    def prepare(self, image: ImageLike) -> tuple[Prepared, ...]:
         """The first part of `detect`: the photo as each used member's network takes it."""
+        image = as_photo(image)
         return tuple(m.network.prepare(image) for m in self.used)
 
     def look(self, photos: Sequence[tuple[Prepared, ...]]) -> list[tuple[MaskOutput | PixelOutput, ...]]:
