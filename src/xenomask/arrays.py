@@ -17,6 +17,7 @@ MapLike = Annotated[Any, "map"]  # as_map, as_half
 LabelLike = Annotated[Any, "label"]  # as_label, as_truth
 MaskLike = Annotated[Any, "mask"]  # as_mask
 ImageLike = Annotated[Any, "image"]  # as_image; where paths are taken too: datasets.as_photo
+TensorLike = Annotated[Any, "tensor"]  # masks.as_logits
 NumbersLike = Annotated[Any, "numbers"]  # as_numbers, as_counts, as_keys
 
 VOID = 255
@@ -47,6 +48,8 @@ def as_array(x: Any, what: str) -> np.ndarray:
         raise XenomaskError(f"the {what} is no array of numbers ({type(x).__name__}): {first_line(e)}") from e
     if a.dtype.kind not in "biuf":
         raise XenomaskError(f"the {what} holds {a.dtype} ({type(x).__name__}), not real numbers")
+    if a.dtype == np.bool_ and a.view(np.uint8).max(initial=0) > 1:  # PIL's, and bytes that were viewed as bool
+        return a.view(np.uint8) != 0
     if a.dtype.itemsize > 8:  # long double
         a = a.astype(np.float64)
     return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
@@ -283,3 +286,11 @@ def check_same_length(what: str, **columns: np.ndarray) -> None:
     lengths = {k: len(c) for k, c in columns.items()}
     if len(set(lengths.values())) > 1:
         raise XenomaskError(f"{what}: " + ", ".join(f"{n} {k}" for k, n in lengths.items()) + ", not as many of each")
+
+
+def check_onto(onto: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises XenomaskError unless something can be added to this array: float32, of that shape, not read-only."""
+    plain = isinstance(onto, np.ndarray) and not isinstance(onto, np.ma.MaskedArray)
+    if not plain or onto.dtype != np.float32 or onto.shape != shape or not onto.flags.writeable:
+        found = f"{onto.dtype} {onto.shape}" if plain else type(onto).__name__
+        raise XenomaskError(f"a map is added to a writable float32 array {shape}, not to {found}")

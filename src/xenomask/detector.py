@@ -37,7 +37,7 @@ from xenomask.models.network import Prepared
 from xenomask.models.runtimes import run_by, with_looks, with_precision, with_runtime
 from xenomask.queries import read_queries, without_frame
 from xenomask.saving import plain, save_member
-from xenomask.scores import Score, add_score, get_score
+from xenomask.scores import Score, add_score, check_classes, get_score
 from xenomask.scores.paths import choose
 from xenomask.types import QuerySet, ScoreMap
 
@@ -60,7 +60,7 @@ class Member:
 class Detector:
     """Networks that look at a photo, and how their maps are joined.
 
-    Raises XenomaskError where a member's score is not defined for its network.
+    Raises XenomaskError where a member's score is not defined for its network, or for so few classes.
     """
 
     name: str
@@ -76,6 +76,8 @@ class Detector:
         check_weights([m.weight for m in self.members], len(self.members))
         for m in self.members:
             m.score.drawn(m.network.per_pixel)
+            if names := m.network.config.id2label:
+                check_classes([m.score], len(names) - m.network.outlier_class)
 
     @property
     def scale(self) -> tuple[float, float]:

@@ -14,16 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, PreTrainedConfig
 
-from xenomask.arrays import ImageLike
+from xenomask.arrays import ImageLike, TensorLike, as_array
 from xenomask.datasets.photos import as_photo
 from xenomask.errors import XenomaskError, first_line, unknown
 from xenomask.files import atomic, make_dir, read_object, sha256
-from xenomask.masks import MaskOutput, PixelOutput
+from xenomask.masks import MaskOutput, PixelOutput, as_logits
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.deformable import use_kernel
 from xenomask.models.levels import one_level
@@ -88,8 +88,8 @@ class Network:
         return not self.per_pixel and len(names) > 1 and names.get(len(names) - 1) == OUTLIER_NAME
 
     @torch.inference_mode()
-    def __call__(self, x: Float[Tensor, "b 3 ph pw"]) -> tuple[Float32[Tensor, "b q n"], Float32[Tensor, "b q h w"]]:
-        """(class logits, mask logits) of a batch that is normalised, and padded if need be, already.
+    def __call__(self, x: TensorLike) -> tuple[Float32[Tensor, "b q n"], Float32[Tensor, "b q h w"]]:
+        """(class logits, mask logits) of a batch (B, 3, H, W) that is normalised, and padded if need be, already.
 
         Raises XenomaskError for what is no batch of floats, and for a per-pixel network, which has no such pair:
         `class_maps` is its call.
@@ -106,8 +106,11 @@ class Network:
         return out.class_queries_logits.float(), out.masks_queries_logits.float()
 
     @torch.inference_mode()
-    def class_maps(self, x: Float[Tensor, "b 3 ph pw"]) -> Float32[Tensor, "b k h w"]:
-        """The logits of each class and pixel that a per-pixel network gives a batch; XenomaskError for any other."""
+    def class_maps(self, x: TensorLike) -> Float32[Tensor, "b k h w"]:
+        """The logits of each class and pixel that a per-pixel network gives a batch (B, 3, H, W).
+
+        Raises XenomaskError for what is no batch of floats, and for a mask transformer.
+        """
         if not self.per_pixel:
             raise XenomaskError(f"a {self.config.model_type} is a mask transformer: call it for class and mask logits")
         return self._run(_batch(x)).logits.float()
@@ -177,12 +180,14 @@ class Network:
         return folder
 
 
-def _batch(x: Any) -> Tensor:
-    x = torch.as_tensor(x) if isinstance(x, np.ndarray) else x
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4 or x.shape[1] != 3 or not x.numel():
-        found = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+def _batch(x: TensorLike) -> Tensor:
+    """A batch of floats: whole numbers would be photos that nobody normalised."""
+    floats = x.is_floating_point() if isinstance(x, Tensor) else as_array(x, "batch").dtype.kind == "f"
+    batch = as_logits(x, 4, "batch (B, 3, H, W)")
+    if not floats or batch.shape[1] != 3:
+        found = f"{tuple(batch.shape)} {'floats' if floats else 'whole numbers'}"
         raise XenomaskError(f"a network takes a normalised batch of floats (B, 3, H, W), not {found}; see `predict`")
-    return x
+    return batch
 
 
 def _module(config: Mask2FormerConfig) -> nn.Module:

@@ -27,7 +27,7 @@ def anomaly_iou(output: MaskOutput, label: LabelLike, mask_threshold: float) -> 
     # the mask does not touch, so that its IoU can be negative or too large. We count inside the masks.
     both = np.zeros(len(output.mask_logits), np.int64)
     either = np.zeros_like(both)
-    target = torch.from_numpy(np.ascontiguousarray(label))
+    target = torch.from_numpy(np.require(label, requirements=["C", "W"]))
     for rows in row_blocks(output):
         part = target[rows]
         valid, anomaly = part != VOID, part == 1
