@@ -8,9 +8,11 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
 LEVELS = [
     {"errors"},
+    {"arrays"},
     {"files", "jit", "types", "known"},
     {"masks", "card", "pictures"},
-    {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
+    {"datasets"},
+    {"models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
     {"hub", "parts", "saving", "video"},
     {"detector_folder"},
     {"detector"},

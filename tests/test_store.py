@@ -28,7 +28,7 @@ def test_write_map__is_the_official_layout(tmp_path):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
 def test_write_map__refuses_and_leaves_nothing(tmp_path, bad):
-    with pytest.raises(XenomaskError, match="NaN, infinity or values beyond float16"):
+    with pytest.raises(XenomaskError, match="NaN or infinity|beyond float16"):
         write_map(tmp_path / "a.hdf5", ScoreMap(np.full((2, 2), bad, np.float32), "eam"))
     assert list(tmp_path.iterdir()) == []
 

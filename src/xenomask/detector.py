@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from xenomask import hub
+from xenomask.arrays import ImageLike
+from xenomask.datasets.photos import as_photo
 from xenomask.detector_folder import (
     FILE,
     check_names,
@@ -37,7 +39,7 @@ from xenomask.models.runtimes import run_by, with_looks, with_precision, with_ru
 from xenomask.parts import check_files, tell_unnamed, with_files
 from xenomask.queries import read_queries, without_frame
 from xenomask.saving import plain, save_member
-from xenomask.scores import Score, add_score, get_score
+from xenomask.scores import Score, add_score, check_classes, get_score
 from xenomask.scores.paths import choose
 from xenomask.types import QuerySet, ScoreMap
 
@@ -60,7 +62,7 @@ class Member:
 class Detector:
     """Networks that look at a photo, and how their maps are joined.
 
-    Raises XenomaskError where a member's score is not defined for its network.
+    Raises XenomaskError where a member's score is not defined for its network, or for so few classes.
     """
 
     name: str
@@ -76,6 +78,8 @@ class Detector:
         check_weights([m.weight for m in self.members], len(self.members))
         for m in self.members:
             m.score.drawn(m.network.per_pixel)
+            if names := m.network.config.id2label:
+                check_classes([m.score], len(names) - m.network.outlier_class)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -86,8 +90,11 @@ class Detector:
     def score_name(self) -> str:
         return "+".join(dict.fromkeys(m.score.name for m in self.members))
 
-    def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> ScoreMap:
-        """The anomaly map of one RGB photo, at its size."""
+    def detect(self, image: ImageLike) -> ScoreMap:
+        """The anomaly map of one RGB photo (H, W, 3), at its size: an array, a tensor, a PIL image or a path.
+
+        Raises XenomaskError for what `datasets.photos.as_photo` refuses.
+        """
         return self.read(self.look([self.prepare(image)])[0])
 
     @property
@@ -100,8 +107,9 @@ class Detector:
         """The score that its maps are named by: those of the members that count."""
         return "+".join(dict.fromkeys(m.score.name for m in self.used))
 
-    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> tuple[Prepared, ...]:
+    def prepare(self, image: ImageLike) -> tuple[Prepared, ...]:
         """The first part of `detect`: the photo as each used member's network takes it."""
+        image = as_photo(image)
         return tuple(m.network.prepare(image) for m in self.used)
 
     def look(self, photos: Sequence[tuple[Prepared, ...]]) -> list[tuple[MaskOutput | PixelOutput, ...]]:

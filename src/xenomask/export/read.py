@@ -15,6 +15,8 @@ from jaxtyping import UInt8
 from torch import nn
 from transformers import PreTrainedConfig
 
+from xenomask.arrays import ImageLike, as_image
+from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError
 from xenomask.export.write import CONTENT, FORMATS, OUTPUTS, VERSION, content_of
@@ -47,11 +49,13 @@ class ExportedDetector:
     members: tuple = ()
     _told: set[str] = field(default_factory=set, compare=False, repr=False)
 
-    def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> ScoreMap:
+    def detect(self, image: ImageLike) -> ScoreMap:
         """The anomaly map of one RGB photo, at its size; a photo of another size than the file's is resized, said once.
 
-        Raises XenomaskError where the runtime stops or the map is not what the file promised.
+        Raises XenomaskError for what `datasets.photos.as_photo` refuses, where the runtime stops, and where the map is
+        not what the file promised.
         """
+        image = as_photo(image)
         H, W = image.shape[:2]
         if (H, W) == self.size or self.metadata.get("dynamic") is True:
             value = self._run(image)
@@ -104,8 +108,9 @@ class ExportedDetector:
             log.warning("%s", text)
 
 
-def resized(image: UInt8[np.ndarray, "_ _ 3"], size: Size) -> UInt8[np.ndarray, "_ _ 3"]:
-    """A photo at another (height, width), averaged where it shrinks."""
+def resized(image: ImageLike, size: Size) -> UInt8[np.ndarray, "_ _ 3"]:
+    """A photo (H, W, 3) at another (height, width), averaged where it shrinks; XenomaskError for what is no photo."""
+    image = as_image(image)
     H, W = image.shape[:2]
     h, w = size
     if (H, W) == size:

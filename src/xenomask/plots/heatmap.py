@@ -12,7 +12,18 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
-from xenomask.errors import printable
+from xenomask.arrays import (
+    ImageLike,
+    LabelLike,
+    MapLike,
+    NumbersLike,
+    as_image,
+    as_numbers,
+    as_single,
+    as_truth,
+    check_same_size,
+)
+from xenomask.errors import XenomaskError, printable
 from xenomask.plots.kernels import blend
 from xenomask.types import VOID, Size
 
@@ -50,28 +61,48 @@ def drawable(array: np.ndarray, *, exact: bool = False) -> np.ndarray:
     return cv2.resize(array, (w, h), interpolation=cv2.INTER_NEAREST if exact else cv2.INTER_AREA)
 
 
-def coloured(value: Float[np.ndarray, "H W"], scale: tuple[float, float]) -> UInt8[np.ndarray, "H W 3"]:
-    """The map in colours on the given range; values outside take the colour of its end."""
-    rgba = colormaps[COLOURS](Normalize(*scale, clip=True)(value.astype(np.float32)), bytes=True)
+def check_scale(scale: tuple[float, float]) -> tuple[float, float]:
+    """The (low, high) of colours as floats; raises XenomaskError unless they are finite and rise."""
+    low, high = map(float, scale)
+    if not (np.isfinite(high - low) and low < high):
+        raise XenomaskError(f"scale {low:g} .. {high:g}: the range of colours must rise, from one number to another")
+    return low, high
+
+
+def coloured(value: MapLike, scale: tuple[float, float]) -> UInt8[np.ndarray, "H W 3"]:
+    """The map (H, W) in colours on the given range; values outside take the colour of its end.
+
+    Raises XenomaskError for what is no finite map, and for a scale that does not rise.
+    """
+    rgba = colormaps[COLOURS](Normalize(*check_scale(scale), clip=True)(as_single(value)), bytes=True)
     return np.ascontiguousarray(rgba[..., :3])
 
 
-def opacity(value: Float[np.ndarray, "*s"], scale: tuple[float, float]) -> Float[np.ndarray, "*s"]:
-    """How much an overlay's map hides of the photo, in [0, .8]: the stranger the more."""
-    return Normalize(*scale, clip=True)(value.astype(np.float32)).filled() * OPAQUE
+def opacity(value: NumbersLike, scale: tuple[float, float]) -> Float[np.ndarray, "*s"]:
+    """How much an overlay's map hides of the photo, in [0, .8]: the stranger the more; of values of any shape.
+
+    Raises XenomaskError for NaN, and for a scale that does not rise.
+    """
+    value = as_numbers(value, "map").astype(np.float32)
+    return Normalize(*check_scale(scale), clip=True)(value).filled() * OPAQUE
 
 
 def overlay(
-    image: UInt8[np.ndarray, "H W 3"],
-    value: Float[np.ndarray, "H W"],
+    image: ImageLike,
+    value: MapLike,
     scale: tuple[float, float],
     threshold: float | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The map laid over the photo, the stranger the more opaque; the threshold's contour in white."""
+    """The map (H, W) laid over the photo (H, W, 3), the stranger the more opaque; the threshold's contour in white.
+
+    Raises XenomaskError for what is no photo or no finite map, for sizes that differ, and a scale that does not rise.
+    """
+    image, value = as_image(image), as_single(value)
+    check_same_size("map", value, "photo", image)
     out = np.empty(image.shape, np.uint8)
     table = np.ascontiguousarray(colormaps[COLOURS](np.arange(colormaps[COLOURS].N), bytes=True)[:, :3])
-    low, high = map(float, scale)
-    blend(np.ascontiguousarray(image), np.ascontiguousarray(value, np.float32), low, high, table, OPAQUE, out)
+    low, high = check_scale(scale)
+    blend(image, np.ascontiguousarray(value), low, high, table, OPAQUE, out)
     if threshold is not None:
         mask = (value >= threshold).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
@@ -80,17 +111,26 @@ def overlay(
 
 
 def figure(
-    image: UInt8[np.ndarray, "H W 3"],
-    value: Float[np.ndarray, "H W"],
+    image: ImageLike,
+    value: MapLike,
     scale: tuple[float, float],
     *,
     title: str,
-    label: UInt8[np.ndarray, "H W"] | None = None,
+    label: LabelLike | None = None,
     threshold: float | None = None,
 ) -> Figure:
-    """Photo with the true anomaly's contour beside the map with colour bar, threshold contour and void hatched."""
-    image, value = drawable(image), drawable(value.astype(np.float32))
-    label = None if label is None else drawable(label, exact=True)
+    """Photo with the true anomaly's contour beside the map with colour bar, threshold contour and void hatched.
+
+    Raises XenomaskError as `overlay` does, and for what is no label of 0, 1, 255 in the map's size.
+    """
+    image, value = as_image(image), as_single(value)
+    check_same_size("map", value, "photo", image)
+    if label is not None:
+        label = as_truth(label)
+        check_same_size("map", value, "label", label)
+        label = drawable(label, exact=True)
+    scale = check_scale(scale)
+    image, value = drawable(image), drawable(value)
     h, w = value.shape
     fig = Figure(figsize=figure_size(h, w), dpi=100, layout="constrained")
     left, right = fig.subplots(1, 2)
@@ -114,9 +154,12 @@ def figure(
     return fig
 
 
-def draw_label(left, right, label: UInt8[np.ndarray, "H W"]) -> list[Patch]:
-    """True anomalies outlined in both axes, void hatched in the right one; the legend's keys of what was drawn."""
-    keys = []
+def draw_label(left, right, label: LabelLike) -> list[Patch]:
+    """True anomalies outlined in both axes, void hatched in the right one; the legend's keys of what was drawn.
+
+    Raises XenomaskError for what is no label of 0, 1, 255.
+    """
+    label, keys = as_truth(label), []
     if min(label.shape) < 2:  # no contour has an area to go around
         return keys
     if (label == 1).any():
@@ -150,11 +193,15 @@ def tile(picture: UInt8[np.ndarray, "_ _ 3"], width: int = 480) -> UInt8[np.ndar
     return np.pad(small, ((0, 0), (0, width - w), (0, 0)), constant_values=255)
 
 
-def contact_sheet(
-    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int = 3, width: int = 480
-) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Pictures of any sizes side by side, each `width` wide, on white; in more columns where they are very many."""
-    tiles = [tile(p, width) for p in pictures]
+def contact_sheet(pictures: Sequence[ImageLike], columns: int = 3, width: int = 480) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Pictures (H, W, 3) of any sizes side by side, each `width` wide, on white; in more columns where they are very
+    many.
+
+    Raises XenomaskError for what is no picture, and for none at all.
+    """
+    tiles = [tile(as_image(p), width) for p in pictures]
+    if not tiles:
+        raise XenomaskError("a contact sheet needs one picture at least")
     columns = max(columns, -(-sum(t.shape[0] + 6 for t in tiles) // MOST_ROWS))
     rows = []
     for i in range(0, len(tiles), columns):

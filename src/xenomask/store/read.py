@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from xenomask.arrays import is_finite
 from xenomask.errors import XenomaskError
 from xenomask.store.deflate import DAMAGED, deflate
 from xenomask.store.opened import Opened, opened
@@ -55,12 +56,12 @@ def _fill(value: np.ndarray, blocks: Iterator[_Block]) -> tuple[int, int]:
     for y, x, block in blocks:
         target = value[y : y + block.shape[0], x : x + block.shape[1]]
         part = block[: target.shape[0], : target.shape[1]]
-        if not _finite(part):
+        if not is_finite(part):
             not_finite += int((~np.isfinite(part)).sum())
             continue
         with np.errstate(over="ignore"):
             target[...] = part
-        beyond += value.dtype != block.dtype.newbyteorder("=") and not _finite(target)
+        beyond += value.dtype != block.dtype.newbyteorder("=") and not is_finite(target)
     return not_finite, beyond
 
 
@@ -171,10 +172,3 @@ def _join_planes(data: bytes, dtype: np.dtype) -> np.ndarray:
         bits <<= 8
         bits |= plane
     return bits.view(dtype.newbyteorder("="))
-
-
-def _finite(value: np.ndarray) -> bool:
-    """Whether no value is NaN or infinite; for float16 by the bits, in a twentieth of isfinite's time."""
-    if value.dtype == np.float16 and value.dtype.isnative:
-        return int(np.bitwise_and(value.view(np.uint16), 0x7FFF).max(initial=0)) < 0x7C00
-    return bool(np.isfinite(value).all())

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from xenomask.errors import XenomaskError
+from xenomask.arrays import MapLike, as_half
 from xenomask.files import atomic
 from xenomask.store.deflate import DEFLATE, deflate
 from xenomask.store.provenance import PHOTO
@@ -27,29 +27,26 @@ from xenomask.types import ScoreMap
 # libdeflate inflates about a quarter faster still, but its Python package holds the interpreter's lock meanwhile.
 CHUNK_PIXELS = 2**19  # 1 MiB: what HDF5's chunk cache holds by default, so others may read row by row too
 LEVEL = 2 if DEFLATE == "isal.isal_zlib" else 1
-_HALF_MAX = float(np.finfo(np.float16).max)
 
 
 def write_map(path: Path, score_map: ScoreMap, *, photo: str | None = None) -> None:
     """Writes one map, whole or not at all; `photo` is the SHA-256 of the photo's file, which the map then names.
 
-    Raises XenomaskError for an empty map and for a value that is not finite or too large for float16.
+    Raises XenomaskError for a value that is too large for float16.
     """
-    value = np.ascontiguousarray(score_map.value, np.float32)
-    if value.ndim != 2 or not value.size:
-        raise XenomaskError(f"map for {path.name} has the shape {value.shape}, not (H, W) with at least one pixel")
-    if not max(value.max(), -value.min()) <= _HALF_MAX:  # min and max are NaN where one pixel is
-        raise XenomaskError(f"map for {path.name} holds NaN, infinity or values beyond float16 (+-65504)")
-    data = encode_map(value, score_map.score, photo=photo)
+    data = encode_map(as_half(score_map.value, f"map for {path.name}"), score_map.score, photo=photo)
     with atomic(path) as part:
         part.write_bytes(data)
 
 
 def encode_map(
-    value: np.ndarray, score: str | None, *, photo: str | None = None, level: int = LEVEL, threads: int = 1
+    value: MapLike, score: str | None, *, photo: str | None = None, level: int = LEVEL, threads: int = 1
 ) -> memoryview:
-    """The bytes of the HDF5 file of a finite float map (H, W); `score` and `photo` become attributes."""
-    half = value.astype(np.float16, order="C")
+    """The bytes of the HDF5 file of a map (H, W), rounded to float16; `score` and `photo` become attributes.
+
+    Raises XenomaskError for what is no finite map, and for a value that is too large for float16.
+    """
+    half = np.ascontiguousarray(as_half(value))
     height, width = half.shape
     rows = min(height, max(1, CHUNK_PIXELS // width))
     tops = range(0, height, rows)
