@@ -155,7 +155,7 @@ def hostile(folder: Path) -> dict[str, tuple[Path, str]]:
     said = {
         "s.svg": "is not an image", "s.jpg": "is not an image", "t.jpg": "is not an image",
         "empty.png": "is not an image", "one.png": "1x1: less than 16 pixels", "long.png": "5000x20: more than 8 times",
-        "bomb.png": "too large an image", "large.png": "more than 24 megapixels", "list.mp4": "is not a video",
+        "bomb.png": "too large an image", "large.png": "6000x6000 pixels take", "list.mp4": "is not a video",
         "cut.mp4": "is not a video", "none.mp4": "is not a video, or cut", "cut.png": "is damaged",
     }  # fmt: skip
     return {name: (folder / name, text) for name, text in said.items()}

@@ -492,3 +492,14 @@ def test_folders__names_composed_and_decomposed_are_one_frame(tmp_path):
 def test_open_picture__decodes_behind_the_closed_file(tmp_path):
     Image.fromarray(SCENE).save(tmp_path / "a.tif", compression="tiff_lzw")
     assert open_picture(tmp_path / "a.tif").image.size == (64, 40)
+
+
+def test_dataset__masks_of_0_and_255_are_named_as_such(tmp_path):
+    label = np.zeros((40, 64), np.uint8)
+    label[:9] = 255
+    data = open_dataset("folder", data_set(tmp_path, 1, label))
+    with pytest.raises(XenomaskError, match="hold only 0 and 255, and 255 is void: .*save 1 in its place"):
+        data.labelled()
+    assert "255 is void" in check("folder", tmp_path).notes[0]
+    label[0, 0] = 1
+    assert len(open_dataset("folder", data_set(tmp_path, 1, label)).labelled().frames) == 1

@@ -57,7 +57,7 @@ class Dataset:
             raise XenomaskError(f"{self.name} at {self.root} has no labelled frame")
         if self._are_masks(f.label for f in frames if f.label):
             raise XenomaskError(
-                f"the {len(frames)} labels of {self.name} at {self.root} hold only 0 and 255, and 255 is void: no "
+                f"all labels of {self.name} at {self.root} hold only 0 and 255, and 255 is void: no "
                 "pixel is an anomaly (1). If 255 was meant so, save 1 in its place: (mask == 255).astype(numpy.uint8)"
             )
         return replace(self, frames=frames)
