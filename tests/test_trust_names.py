@@ -139,4 +139,5 @@ def test_detect__a_very_long_photo(tmp_path, capsys, tiny_detector):
     Image.fromarray(np.zeros((2000, 8, 3), np.uint8)).save(tmp_path / "long.png")
     code, _, err = run(capsys, "detect", tmp_path / "long.png", "--detector", tiny_detector, "--out", tmp_path / "o")
     assert code == 0, err
-    assert cv2.imread(str(tmp_path / "o/long_heatmap.png")).shape[0] <= 1600
+    drawn = cv2.imread(str(tmp_path / "o/long_heatmap.png"))
+    assert drawn is not None and drawn.shape[0] <= 1600

@@ -57,9 +57,8 @@ def test_read_photo__by_content_whatever_the_name(tmp_path, name, kind, near):
 def test_read_photo__the_first_of_several_frames(tmp_path):
     frames = [Image.new("RGB", (20, 20), c) for c in ("red", "lime")]
     for name in ("a.gif", "a.webp", "a.tif", "a.png"):
-        frames[0].save(
-            tmp_path / name, save_all=True, append_images=frames[1:], **({"lossless": True} if "webp" in name else {})
-        )
+        options: dict = {"lossless": True} if "webp" in name else {}
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
         assert read_photo(tmp_path / name)[5, 5].tolist() == [255, 0, 0]
 
 

@@ -58,7 +58,8 @@ class Header:
     @property
     def upright(self) -> Size:
         """(height, width) once it is turned as it says."""
-        return self.stored[::-1] if self.orientation >= 5 else self.stored
+        height, width = self.stored
+        return (width, height) if self.orientation >= 5 else (height, width)
 
 
 @dataclass(frozen=True)
@@ -260,9 +261,9 @@ def _tile(image: Image.Image) -> int:
 
 def _header(image: Image.Image) -> Header:
     orientation = _orientation(image)
-    size = image.height, image.width
+    width, height = image.size
     turned_already = image.format == "TIFF" and orientation >= 5  # Pillow gives a TIFF's size upright
-    return Header(size[::-1] if turned_already else size, orientation)
+    return Header((width, height) if turned_already else (height, width), orientation)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -280,8 +281,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _has_late_chunks(image: Image.Image) -> bool:
     """Whether a PNG has metadata behind its pixels."""
-    f = image.fp
-    assert f is not None
+    f = getattr(image, "fp")  # noqa: B009 - of files alone
     at = f.tell()
     try:
         f.seek(8)
@@ -299,7 +299,8 @@ def _has_late_chunks(image: Image.Image) -> bool:
 
 def _coded(image: Image.Image) -> str:
     """Pillow's raw mode; the mode itself where its decoder has none."""
-    args = image.tile[0].args if getattr(image, "tile", None) else None
+    tiles = getattr(image, "tile", None)
+    args = tiles[0].args if tiles else None
     raw = args[0] if isinstance(args, tuple) and args else args
     return raw if isinstance(raw, str) else image.mode
 

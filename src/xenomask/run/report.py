@@ -178,7 +178,7 @@ def _see(methods: Sequence[Method], data: Dataset, frame: Frame, size: Size):
 
 def thumbnail(value: np.ndarray, image: np.ndarray | None, scale: tuple[float, float], threshold: float) -> np.ndarray:
     """A small overlay, or the map alone where there is no photo."""
-    size = fitted(value.shape, (LONG * THUMB, THUMB))[::-1]
+    size = fitted((value.shape[0], value.shape[1]), (LONG * THUMB, THUMB))[::-1]
     value = cv2.resize(value.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     if image is None:
         return coloured(value, scale)
