@@ -97,7 +97,7 @@ def _pack(part: np.ndarray, rows: int, level: int) -> bytes:
 
 
 def read_map(path: Path) -> np.ndarray:
-    """Reads one map as float16 (H, W); maps of other tools in other floats are cast as the official one does.
+    """Reads one map as float16 (H, W); maps of other tools in other floats are rounded to it.
 
     Raises XenomaskError for a damaged file, a missing `value`, a wrong shape and for NaN or infinity.
     """
