@@ -297,7 +297,7 @@ entry(
     resampling.interval,
 )
 entry("store.write_map", "value", MAPS, written)
-entry("store.encode_map", "value", MAPS, lambda x: bytes(store.encode_map(x, "s")))
+entry("store.write.encode_map", "value", MAPS, lambda x: bytes(store.encode_map(x, "s")))
 entry("plots.heatmap.coloured", "value", MAPS, lambda x: heatmap.coloured(x, SCALE))
 entry("plots.heatmap.opacity", "value", ANY, lambda x: heatmap.opacity(x, SCALE))
 entry("plots.heatmap.overlay", "image", ARRAYS, lambda x: heatmap.overlay(x, SCORES, SCALE, 3.0))
@@ -311,6 +311,7 @@ entry(
     lambda x: heatmap.figure(PHOTO, SCORES, SCALE, title="t", label=x),
 )
 entry("plots.heatmap.draw_label", "label", TRUTHS, label_drawn)
+entry("plots.heatmap.tile", "picture", ARRAYS, lambda x: heatmap.tile(x, 20))
 entry("plots.heatmap.contact_sheet", "pictures", ARRAYS, lambda x: heatmap.contact_sheet([x, PHOTO], 2, 20))
 BOX = (1, 5, 2, 6)
 entry("plots.gallery.crop", "image", ARRAYS, lambda x: gallery.crop(x, TRUTH, LABEL == 1, BOX))
@@ -430,7 +431,7 @@ EXEMPT = {
     r"scores\.Score": "a formula, no array",
     r"masks\.(refuse_nan|bounded|semantic|row_groups|source)": "parts of a validated MaskOutput",
     r"jit\..*": "what checks the arguments of compiled loops: tests/test_jit.py",
-    r"datasets\.(read|synthetic)\..*": "pictures that were read and checked by the readers themselves",
+    r"pictures\..*|datasets\.(read|synthetic)\..*": "pictures that were read and checked by the readers themselves",
     r"metrics\.(evaluate\.Measured|calibration\.Reliability|components\.Numbered|bands\.Bands)": "results",
     r"queries\.inlier\.InlierCounts": "results, which nobody gives",
     r"arrays\.(as_array|is_finite|foreign_values|check_same_size|check_same_length)": "parts of the others",
@@ -438,6 +439,7 @@ EXEMPT = {
     r"queries\.analysis\..*": "samples are validated Samples",
     r"run\.(common|outputs|query_sheet|report|thresholds|video)\..*": "maps and photos that were read by the readers",
     r"run\.components\.to_supervision": "run.components.instances, for a package that is not installed here",
+    r"plots\.heatmap\.drawable": "arrays that the figures have checked",
     r"run\.levels\.png": "levels of run.levels.level_map, and colours of its own",
     r"video\.(source|stages|writer)\..*": "frames of a decoder",
     r"video\.smooth\.Held": "results, which nobody gives",

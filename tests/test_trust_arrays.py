@@ -172,3 +172,18 @@ def test_add_score__refuses_logits_of_another_size_than_the_map():
     with pytest.raises(XenomaskError, match=r"writable float32 array \(3, 4\), not to float32 \(3, 5\)"):
         add_score(ONE_CLASS, QuerySet(), get_score("rba"), 1.0, onto)
     assert not onto.any() and torch.isfinite(ONE_CLASS.mask_logits).all()
+
+
+def test_points__an_index_beyond_the_masks_is_not_read():
+    from xenomask.train.points import sample, sample_labels, uncertain
+
+    masks, points, one = torch.zeros(2, 4, 5), torch.rand(1, 3, 2), torch.tensor([0])
+    for bad in (torch.tensor([2]), torch.tensor([-1])):
+        with pytest.raises(ValueError, match="index"):
+            sample(masks, bad, points, one)
+        with pytest.raises(ValueError, match="group"):
+            sample(masks, one, points, bad)
+        with pytest.raises(ValueError, match="image"):
+            sample_labels(masks.long(), bad, one, points, one)
+        with pytest.raises(ValueError, match="index"):
+            uncertain(masks, bad, points, 2)

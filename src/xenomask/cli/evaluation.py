@@ -58,7 +58,7 @@ def _print_result(result, title: str, resamples: int) -> None:
         out_console.print(f"at tau .50: {counts}; mask: score > {result.numbers['official']['best_f1_threshold']:.4f}")
     if result.intervals:
         out_console.print(f"(..): 95 % bootstrap interval over frames, {resamples:,} resamples", style="dim")
-    wide = {k: r for k, r in result.order_range.items() if r[1] - r[0] > 5e-5}
+    wide = {k: r for k, r in result.order_range.items() if k in NAMES and r[1] - r[0] > 5e-5}
     for key, (low, high) in wide.items():
         out_console.print(
             f"the official code prints {NAMES[key]} between {low:.4f} and {high:.4f}, depending on the order of "

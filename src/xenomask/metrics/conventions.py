@@ -159,7 +159,10 @@ _ALL = (
         "official_uniform", "SegmentMeIfYouCan, -uniThr", "4096 uniform bins over [-.01, 1.01]; scores in 0..1 only",
         _uniform,
     ),
-    Convention("trapezoid", "OpenOOD, pytorch-ood, anomalib", "pooled, trapezoid through the PR points", _trapezoid),
+    Convention(
+        # NOTE: anomalib took the trapezoid up to 2.6; from 2.7 on its AUPR is step-wise, as `exact`
+        "trapezoid", "OpenOOD, pytorch-ood, anomalib up to 2.6", "pooled, trapezoid through the PR points", _trapezoid,
+    ),
     Convention("per_image", "pytorch-ood, per image", "mean over frames with anomaly, trapezoid", _per_image),
     Convention(
         "per_image_nearest", "anomaly-seg (Hendrycks), torch-uncertainty",

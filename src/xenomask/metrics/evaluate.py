@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,8 @@ class Measured:
     tallies: Mapping[str, np.ndarray]
     track: str | None
     threshold: float
+    # the tallies at the other thresholds that the official code would take in some order of the frames: mostly none
+    by_order: Mapping[float, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
 
 def check_frames(expected: set[str], known: set[str], present: set[str], where: Path) -> None:
@@ -86,16 +88,21 @@ def measure(
     counters = each_frame(ids, lambda i: count(*read(i)), threads=threads, tick=tick)
     bins = [official.frame_bins(f) for f in counters.values()]
     threshold = numbers(official.curve(bins))["best_f1_threshold"]
-    tallies = {}
-    if track is not None:
-        sizes = TRACKS[track]
+    if track is None:
+        return Measured(counters, {}, track, threshold)
+    sizes = TRACKS[track]
+    others = {numbers(c)["best_f1_threshold"] for c in official.orders(bins)}
 
-        def tally(i: str) -> np.ndarray:
-            value, label = read(i)
-            return components.tallies(components.compare(components.binarise(value, threshold), label, sizes))
+    def tally(i: str) -> dict[float, np.ndarray]:
+        value, label = read(i)
+        masks = {t: components.binarise(value, t) for t in {threshold, *others}}
+        return {t: components.tallies(components.compare(m, label, sizes)) for t, m in masks.items()}
 
-        tallies = each_frame(ids, tally, threads=threads, tick=tick)
-    return Measured(counters, tallies, track, threshold)
+    found = each_frame(ids, tally, threads=threads, tick=tick)
+    at = {t: {i: own[t] for i, own in found.items()} for t in {threshold, *others}}
+    return Measured(
+        counters, at[threshold], track, threshold, {t: at[t] for t in others} if others != {threshold} else {}
+    )
 
 
 def summarise(measured: Measured, *, resamples: int = 1000, seed: int = 0, threads: int = 2) -> EvalResult:
@@ -109,15 +116,17 @@ def summarise(measured: Measured, *, resamples: int = 1000, seed: int = 0, threa
     found: dict[str, dict[str, float]] = {"exact": numbers(curve(pooled)), "official": numbers(official.curve(bins))}
     if measured.track:
         found["components"] = _plain(components.numbers(np.sum(list(measured.tallies.values()), axis=0)))
+    ranges = official.order_range(bins)
+    if measured.by_order:
+        sums = [np.sum(list(own.values()), axis=0) for own in measured.by_order.values()]
+        ranges |= official.spans([_plain(components.numbers(s)) for s in sums])
     notes = warnings(measured.counters, pooled, found)
     intervals = {}
     if resamples and len(frames) > 1:
         drawn = resample(measured, resampling.draw(len(frames), resamples, seed), threads)
         intervals = {c: {k: resampling.interval(v) for k, v in own.items()} for c, own in drawn.items()}
     own = {i: numbers(curve(f)) for i, f in measured.counters.items() if with_anomaly([f])}
-    return EvalResult(
-        found, tuple(measured.counters), own, intervals, official.order_range(bins), notes, measured.track
-    )
+    return EvalResult(found, tuple(measured.counters), own, intervals, ranges, notes, measured.track)
 
 
 def _plain(found: Mapping[str, Any]) -> dict[str, float]:

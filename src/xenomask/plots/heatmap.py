@@ -186,8 +186,12 @@ def frame_title(name: str, numbers: Mapping[str, float] | None) -> str:
     )
 
 
-def tile(picture: UInt8[np.ndarray, "_ _ 3"], width: int = 480) -> UInt8[np.ndarray, "_ _ 3"]:
-    """A picture of any size, `width` wide; a very long one is narrower, on white."""
+def tile(picture: ImageLike, width: int = 480) -> UInt8[np.ndarray, "_ _ 3"]:
+    """A picture (H, W, 3) of any size, `width` wide; a very long one is narrower, on white.
+
+    Raises XenomaskError for what is no picture.
+    """
+    picture = as_image(picture)
     h, w = fitted((picture.shape[0], picture.shape[1]), (LONG * width, width))
     small = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
     return np.pad(small, ((0, 0), (0, width - w), (0, 0)), constant_values=255)
@@ -199,7 +203,7 @@ def contact_sheet(pictures: Sequence[ImageLike], columns: int = 3, width: int = 
 
     Raises XenomaskError for what is no picture, and for none at all.
     """
-    tiles = [tile(as_image(p), width) for p in pictures]
+    tiles = [tile(p, width) for p in pictures]
     if not tiles:
         raise XenomaskError("a contact sheet needs one picture at least")
     columns = max(columns, -(-sum(t.shape[0] + 6 for t in tiles) // MOST_ROWS))

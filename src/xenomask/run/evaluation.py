@@ -52,8 +52,9 @@ def rounding_note(maps: Path, ids: Sequence[str]) -> str | None:
         return None
     lost = max(float16_loss(read_stored(maps / f"{i}{ENDING}")) for i in wide)
     return (
-        f"the maps are stored in wider floats (frame {wide[0]}); they are evaluated as float16, as the official tool "
-        f"does: {100 * lost:.1f} % of the distinct values of a frame fall together"
+        f"the maps are stored in wider floats (frame {wide[0]}); they are evaluated as float16, which the official "
+        "tool writes (its evaluator computes with what is stored): "
+        f"{100 * lost:.1f} % of the distinct values of a frame fall together"
     )
 
 
