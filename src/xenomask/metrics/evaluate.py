@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from xenomask.arrays import LabelLike, MapLike, NumbersLike
 from xenomask.errors import XenomaskError
 from xenomask.metrics import components, official, resampling
 from xenomask.metrics.components import TRACKS
@@ -17,8 +18,8 @@ from xenomask.metrics.curves import curve, numbers
 from xenomask.metrics.guards import warnings
 from xenomask.types import EvalResult
 
-# (float16 map, label 0 / 1 / 255) of a frame
-Read = Callable[[str], tuple[np.ndarray, np.ndarray]]
+# (map, label 0 / 1 / 255) of a frame
+Read = Callable[[str], tuple[MapLike, LabelLike]]
 T = TypeVar("T")
 
 
@@ -31,6 +32,8 @@ class Measured:
     tallies: Mapping[str, np.ndarray]
     track: str | None
     threshold: float
+    # the tallies at the other thresholds that the official code would take in some order of the frames: mostly none
+    by_order: Mapping[float, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
 
 def check_frames(expected: set[str], known: set[str], present: set[str], where: Path) -> None:
@@ -85,16 +88,21 @@ def measure(
     counters = each_frame(ids, lambda i: count(*read(i)), threads=threads, tick=tick)
     bins = [official.frame_bins(f) for f in counters.values()]
     threshold = numbers(official.curve(bins))["best_f1_threshold"]
-    tallies = {}
-    if track is not None:
-        sizes = TRACKS[track]
+    if track is None:
+        return Measured(counters, {}, track, threshold)
+    sizes = TRACKS[track]
+    others = {numbers(c)["best_f1_threshold"] for c in official.orders(bins)}
 
-        def tally(i: str) -> np.ndarray:
-            value, label = read(i)
-            return components.tallies(components.compare(components.binarise(value, threshold), label, sizes))
+    def tally(i: str) -> dict[float, np.ndarray]:
+        value, label = read(i)
+        masks = {t: components.binarise(value, t) for t in {threshold, *others}}
+        return {t: components.tallies(components.compare(m, label, sizes)) for t, m in masks.items()}
 
-        tallies = each_frame(ids, tally, threads=threads, tick=tick)
-    return Measured(counters, tallies, track, threshold)
+    found = each_frame(ids, tally, threads=threads, tick=tick)
+    at = {t: {i: own[t] for i, own in found.items()} for t in {threshold, *others}}
+    return Measured(
+        counters, at[threshold], track, threshold, {t: at[t] for t in others} if others != {threshold} else {}
+    )
 
 
 def summarise(measured: Measured, *, resamples: int = 1000, seed: int = 0, threads: int = 2) -> EvalResult:
@@ -108,27 +116,30 @@ def summarise(measured: Measured, *, resamples: int = 1000, seed: int = 0, threa
     found: dict[str, dict[str, float]] = {"exact": numbers(curve(pooled)), "official": numbers(official.curve(bins))}
     if measured.track:
         found["components"] = _plain(components.numbers(np.sum(list(measured.tallies.values()), axis=0)))
+    ranges = official.order_range(bins)
+    if measured.by_order:
+        sums = [np.sum(list(own.values()), axis=0) for own in measured.by_order.values()]
+        ranges |= official.spans([_plain(components.numbers(s)) for s in sums])
     notes = warnings(measured.counters, pooled, found)
     intervals = {}
     if resamples and len(frames) > 1:
         drawn = resample(measured, resampling.draw(len(frames), resamples, seed), threads)
         intervals = {c: {k: resampling.interval(v) for k, v in own.items()} for c, own in drawn.items()}
     own = {i: numbers(curve(f)) for i, f in measured.counters.items() if with_anomaly([f])}
-    return EvalResult(
-        found, tuple(measured.counters), own, intervals, official.order_range(bins), notes, measured.track
-    )
+    return EvalResult(found, tuple(measured.counters), own, intervals, ranges, notes, measured.track)
 
 
 def _plain(found: Mapping[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in found.items()}
 
 
-def resample(measured: Measured, weights: np.ndarray, threads: int = 2) -> dict[str, dict[str, np.ndarray]]:
+def resample(measured: Measured, weights: NumbersLike, threads: int = 2) -> dict[str, dict[str, np.ndarray]]:
     """{convention: {number: its value in each resample}}; weights (R, frames) say how often a frame is drawn.
 
     The components' threshold stays that of all frames: their masks are not drawn anew.
     """
     frames = list(measured.counters.values())
+    weights = resampling.as_weights(weights, len(frames))
     bins = [official.frame_bins(f) for f in frames]
     found = {
         "exact": resampling.curve_numbers(*resampling.exact_steps(frames), weights, threads),

@@ -4,17 +4,20 @@ Per frame, 384 quantiles of the anomalous and 384 of the inlier scores bin both;
 edge; the frames' bins are pooled and sorted. Written from a description of that code's arithmetic.
 
 NOTE: the official code keeps the first of the sorted points whatever its threshold. Where several frames share the
-largest one (scores that saturate at 1, say), that point is one frame's share of it, so that the order of
-frames decides: on saturated float16 maps its AUPR-trapz moved between .601 and .662. We leave that point out: one
-value, whatever the order. `order_range` says what the official code would print over all orders.
+largest one (scores that saturate at 1, say), that point is one frame's share of it, so that the order of frames
+decides: on saturated float16 maps its AUPR-trapz moved between .601 and .662. AUPR and AUROC feel it first; FPR95 does
+where that share alone reaches TPR .95; best F1, its threshold and so the components do where it is the best point. We
+leave that point out: one value, whatever the order. `order_range` says what the official code would print over all
+orders.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float16, Float64, Int64
 
+from xenomask.arrays import as_counts, as_numbers, check_same_length
 from xenomask.metrics.counters import FrameCounters, values
 from xenomask.metrics.curves import Curve, check_both, numbers
 
@@ -28,6 +31,13 @@ class FrameBins:
     threshold: Float64[np.ndarray, "n"]
     tp: Int64[np.ndarray, "n"]
     fp: Int64[np.ndarray, "n"]
+
+    def __post_init__(self):
+        object.__setattr__(self, "threshold", as_numbers(self.threshold, "bins: threshold", ndim=1))
+        for name in ("tp", "fp"):
+            counts = as_counts(getattr(self, name), f"bins: {name}").astype(np.int64, copy=False)
+            object.__setattr__(self, name, counts)
+        check_same_length("bins", threshold=self.threshold, tp=self.tp, fp=self.fp)
 
 
 def _quantiles(value: Float16[np.ndarray, "n"], counts: Int64[np.ndarray, "n"]) -> Float64[np.ndarray, "m"]:
@@ -85,16 +95,27 @@ def curve(frames: Sequence[FrameBins]) -> Curve:
     return Curve(threshold[last], tp[last], fp[last])
 
 
-def order_range(frames: Sequence[FrameBins]) -> dict[str, tuple[float, float]]:
-    """(smallest, largest) number that the official code prints over all orders of the frames.
+def orders(frames: Sequence[FrameBins]) -> list[Curve]:
+    """The curves that the official code may have, over all orders of the frames: its first point is one frame's share.
 
-    Its first point is any one frame's share of the largest threshold; only AUPR and AUROC feel it.
+    That point is any one frame's part of the largest threshold. Raises XenomaskError as `curve` does.
     """
     c = curve(frames)
     top = c.threshold[0]
-    firsts = {(int(f.tp[-1]), int(f.fp[-1])) for f in frames if len(f.threshold) and f.threshold[-1] == top}
-    found = [numbers(c)] if len(firsts) == 1 and (c.tp[0], c.fp[0]) in firsts else []
-    for tp, fp in firsts:
-        first = Curve(np.append(top, c.threshold), np.append(tp, c.tp), np.append(fp, c.fp))
-        found.append(numbers(first))
-    return {k: (min(n[k] for n in found), max(n[k] for n in found)) for k in ("aupr_sum", "aupr_trapz", "auroc")}
+    firsts = sorted({(int(f.tp[-1]), int(f.fp[-1])) for f in frames if len(f.threshold) and f.threshold[-1] == top})
+    if firsts == [(c.tp[0], c.fp[0])]:
+        return [c]
+    return [Curve(np.append(top, c.threshold), np.append(tp, c.tp), np.append(fp, c.fp)) for tp, fp in firsts]
+
+
+ORDERED = ("aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold")
+
+
+def order_range(frames: Sequence[FrameBins]) -> dict[str, tuple[float, float]]:
+    """(smallest, largest) of each number that the official code prints over all orders of the frames."""
+    return spans([{k: n[k] for k in ORDERED} for n in map(numbers, orders(frames))])
+
+
+def spans(found: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """(smallest, largest) of each number; nan where any of them is."""
+    return {k: (float(np.min([n[k] for n in found])), float(np.max([n[k] for n in found]))) for k in found[0]}

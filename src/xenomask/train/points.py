@@ -20,6 +20,13 @@ def _run(kernel: Any, n: int, arguments: tuple[Tensor, ...], out: Tensor) -> Ten
     return out
 
 
+def _check_inside(**numbers: tuple[Tensor, int]) -> None:
+    """Raises ValueError where an index is no number of its table: machine code would read beyond its end."""
+    for name, (index, n) in numbers.items():
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < n:
+            raise ValueError(f"{name} {int(index.min())} .. {int(index.max())} of {n}")
+
+
 class _Sample(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, masks: Tensor, index: Tensor, points: Tensor, group: Tensor) -> Tensor:
@@ -43,6 +50,7 @@ def sample(
     No index twice where a gradient is wanted.
     """
     if masks.device.type == "cpu":
+        _check_inside(index=(index, len(masks)), group=(group, len(points)))
         return _Sample.apply(masks, index, points, group)  # pyright: ignore
     return grid_sample(masks[index][:, None], 2 * points[group][:, None] - 1, align_corners=False)[:, 0, 0]
 
@@ -53,6 +61,7 @@ def sample_labels(
 ) -> Float[Tensor, "m p"]:  # fmt: skip
     """The masks labels[image] == klass at the points `group`, in [0, 1]."""
     if labels.device.type == "cpu":
+        _check_inside(image=(image, len(labels)), group=(group, len(points)))
         out = points.new_empty(len(image), points.shape[1])
         return _run(kernels.sample_labels, len(image), (labels, image, klass, points, group), out)
     masks = (labels[image] == klass[:, None, None]).to(points.dtype)
@@ -67,6 +76,7 @@ def uncertain(
     if k == 0:
         return points[:, :0]
     if masks.device.type == "cpu":
+        _check_inside(index=(index, len(masks)))
         out = points.new_empty(len(index), k, 2)
         return _run(kernels.uncertain, len(index), (masks, index, points), out)
     size = sample(masks, index, points, torch.arange(len(index), device=index.device)).abs()
