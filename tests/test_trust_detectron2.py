@@ -363,7 +363,7 @@ def test_yaml__bases_and_tags_that_would_compute(tmp_path):
         ("a: " + "9" * 5000, "no plain YAML|no YAML"),
         ("a: \x00", "no plain YAML"),
     ],
-    ids=str,
+    ids=lambda value: value[:12],
 )  # fmt: skip
 def test_yaml__hostile_files_are_one_line(tmp_path, text, said):
     path = tmp_path / "own.yaml"
@@ -372,5 +372,5 @@ def test_yaml__hostile_files_are_one_line(tmp_path, text, said):
         read_yaml(path)
     assert "\n" not in str(e.value)
     path.write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(XenomaskError, match="cannot be read|no plain YAML"):
+    with pytest.raises(XenomaskError, match="UTF-16|UTF-8"):
         read_yaml(path)

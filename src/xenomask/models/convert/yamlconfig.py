@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from xenomask.errors import XenomaskError, first_line
+from xenomask.errors import XenomaskError
+from xenomask.files import read_text
 from xenomask.models.convert.pyconfig import MAX_BASES, MAX_BYTES, MAX_ITEMS, Unread, config_root, merge
 
 BASE = "_BASE_"
@@ -38,12 +39,12 @@ def _read(path: Path, root: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise XenomaskError(f"config {path} is larger than {MAX_BYTES // 1024} KB")
-        stream = path.read_text(encoding="utf-8-sig")
+        stream = read_text(path)
         loader = _Loader(stream)
         loader.name = str(path)
         found = loader.get_single_data()
-    except (OSError, UnicodeDecodeError) as e:
-        raise XenomaskError(f"config {path} cannot be read: {getattr(e, 'strerror', None) or first_line(e)}") from e
+    except OSError as e:
+        raise XenomaskError(f"config {path} cannot be read: {e.strerror or e}") from e
     except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError, AttributeError) as e:
         raise XenomaskError(f"config {path} is no plain YAML: {' '.join(str(e).split())[:200]}") from e
     if not isinstance(found, dict):
