@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
     EomtDinov3ForUniversalSegmentation,
     EomtForUniversalSegmentation,
     Mask2FormerForUniversalSegmentation,
@@ -144,8 +143,6 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
     Raises XenomaskError for another kind of network, missing or foreign tensors, and damaged files.
     """
     config = _read_config(folder)
-    if config.model_type not in CLASSES:
-        raise unknown(f"kind of network in {folder / CONFIG}", str(config.model_type), CLASSES)
     if config.model_type == "upernet":  # its second head is for training
         config.use_auxiliary_head = False
     module = _load_module(folder, config)
@@ -172,26 +169,26 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
 def _read_config(folder: Path):
     if not (folder / CONFIG).is_file():
         raise XenomaskError(f"{folder} is no Hugging Face folder: it has no {CONFIG}")
-    read_config(folder)  # refuses what asks for code or for a size that no network has
+    stored = read_config(folder)
+    kind = str(stored.get("model_type"))
+    if kind not in CLASSES:
+        raise unknown(f"kind of network in {folder / CONFIG}", kind, CLASSES)
     try:
         with without_warnings():
-            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            # NOTE: not from_pretrained, which would read the file again, with what it asks of the Hub
+            return CLASSES[kind].config_class.from_dict(stored)
     except Exception as e:  # the checks of its many configurations raise whatever they like
         raise XenomaskError(f"{folder / CONFIG} cannot be read: {first_line(e)}") from e
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Hides, while it is open, transformers' progress bar and its table of tensors, of which we say what matters."""
+def _without_bar() -> Iterator[None]:
+    """Hides transformers' progress bar while it is open."""
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
-    table = logging.getLogger("transformers.modeling_utils")
-    level = table.level
-    table.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        table.setLevel(level)
         if shown:
             hf_logging.enable_progress_bar()
 
@@ -199,7 +196,7 @@ def _quietly() -> Iterator[None]:
 def _load_module(folder: Path, config) -> nn.Module:
     check_files(folder, CLASSES[config.model_type], config)
     try:
-        with without_warnings(), _quietly():
+        with without_warnings(), _without_bar():
             module, report = CLASSES[config.model_type].from_pretrained(
                 folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32,
                 ignore_mismatched_sizes=True, weights_only=True,
@@ -237,7 +234,8 @@ def _task_tokens(folder: Path, config) -> torch.Tensor:
                           return_tensors="pt")  # fmt: skip
     except Exception as e:  # whatever the tokenizers' reader makes of a damaged file
         raise XenomaskError(f"the tokenizer in {folder} cannot be read: {first_line(e)}") from e
-    return found["input_ids"]
+    # as transformers' OneFormerProcessor: padding is 0, whatever the tokenizer's own padding token
+    return found["input_ids"] * found["attention_mask"]
 
 
 def read_preprocess(folder: Path) -> tuple[Preprocess, str | None]:
