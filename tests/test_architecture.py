@@ -8,10 +8,12 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
 LEVELS = [
     {"errors"},
+    {"arrays"},
     {"files", "jit", "types", "known"},
-    {"masks", "card"},
-    {"datasets", "models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
-    {"hub", "saving", "video"},
+    {"masks", "card", "pictures"},
+    {"datasets"},
+    {"models", "scores", "queries", "ensemble", "store", "metrics", "plots"},
+    {"hub", "parts", "saving", "video"},
     {"detector_folder"},
     {"detector"},
     {"export"},

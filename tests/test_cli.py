@@ -271,7 +271,7 @@ def test_evaluate__bad_labels(tmp_path, capsys):
     (tmp_path / "labels_masks").mkdir()
     for label, message in (
         (np.array([[0, 3, 0], [0, 0, 0]], np.uint8), "holds the values [3]"),
-        (np.array([[0, 255, 0], [0, 0, 0]], np.uint8), "no pixel is labelled anomaly"),
+        (np.array([[0, 255, 0], [0, 0, 0]], np.uint8), "hold only 0 and 255, and 255 is void: no pixel is an anomaly"),
         (np.array([[1, 255, 1], [1, 1, 1]], np.uint8), "no pixel is labelled inlier"),
     ):
         Image.fromarray(label).save(tmp_path / "labels_masks/a.png")

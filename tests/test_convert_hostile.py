@@ -339,7 +339,7 @@ def test_config__bases_as_mmsegmentation_lays_them(tmp_path):
         ("a.py", "inherits from itself"),
         ("missing.py", "cannot be read"),
         (".", "cannot be read"),
-        ("binary.py", "cannot be read"),
+        ("binary.py", "save it as UTF-8"),
     ],
 )
 def test_config__bases_refused(tmp_path, base, said):

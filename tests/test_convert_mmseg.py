@@ -25,7 +25,9 @@ from xenomask.models import Network, load
 from xenomask.models.convert import mmseg, rules
 from xenomask.models.convert.architecture import Architecture, read_architecture, transformers_config
 from xenomask.models.convert.checkpoint import Inert, find_checkpoint, read_torch
-from xenomask.models.convert.mmseg import build_module, convert_mmseg, convert_tensors, read_preprocess
+from xenomask.models.convert.entries import Entries
+from xenomask.models.convert.mmseg import build_module, convert_mmseg, convert_tensors
+from xenomask.models.convert.mmseg_photos import CITYSCAPES, read_preprocess
 from xenomask.models.convert.rules import NOT_IN_SOURCE, OLD_LAYOUT, RULES, renamed, reordered, source_of
 from xenomask.models.convert.trainlog import read_miou
 from xenomask.models.preprocess import Preprocess, network_input
@@ -231,8 +233,8 @@ def test_refused__a_tensor_too_many(tmp_path, tensors):
         ("num_queries=20", "num_queries=30", "num_queries = 30, but the weights' shapes say 20"),
         ("window_size=7", "window_size=12", "window_size = 12, but the weights' shapes say 7"),
         ("type='Mask2FormerHead'", "type='MaskFormerHead'", "decode_head.type = 'MaskFormerHead' is not supported"),
-        ("bgr_to_rgb=True", "bgr_to_rgb=False", "bgr_to_rgb = False is not supported"),
-        ("keep_ratio=True", "keep_ratio=False", "test pipeline has"),
+        ("bgr_to_rgb=True", "bgr_to_rgb=False", "model.data_preprocessor.bgr_to_rgb = False is not supported"),
+        ("keep_ratio=True", "keep_ratio=False", "test_dataloader.dataset.pipeline[1].keep_ratio = False is not"),
         ("num_points=4", "num_points=8", "num_points = 8 is not supported, only 4"),
         ("mean=[", "mean=[1., ", "is not three numbers"),
     ],
@@ -249,17 +251,27 @@ def test_refused__config_that_says_something_else(tmp_path, old, new, said):
 def test_preprocess__from_the_config():
     config: dict[str, Any] = {
         "data_preprocessor": {
+            "type": "SegDataPreProcessor",
             "mean": [1, 2, 3],
             "std": (4, 5, 6),
             "bgr_to_rgb": True,
             "test_cfg": {"size_divisor": 64},
         },
-        "test_pipeline": [{"type": "Load"}, {"type": "Resize", "scale": (640, 320), "keep_ratio": True}],
+        "test_pipeline": [
+            {"type": "LoadImageFromFile"},
+            {"type": "Resize", "scale": (640, 320), "keep_ratio": True},
+            {"type": "PackSegInputs"},
+        ],
     }
-    assert read_preprocess(config) == Preprocess("fit", 320, 640, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), 64)
-    config["test_pipeline"] = [{"type": "Load"}]
-    assert read_preprocess(config).policy == "none"
-    assert read_preprocess({}) == Preprocess("fit", 1024, 2048)
+    expected = Preprocess("fit", 320, 640, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0), 64)
+    assert read_preprocess(Entries(config)) == (expected, True)
+    config["test_pipeline"][1] = {"type": "ResizeShortestEdge", "scale": 320, "max_size": 700}
+    assert read_preprocess(Entries(config)) == (replace(expected, policy="shortest", longest=700), True)
+    del config["test_pipeline"][1]
+    assert read_preprocess(Entries(config)) == (replace(expected, policy="none", size=0, longest=0), True)
+    del config["test_pipeline"]
+    assert read_preprocess(Entries(config)) == (replace(expected, size=1024, longest=2048), False)
+    assert convert_mmseg(MICRO).network.preprocess == CITYSCAPES == Preprocess("fit", 1024, 2048)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from conftest import from_probabilities
 from xenomask.datasets import open_dataset
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
+from xenomask.files import sha256
 from xenomask.masks import with_queries
 from xenomask.metrics import count, curve, numbers, pool
 from xenomask.models.network import Network
@@ -37,11 +38,13 @@ def scenes(tmp_path):
 def fill(cache: Path, detector: Detector, data, outputs):
     """Puts made-up outputs where `cache_outputs` would put the networks' own."""
     for member in detector.members:
-        made_by = {"sha256": member.network.sha256, "dataset": data.name, "root": str(data.root.resolve())}
+        made_by = {"sha256": member.network.sha256, "dataset": data.name, "resize": None}
         (cache / member.name).mkdir(parents=True)
         (cache / member.name / MANIFEST).write_text(json.dumps(made_by))
         for frame in data.frames:
-            write_output(cache / member.name / f"{frame.id}{ENDING}", outputs[member.name][frame.id])
+            write_output(
+                cache / member.name / f"{frame.id}{ENDING}", outputs[member.name][frame.id], sha256(frame.image)
+            )
 
 
 def lonely_queries(rows: bool):

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from conftest import SHARED
+from conftest import SHARED, without_hashes
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
-from xenomask.detector_folder import assemble
+from xenomask.detector_folder import assemble, record_files
 from xenomask.errors import XenomaskError
 from xenomask.models import load
 from xenomask.queries import write_queries
@@ -52,7 +52,7 @@ def test_detector__other_score_and_unknown_names(tiny_detector):
 def test_detector__queries_of_other_weights_are_refused(tiny_detector, tmp_path):
     folder = tmp_path / "d"
     shutil.copytree(tiny_detector, folder)
-    write_queries(folder / "a", QuerySet("0" * 64))
+    write_queries(without_hashes(folder) / "a", QuerySet("0" * 64))
     with pytest.raises(XenomaskError, match="belongs to another checkpoint"):
         Detector.from_folder(folder)
 
@@ -138,7 +138,7 @@ def with_outliers(detector_folder, tmp_path):
         origin = {"outlier": {"dataset": "anomaly-track", "iou": 0.25, "top_k": None, "per_frame_iou": iou}}
         sha = load(folder / name).sha256
         write_queries(folder / name, QuerySet(sha, outlier={0: 0.3, 1: 0.3, 2: 0.3}, origin=origin))
-    return Detector.from_folder(folder).with_score("maskomaly_no_border")
+    return Detector.from_folder(record_files(folder)).with_score("maskomaly_no_border")
 
 
 def test_score_dataset__leave_one_out_hides_the_frame_from_the_choice(tiny_detector, scenes, tmp_path):

@@ -136,7 +136,7 @@ ONE = np.eye(4, dtype=np.uint8)
         (two(HALF, ONE * 7), "holds the values [7]"),
         ({"a": (HALF, ONE * 0)}, "no pixel is labelled anomaly"),
         ({"a": (HALF, ONE * 0 + 1)}, "no pixel is labelled inlier"),
-        ({"a": (HALF, ONE * 0 + 255)}, "no pixel is labelled"),
+        ({"a": (HALF, ONE * 0 + 255)}, "only 0 and 255, and 255 is void"),
     ],
 )
 def test_evaluate__refuses_what_cannot_be_counted(frames, error, tmp_path, capsys):

@@ -161,3 +161,37 @@ def test_points__the_most_uncertain_ones_in_their_order():
             assert kept[m].tolist() == points[m, smallest].tolist()
     flat = uncertain(torch.zeros(1, 4, 4), torch.tensor([0]), points[:1], 5)
     assert flat.shape == (1, 5, 2) and flat[0].tolist() == points[0, :5].tolist()
+
+
+@pytest.mark.parametrize("kinds", CASES.values(), ids=CASES.keys())
+def test_set_loss__ignored_void__is_the_same_where_there_is_none(kinds):
+    labels = label_maps(*kinds)
+    labels[labels == 255] = 254  # outside of every mask, and no class
+    z, m = case(labels)
+    plain = torch.where(labels == 254, 255, labels)
+    one = set_loss(z, m, labels, config(), torch.Generator().manual_seed(1), ignore_void=True)
+    two = set_loss(z, m, plain, config(), torch.Generator().manual_seed(1))
+    assert one.item() == pytest.approx(two.item(), rel=1e-9)
+
+
+def test_set_loss__ignored_void__has_no_gradient_inside_and_one_at_pasted_objects():
+    labels = torch.full((1, 12, 12), 2, dtype=torch.uint8)
+    labels[:, :, 4:8], labels[:, :, 8:] = 255, 254
+    z, m = case(labels, size=(12, 12))
+    gradients = torch.autograd.grad(set_loss(z, m, labels, config(400), ignore_void=True), m)
+    for g in gradients:
+        assert g[..., 5:7].abs().max() < 1e-12  # all points that read these cells lie in void
+        assert (g[..., 9:] != 0).any() and (g[..., :3] != 0).any()
+
+
+def test_set_loss__ignored_void__matches_without_looking_at_void():
+    labels = torch.full((1, 8, 8), 255, dtype=torch.uint8)
+    labels[:, :, :4], labels[:, 4:, :4] = 0, 1
+    z, m = case(labels, outputs=1, queries=2, size=(8, 8))
+    with torch.no_grad():
+        z[0].zero_()
+        m[0].fill_(-8)
+        m[0][0, 1, :4, :4] = m[0][0, 0, 4:, :4] = 8  # query 1 is class 0, query 0 is class 1
+        m[0][0, 0, :, 5:] = 8  # and in the void anything
+    loss = set_loss(z, m, labels, config(400), ignore_void=True).item()
+    assert loss < set_loss(z, m, labels, config(400)).item() - 1

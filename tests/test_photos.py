@@ -15,6 +15,7 @@ from xenomask.datasets import open_dataset, read_photo
 from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
+from xenomask.files import sha256
 from xenomask.masks import with_queries
 from xenomask.plots import overlay
 from xenomask.run.photos import detect_photos, detect_timed, score_dataset, score_timed, work
@@ -49,7 +50,7 @@ def test_score_dataset__writes_the_bytes_of_a_loop(tiny_detector, scenes, tmp_pa
     (tmp_path / "loop").mkdir()
     naive.scored(
         pair, scenes.frames, lambda f: scenes.sample(f).image,
-        lambda f, found: write_map(tmp_path / "loop" / f"{f.id}.hdf5", found),
+        lambda f, found: write_map(tmp_path / "loop" / f"{f.id}.hdf5", found, photo=sha256(f.image)),
     )  # fmt: skip
     profile = score_timed(pair, scenes, tmp_path / "maps")
     assert files(tmp_path / "maps") == files(tmp_path / "loop") and len(files(tmp_path / "maps")) == 5
@@ -64,7 +65,7 @@ def test_detect_photos__writes_the_bytes_of_a_loop(tiny_detector, photos, tmp_pa
     for photo, row in zip(photos, rows, strict=True):
         image = read_photo(photo)
         found = pair.detect(image)
-        write_map(tmp_path / "loop" / f"{photo.stem}.hdf5", found)
+        write_map(tmp_path / "loop" / f"{photo.stem}.hdf5", found, photo=sha256(photo))
         Image.fromarray(overlay(image, found.value, pair.scale, 0.9)).save(
             tmp_path / "loop" / f"{photo.stem}_overlay.jpg", quality=90
         )

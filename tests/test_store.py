@@ -28,7 +28,7 @@ def test_write_map__is_the_official_layout(tmp_path):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
 def test_write_map__refuses_and_leaves_nothing(tmp_path, bad):
-    with pytest.raises(XenomaskError, match="NaN, infinity or values beyond float16"):
+    with pytest.raises(XenomaskError, match="NaN or infinity|beyond float16"):
         write_map(tmp_path / "a.hdf5", ScoreMap(np.full((2, 2), bad, np.float32), "eam"))
     assert list(tmp_path.iterdir()) == []
 
@@ -104,8 +104,8 @@ def test_import__store_is_light():
 
 def test_encode_map__threads_and_levels_change_no_value(tmp_path):
     value = edge_values((1200, 1000))
-    for settings in ({"threads": 2}, {"level": 0}, {"level": 3}):
-        (tmp_path / "a.hdf5").write_bytes(encode_map(value, "eam", **settings))
+    for threads, level in ((2, 2), (1, 0), (1, 3)):
+        (tmp_path / "a.hdf5").write_bytes(encode_map(value, "eam", threads=threads, level=level))
         assert bits(read_map(tmp_path / "a.hdf5")) == bits(value.astype(np.float16))
     assert bytes(encode_map(value, "eam", threads=2)) == bytes(encode_map(value, "eam"))
 
@@ -123,7 +123,7 @@ FOREIGN = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "longdouble"])
+@pytest.mark.parametrize("dtype", ["<f2", ">f2", "<f4", ">f4", "<f8", ">f8"])
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_read_map__foreign_files_as_plain_h5py_reads_them(tmp_path, kind, dtype):
     value = edge_values((45, 61)).astype(dtype)
@@ -140,7 +140,8 @@ def test_read_map__holes_and_filters_left_out(tmp_path):
     with h5py.File(path, "w") as f:  # the second chunk was never written, the first without its gzip
         data = f.create_dataset("value", (4, 4), np.float16, chunks=(2, 4), compression="gzip", fillvalue=2)
         data.id.write_direct_chunk((0, 0), np.arange(8, dtype=np.float16), filter_mask=1)
-    assert read_map(path).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [2] * 4, [2] * 4]
+    with pytest.raises(XenomaskError, match="has holes: 1 of its 2 chunks are missing; make it again"):
+        read_map(path)
     with h5py.File(path, "w") as f:
         data = f.create_dataset("value", (2, 4), np.float16, chunks=(2, 4), compression="gzip")
         data.id.write_direct_chunk((0, 0), np.arange(8, dtype=np.float16), filter_mask=1)

@@ -287,6 +287,20 @@ def test_cli__bad_sources(tmp_path, capsys, faked, clip):
     assert "cannot open rtsp://127.0.0.1:9/x?channel=1: no answer" in text and "secret" not in text
 
 
+@pytest.mark.parametrize("name", ["list.m3u8", "list.mp4", "list.ffconcat", "list.ts", "list.sdp"])
+def test_cli__a_playlist_is_not_followed(tmp_path, capsys, faked, clip, name):
+    texts = {
+        "list.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{clip}\n#EXT-X-ENDLIST\n",
+        "list.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\n{clip}\n#EXT-X-ENDLIST\n",
+        "list.ffconcat": f"ffconcat version 1.0\nfile '{clip}'\n",
+        "list.ts": "G" + f"\nfile '{clip}'\n".ljust(187) + "G",
+        "list.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+    }
+    (tmp_path / name).write_text(texts[name])
+    text = fails(capsys, "video", tmp_path / name, "--out", tmp_path / "o.mp4")
+    assert f"{name} is not a video that holds its own frames" in text and not faked.levels
+
+
 def test_cli__bad_outputs_and_options(tmp_path, capsys, faked, clip):
     before = clip.read_bytes()
     (tmp_path / "d.mp4").mkdir()

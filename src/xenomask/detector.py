@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32
 
 from xenomask import hub
+from xenomask.arrays import ImageLike
+from xenomask.datasets.photos import as_photo
 from xenomask.detector_folder import (
     FILE,
+    check_names,
     check_own,
     describe,
     describe_folder,
@@ -26,16 +29,17 @@ from xenomask.detector_folder import (
 )
 from xenomask.ensemble import check_weights
 from xenomask.errors import XenomaskError, unknown
-from xenomask.files import atomic, make_dir
+from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import Network, load, streams
 from xenomask.models.looks import looks_at
 from xenomask.models.network import Prepared
 from xenomask.models.runtimes import run_by, with_looks, with_precision, with_runtime
+from xenomask.parts import check_files, tell_unnamed, with_files
 from xenomask.queries import read_queries, without_frame
 from xenomask.saving import plain, save_member
-from xenomask.scores import Score, add_score, get_score
+from xenomask.scores import Score, add_score, check_classes, get_score
 from xenomask.scores.paths import choose
 from xenomask.types import QuerySet, ScoreMap
 
@@ -58,7 +62,7 @@ class Member:
 class Detector:
     """Networks that look at a photo, and how their maps are joined.
 
-    Raises XenomaskError where a member's score is not defined for its network.
+    Raises XenomaskError where a member's score is not defined for its network, or for so few classes.
     """
 
     name: str
@@ -74,6 +78,8 @@ class Detector:
         check_weights([m.weight for m in self.members], len(self.members))
         for m in self.members:
             m.score.drawn(m.network.per_pixel)
+            if names := m.network.config.id2label:
+                check_classes([m.score], len(names) - m.network.outlier_class)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -84,8 +90,11 @@ class Detector:
     def score_name(self) -> str:
         return "+".join(dict.fromkeys(m.score.name for m in self.members))
 
-    def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> ScoreMap:
-        """The anomaly map of one RGB photo, at its size."""
+    def detect(self, image: ImageLike) -> ScoreMap:
+        """The anomaly map of one RGB photo (H, W, 3), at its size: an array, a tensor, a PIL image or a path.
+
+        Raises XenomaskError for what `datasets.photos.as_photo` refuses.
+        """
         return self.read(self.look([self.prepare(image)])[0])
 
     @property
@@ -98,8 +107,9 @@ class Detector:
         """The score that its maps are named by: those of the members that count."""
         return "+".join(dict.fromkeys(m.score.name for m in self.used))
 
-    def prepare(self, image: UInt8[np.ndarray, "H W 3"]) -> tuple[Prepared, ...]:
+    def prepare(self, image: ImageLike) -> tuple[Prepared, ...]:
         """The first part of `detect`: the photo as each used member's network takes it."""
+        image = as_photo(image)
         return tuple(m.network.prepare(image) for m in self.used)
 
     def look(self, photos: Sequence[tuple[Prepared, ...]]) -> list[tuple[MaskOutput | PixelOutput, ...]]:
@@ -221,6 +231,7 @@ class Detector:
             thresholds = {k: {**t, "value": finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
             calibration = read_calibration(table.get("calibration"))
             members = tuple(_member(path, m, device, runtime) for m in table["members"])
+            tell_unnamed(path, table["members"])
             return Detector(str(table["name"]), members, thresholds, calibration)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
@@ -244,10 +255,13 @@ class Detector:
         check_own(folder)
         if folder.exists() and not (folder / FILE).is_file():
             raise XenomaskError(f"{folder} exists and is no detector folder; choose another one")
+        check_names(folder, [plain(m.name) for m in self.members])
         make_dir(folder.parent)
+        remove_litter(folder.parent, folder.name)
         with atomic(folder) as part:
             part.mkdir()
             rows = [save_member(part, m.name, m.network, m.queries, m.score, m.weight) for m in self.members]
+            rows = [with_files(part, row) for row in rows]
             table: dict[str, Any] = {"name": self.name, "members": rows, "thresholds": dict(self.thresholds)}
             write_table(part, table)
             if self.calibration is not None:
@@ -291,6 +305,7 @@ def _with_facts(member: Member, facts: Mapping[str, Any]) -> Member:
 
 def _member(path: Path, table: Mapping[str, Any], device: str, runtime: str) -> Member:
     folder = path / plain(table["name"])
+    check_files(path, table)
     network = with_runtime(load(folder, device), runtime, device)
     if facts := table.get("facts"):  # of a Hugging Face folder, which has no place for them
         network = replace(network, facts={**network.facts, **facts})

@@ -1,14 +1,17 @@
 """A detector's folder on disk: what it holds, what may be written into it, and what it says of itself.
 
-detector.json            members with score, options and weight; thresholds; calibration
+detector.json            members with score, options, weight and the SHA-256 of each file; thresholds; calibration
 <member>/                a checkpoint folder, its query_analysis/ inside
 README.md                the model card
 """
 
 import hashlib
 import json
+import logging
 import math
+import os
 import shutil
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +21,19 @@ from xenomask import hub
 from xenomask.card import model_card
 from xenomask.ensemble import check_weights
 from xenomask.errors import XenomaskError, unknown
-from xenomask.files import atomic, make_dir, read_object, sha256
+from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
 from xenomask.known import KNOWN
 from xenomask.metrics.calibration import Calibration
 from xenomask.models import load
 from xenomask.models.network import WEIGHTS, is_per_pixel
+from xenomask.parts import ANALYSIS, check_files, check_inside, member_files, with_files
 from xenomask.queries import read_queries, write_queries
 from xenomask.queries.analysis import FOLDER
-from xenomask.saving import stored_facts
+from xenomask.saving import plain, stored_facts
 from xenomask.scores import Score, get_score
 from xenomask.types import QuerySet
+
+log = logging.getLogger(__name__)
 
 FILE = "detector.json"
 SHIPPED = Path(__file__).parent / "detectors"
@@ -82,6 +88,7 @@ def describe_folder(folder: Path) -> dict[str, Any]:
     try:
         members, drawn = [], []
         for m in table["members"]:
+            check_files(folder, m)
             sha = sha256(folder / m["name"] / WEIGHTS)
             queries = read_queries(folder / m["name"], sha)
             score = get_score(m["score"], m.get("options"))
@@ -100,8 +107,9 @@ def fingerprint(description: Mapping[str, Any]) -> str:
 
 def read_table(folder: Path) -> dict[str, Any]:
     """The folder's detector.json, its members checked; XenomaskError for a missing or damaged one."""
-    if not (folder / FILE).is_file():
+    if not os.path.lexists(folder / FILE):
         raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
+    check_inside(folder / FILE, folder)
     table = read_object(folder / FILE)
     try:
         _check_members(folder, table["members"])
@@ -118,13 +126,25 @@ def _check_members(folder: Path, members: Any) -> None:
     for name in names:
         if type(name) is not str or Path(name).name != name or name in ("", "..") or not name.isprintable():
             raise XenomaskError(f"{folder / FILE} names the member {str(name)[:80]!r}, which is no folder inside it")
-    if len({*names}) < len(names):
-        raise ValueError("two members have one name")
+    check_names(folder, names)
     for m in members:
         for key, value in (m.get("options") or {}).items():
             if value is not None and type(value) not in (str, bool) and not math.isfinite(value):
                 raise ValueError(f"option {key} is not finite")
     check_weights([finite(m["weight"]) for m in members], len(members))
+
+
+def check_names(folder: Path, names: Sequence[str]) -> None:
+    """Raises XenomaskError where two members have one name, or names that are one folder on some file systems."""
+    seen: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in seen:
+            raise XenomaskError(
+                f"two members of the detector {folder} are called {seen[key]!r} and {name!r}, which may be one folder: "
+                "name them apart"
+            )
+        seen[key] = name
 
 
 def finite(value: Any) -> float:
@@ -186,8 +206,10 @@ def assemble(
     rounded weights, and say so in their origin. Raises XenomaskError for a score not defined for a network.
     """
     check_weights(weights, len(checkpoints))
+    check_names(folder, [plain(member) for member, _ in checkpoints])
     scores = {member: get_score(score if isinstance(score, str) else score[member]) for member, _ in checkpoints}
     make_dir(folder.parent)
+    remove_litter(folder.parent, folder.name)
     with atomic(folder) as part:
         part.mkdir()
         for member, checkpoint in checkpoints:
@@ -195,13 +217,46 @@ def assemble(
         table = {
             "name": name,
             "members": [
-                {"name": member, "score": scores[member].name, "weight": w}
+                with_files(part, {"name": member, "score": scores[member].name, "weight": w})
                 for (member, _), w in zip(checkpoints, weights, strict=True)
             ],
             "thresholds": dict(thresholds or {}),
         }
-        (part / FILE).write_text(json.dumps(table, indent=1) + "\n")
+        write_table(part, table)
+    _tell_unanalysed(folder, table["members"])
     return folder
+
+
+def record_files(folder: Path) -> Path:
+    """Names the files that lie in a detector folder in its detector.json, as they are, once they were found to load.
+
+    Raises XenomaskError for a missing, damaged or shipped detector.
+    """
+    check_own(folder)
+    table = read_table(folder)
+    rows = []
+    try:
+        for m in table["members"]:
+            row = with_files(folder, m)
+            network = load(folder / m["name"])
+            get_score(m["score"], m.get("options")).drawn(network.per_pixel)
+            read_queries(folder / m["name"], network.sha256)
+            rows.append(row)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise XenomaskError(f"{folder / FILE} is damaged: {e!r}") from e
+    write_table(folder, {**table, "members": rows})
+    _tell_unanalysed(folder, rows)
+    return folder
+
+
+def _tell_unanalysed(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in rows:
+        if get_score(row["score"], row.get("options")).reads and ANALYSIS not in member_files(folder, row["name"]):
+            log.warning(
+                "%s has no query analysis, which its score %s reads: its maps are those of no outlier, inlier and "
+                "ground queries; run `xenomask queries` on the checkpoint and assemble again",
+                folder / row["name"], row["score"],
+            )  # fmt: skip
 
 
 def _copy_member(checkpoint: Path, target: Path, half: bool, score: Score) -> None:

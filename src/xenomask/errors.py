@@ -1,5 +1,6 @@
 """The one error that a user is meant to read, and the words that help with a misspelt name."""
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -18,6 +19,16 @@ def unknown(what: str, name: str, known: Iterable[str]) -> XenomaskError:
     near = get_close_matches(name, names, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ";"
     return XenomaskError(f"unknown {what} '{name}'{hint} known: {', '.join(names)}")
+
+
+def printable(text: str) -> str:
+    """A name as it can be shown and stored as text: a sign for each byte that is no UTF-8 and each control character.
+
+    >>> printable("a\udcff b\x1b[1m.jpg")
+    'a\ufffd b\ufffd[1m.jpg'
+    """
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in text)
 
 
 def first_line(e: BaseException) -> str:

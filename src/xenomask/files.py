@@ -1,20 +1,29 @@
-"""Files that exist whole or not at all, and their hashes."""
+"""Files that exist whole or not at all, what killed processes leave of them, and their hashes."""
 
+import contextlib
+import ctypes
 import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, printable
 
 MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
+LITTER = 24 * 3600  # seconds after which what another machine has half-written belongs to nobody
+# the names of `unseen`; without machine and process, as they were called before
+UNSEEN = re.compile(r"\.(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{8}\.(part|old)\.(.+)", re.DOTALL)
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux' renameat2
 MAX_DEPTH = 100  # of lists and objects in each other: those who read JSON further go down by recursion
 
 
@@ -25,7 +34,7 @@ def make_dir(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-{uuid.uuid4().hex}"
+        probe = unseen(path / "probe", "part")
         probe.touch()
         probe.unlink()
     except OSError as e:
@@ -38,23 +47,33 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` that takes its name only once the block has ended well.
 
     The temporary keeps the ending of the name (writers choose the format by it) and may become a file or
-    a folder. A replaced folder is first moved aside, so that the final name never holds a half of either.
+    a folder. A replaced folder changes places with it in one step where the system can (Linux), and is else moved
+    aside first: the final name never holds a half of either. A folder and its files are on the disk before the name is.
     Raises XenomaskError where a file would replace a folder: nobody means that.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex[:8]}.part.{path.name}")
+    if path.name in ("", ".."):
+        raise XenomaskError(f"cannot write {path}: give a new name, such as {path / 'out'}")
+    temporary = unseen(path, "part")
     try:
         yield temporary
         if temporary.is_file():  # the rename must not reach the disk before the bytes do
             with temporary.open("rb") as f:
                 os.fsync(f.fileno())
             refuse_folder(path)
+        elif temporary.is_dir():
+            for part in [*temporary.rglob("*"), temporary]:
+                sync(part)
         if path.is_dir():
-            old = path.with_name(f".{uuid.uuid4().hex[:8]}.old.{path.name}")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
+            old = unseen(path, "old")
+            if not _exchanged(temporary, path):
+                path.rename(old)
+                temporary.rename(path)
+                old.rename(temporary)  # "old" is only ever the name of a whole folder: see remove_litter
+            sync(path.parent)
         else:
             os.replace(temporary, path)
+            if path.is_dir():
+                sync(path.parent)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise XenomaskError(f"cannot write {path}: {e.strerror}") from e
@@ -66,10 +85,105 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def unseen(path: Path, kind: str) -> Path:
+    """A hidden name beside `path`, of this process, for what is half-written or to be removed ("part"), or was moved
+    aside ("old")."""
+    return path.with_name(f".{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{kind}.{path.name}")
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Swaps the names of two folders in one step, so that no kill leaves neither; False where the system has none."""
+    try:
+        swap = ctypes.CDLL(None, use_errno=True).renameat2  # Linux
+        return swap(AT_FDCWD, os.fsencode(a), AT_FDCWD, os.fsencode(b), RENAME_EXCHANGE) == 0
+    except (AttributeError, OSError):
+        return False
+
+
+def sync(path: Path) -> None:
+    """Waits until a file's bytes, or a folder's names, are on the disk; nothing where the system cannot."""
+    with contextlib.suppress(OSError):  # a folder cannot be opened on Windows
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _machine() -> str:
+    """Where process numbers mean the same: this machine, or a container on it."""
+    try:
+        numbers = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:  # only Linux has it
+        numbers = 0
+    return hashlib.sha256(f"{socket.gethostname()} {numbers}".encode()).hexdigest()[:8]
+
+
+def remove_litter(folder: Path, name: str | None = None, older: float = LITTER) -> None:
+    """Removes what killed processes left of `name` (None: of all) in a folder.
+
+    What a process of this machine is writing stays; of other machines, what is not `older` than so many seconds. A
+    folder that was being replaced, and whose name is gone, gets its name back.
+    """
+    for path in folder.glob(".*"):
+        found = UNSEEN.fullmatch(path.name)
+        if not found or (name is not None and found[4] != name):
+            continue
+        machine, process, kind, final = found.groups()
+        with contextlib.suppress(OSError):  # another run was faster
+            if machine != _machine() or os.name != "posix" or _runs(int(process)):
+                newest = max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
+                if time.time() - newest < older:
+                    continue
+            if kind == "old" and not (folder / final).exists():
+                path.rename(folder / final)
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def create(path: Path, text: str) -> bool:
+    """Writes a file that is not there yet, whole; False where another process was first: exactly one is told True."""
+    part = unseen(path, "part")
+    try:
+        with part.open("x", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        try:
+            os.link(part, path)  # unlike a rename, it never replaces
+        except FileExistsError:
+            return False
+        except OSError:  # a disk without links
+            try:
+                with path.open("x", encoding="utf-8") as f:
+                    f.write(text)
+            except FileExistsError:
+                return False
+    except OSError as e:
+        raise XenomaskError(f"cannot write {path}: {e.strerror}") from e
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
 def refuse_folder(path: Path) -> None:
-    """Raises XenomaskError where a file is to be written and a folder has its name."""
-    if path.is_dir():
+    """Raises XenomaskError where a file is to be written and a folder, a pipe or a device has its name, or none."""
+    if path.is_dir() or path.name in ("", ".."):
         raise XenomaskError(f"cannot write {path}: it is a folder; give the name of a file")
+    if path.exists() and not path.is_file():  # it would be replaced, not written into
+        raise XenomaskError(f"cannot write {path}: it is no regular file; give the name of a file")
 
 
 def finite(x: Any) -> Any:
@@ -83,6 +197,19 @@ def finite(x: Any) -> Any:
     if isinstance(x, list | tuple):
         return [finite(v) for v in x]
     return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def portable(x: Any) -> Any:
+    """The same, and each text as `printable`: half of a character, which is a byte of a name, is no valid JSON.
+
+    >>> portable({"a\udcff": float("inf")})
+    {'a\ufffd': None}
+    """
+    if isinstance(x, Mapping):
+        return {printable(str(k)): portable(v) for k, v in x.items()}
+    if isinstance(x, list | tuple):
+        return [portable(v) for v in x]
+    return printable(x) if isinstance(x, str) else finite(x)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -100,6 +227,19 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def read_text(path: Path) -> str:
+    """A text file of UTF-8, with or without a byte order mark, which editors of Windows write.
+
+    Raises XenomaskError for another encoding, and OSError where it cannot be read.
+    """
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        wide = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 (byte {e.start})"
+        raise XenomaskError(f"{path} is damaged or {wide}: save it as UTF-8") from e
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file; XenomaskError, with the reason, for anything else, also for NaN and doubled keys."""
 
@@ -109,7 +249,7 @@ def read_object(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise ValueError(f"it is larger than {MAX_JSON >> 20} MB")
-        found = json.loads(path.read_text("utf-8"), object_pairs_hook=unique_keys, parse_constant=refuse)
+        found = json.loads(read_text(path), object_pairs_hook=unique_keys, parse_constant=refuse)
         if not isinstance(found, dict):
             raise ValueError(f"it holds a {type(found).__name__}, not an object")
         if _deeper(found, MAX_DEPTH):

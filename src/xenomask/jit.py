@@ -1,10 +1,12 @@
 """Plain loops -> machine code, by numba; whether Triton can make it for the GPU."""
 
+import inspect
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import update_wrapper
 from typing import Any
 
 import numpy as np
@@ -13,22 +15,72 @@ log = logging.getLogger(__name__)
 PATIENCE = 1.0  # seconds of compiling before a word is said
 
 
-def compiled(**options: Any) -> Callable:
+def compiled(*takes: str, **options: Any) -> Callable:
     """A decorator: numba.njit without the interpreter's lock, cached on disk where a folder can be written to.
 
     That is numba's choice: NUMBA_CACHE_DIR, else beside the source, else (an install that is read only) numba's part of
-    the user's cache folder.
+    the user's cache folder. `takes`, needed where Python calls the loop, describes its arguments: see `Kernel`.
     """
 
     import numba  # it takes half a second to load
 
     def decorate(f: Callable) -> Callable:
         try:
-            return numba.njit(nogil=True, cache=True, **options)(f)
+            loop = numba.njit(nogil=True, cache=True, **options)(f)
         except RuntimeError:  # no folder to cache in
-            return numba.njit(nogil=True, **options)(f)
+            loop = numba.njit(nogil=True, **options)(f)
+        return Kernel(loop, takes) if takes else loop
 
     return decorate
+
+
+class Kernel:
+    """A compiled loop that Python may call: it is entered with arrays of the stated types and sizes alone.
+
+    Machine code checks no bounds: an array that is too short would be read beyond its end, and another type would
+    silently be compiled for. `takes` holds "TYPE SIZE SIZE ..." for each parameter, "" for a number. A size is a number
+    or a name, which stands for one number in all of them; "int" is any whole type, "real" float32 or float64, the same
+    one everywhere. Raises TypeError and ValueError.
+    """
+
+    def __init__(self, loop: Any, takes: Sequence[str]):
+        update_wrapper(self, loop.py_func)
+        self.loop = loop
+        self.takes = dict(zip(inspect.signature(loop.py_func).parameters, (t.split() for t in takes), strict=True))
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.check(arguments)
+        return self.loop(*arguments)
+
+    def __getattr__(self, name: str) -> Any:  # what numba knows of it: signatures, stats
+        if name == "loop":
+            raise AttributeError(name)
+        return getattr(self.loop, name)
+
+    def check(self, arguments: Sequence[Any]) -> None:
+        """Raises TypeError for another type, ValueError for sizes that do not fit."""
+        known: dict[str, Any] = {}
+        for (name, asked), x in zip(self.takes.items(), arguments, strict=True):
+            if not asked:
+                continue
+            where = f"{self.__module__}.{self.__name__}: {name}"
+            if not isinstance(x, np.ndarray) or not _is_type(x.dtype, asked[0], known):
+                raise TypeError(f"{where} is {getattr(x, 'dtype', type(x).__name__)}, not {asked[0]}")
+            fits = x.ndim == len(asked) - 1 and all(
+                n == (int(size) if size.isdecimal() else known.setdefault(size, n))
+                for n, size in zip(x.shape, asked[1:], strict=True)
+            )
+            if not fits:
+                sizes = " ".join(f"{k}={n}" for k, n in known.items() if k != "real")
+                raise ValueError(f"{where} has the shape {x.shape}, not ({', '.join(asked[1:])}) with {sizes}")
+
+
+def _is_type(dtype: np.dtype, asked: str, known: dict[str, Any]) -> bool:
+    if asked == "int":
+        return dtype.kind in "iu" and dtype.isnative
+    if asked == "real":
+        return dtype in (np.float32, np.float64) and dtype == known.setdefault("real", dtype)
+    return dtype == np.dtype(asked)
 
 
 def in_threads(kernel: Callable, threads: int, n: int, arguments: Sequence[Any], results: Sequence[np.ndarray]) -> None:

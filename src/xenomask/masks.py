@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xenomask.arrays import TensorLike, as_array
 from xenomask.errors import XenomaskError
 from xenomask.types import Size
 
@@ -29,7 +30,8 @@ class MaskOutput:
     `mask_logits` cover `padded_size`, the network's whole input, of which only the top left `input_size`
     shows the image: the rest is cut off before anything is resized. `outlier_class`: whether the class before
     "no object" stands for outliers (UNO), so that K = N - 2 classes are known. `mirrored`: the network saw the image's
-    mirror image, so that the mask logits' columns count from the image's right edge.
+    mirror image, so that the mask logits' columns count from the image's right edge. Raises XenomaskError for logits of
+    other shapes, and for sizes that do not hold each other.
     """
 
     class_logits: Float[Tensor, "q n"]
@@ -40,12 +42,23 @@ class MaskOutput:
     outlier_class: bool = False
     mirrored: bool = False
 
+    def __post_init__(self):
+        object.__setattr__(self, "class_logits", as_logits(self.class_logits, 2, "class logits (Q, N)"))
+        object.__setattr__(self, "mask_logits", as_logits(self.mask_logits, 3, "mask logits (Q, h, w)"))
+        (q, n), found = self.class_logits.shape, self.mask_logits.shape
+        if q != found[0] or n < 2 + self.outlier_class:
+            raise XenomaskError(
+                f"class logits {(q, n)} and mask logits {tuple(found)} do not belong together: both have a row a "
+                "query, and the former a column for each class and one for no object"
+            )
+        _check_sizes(self)
+
 
 @dataclass(frozen=True)
 class PixelOutput:
     """What a per-pixel network (SegFormer, UPerNet) says of one image: a logit for each class and pixel, no queries.
 
-    The sizes and `mirrored` are those of a MaskOutput.
+    The sizes and `mirrored` are those of a MaskOutput, and so are the errors.
     """
 
     class_map_logits: Float[Tensor, "k h w"]
@@ -53,6 +66,31 @@ class PixelOutput:
     input_size: Size
     image_size: Size
     mirrored: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "class_map_logits", as_logits(self.class_map_logits, 3, "class logits (K, h, w)"))
+        _check_sizes(self)
+
+
+def as_logits(x: TensorLike, ndim: int, what: str) -> Tensor:
+    """Logits as a tensor of floats: what is one is handed on as it is, other arrays of real numbers are converted.
+
+    Raises XenomaskError for another number of axes, none at all, and complex numbers.
+    """
+    if not isinstance(x, Tensor):
+        x = torch.from_numpy(np.array(as_array(x, what), np.float32, order="C"))
+    if x.is_complex() or x.ndim != ndim or not x.numel():
+        raise XenomaskError(f"{what}: {x.dtype} {tuple(x.shape)}")
+    return x if x.is_floating_point() else x.float()
+
+
+def _check_sizes(output: "MaskOutput | PixelOutput") -> None:
+    sizes = output.padded_size, output.input_size, output.image_size
+    if not all(isinstance(n, int) for size in sizes for n in size):  # a graph for photos of any size is being traced
+        return
+    (ph, pw), (uh, uw), (H, W) = sizes
+    if not (0 < uh <= ph and 0 < uw <= pw and 0 < H and 0 < W):
+        raise XenomaskError(f"input {(uh, uw)} of padded {(ph, pw)} for a photo of {(H, W)}: sizes that cannot be")
 
 
 def refuse_nan(x: Tensor) -> None:

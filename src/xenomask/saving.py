@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xenomask.errors import XenomaskError
-from xenomask.files import sha256
+from xenomask.files import read_text, sha256
 from xenomask.models import Network
 from xenomask.models.network import CARD, CONFIG, WEIGHTS
 from xenomask.queries import write_queries
@@ -19,7 +19,7 @@ from xenomask.types import QuerySet
 
 def plain(name: str) -> str:
     """A member's name, which is a folder's too and so must not lead elsewhere; XenomaskError if it does."""
-    if Path(name).name != name:
+    if not name or name == ".." or Path(name).name != name:
         raise XenomaskError(f"member {name!r} of a detector is no plain folder name")
     return name
 
@@ -77,6 +77,6 @@ def stored_facts(detector: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str,
 def _table(path: Path) -> dict[str, Any]:
     """A JSON table; an empty one where there is no file."""
     try:
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return dict(json.loads(read_text(path))) if path.is_file() else {}
     except (ValueError, TypeError) as e:
         raise XenomaskError(f"{path} is damaged: {e}") from e

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from xenomask.datasets import Dataset, Frame
+from xenomask.datasets.read import photo_size
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
-from xenomask.store import ENDING, MapFormat, encode_map, map_format, map_ids, read_map
+from xenomask.store import ENDING, MapFormat, check_photo, encode_map, map_format, map_ids, read_map
 from xenomask.types import Size
 
 Tick = Callable[[], None]
@@ -242,6 +242,7 @@ def _examine(folder: Path, data: Dataset, tick: Tick, *, source: bool) -> Report
 def _look_at(path: Path, frame: Frame, source: bool) -> tuple[_Look | None, list[Problem]]:
     photo = _photo_size(frame)
     try:
+        check_photo(path, frame.image)
         look = _look(path)
     except XenomaskError as e:  # one of perhaps many problems
         return None, [Problem(frame.id, "unreadable", str(e))]
@@ -262,11 +263,7 @@ def _photo_size(frame: Frame) -> Size:
     """(height, width) from the file's header."""
     if frame.image is None:
         raise XenomaskError(f"frame {frame.id} has no photo: a map's size cannot be checked without")
-    try:
-        with Image.open(frame.image) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as e:
-        raise XenomaskError(f"cannot read the size of photo {frame.image}: {e}") from None
+    return photo_size(frame.image)
 
 
 def _form_problems(frame: str, stored: MapFormat, photo: Size, source: bool) -> list[Problem]:

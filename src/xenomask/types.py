@@ -1,4 +1,4 @@
-"""The named types that flow through xenomask; frozen, validated once, importing nothing of ours.
+"""The named types that flow through xenomask; frozen, and validated once, when they are made.
 
 Letters, the same everywhere: B batch, Q queries, K classes, N = K + 1 logits, h w mask pixels,
 H W image pixels. Sizes are (height, width). The types that hold tensors, MaskOutput and PixelOutput, are in
@@ -12,24 +12,35 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from xenomask import arrays
+
 Size = tuple[int, int]
 
 CITYSCAPES_CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
     "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
 )  # fmt: skip
-VOID = 255
+VOID = arrays.VOID
 OUTLIER = 254  # a pasted object's label while training; never in a file
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One photo with what is known of it: image RGB, label or None (its coding is its data set's)."""
+    """One photo with what is known of it: image RGB, label or None (its coding is its data set's).
+
+    Raises XenomaskError for arrays that are no photo or no label, and for sizes that differ.
+    """
 
     image: UInt8[np.ndarray, "H W 3"]
     label: UInt8[np.ndarray, "H W"] | None
     id: str
     dataset: str
+
+    def __post_init__(self):
+        object.__setattr__(self, "image", arrays.as_image(self.image))
+        if self.label is not None:
+            object.__setattr__(self, "label", arrays.as_label(self.label))
+            arrays.check_same_size("photo", self.image, "label", self.label)
 
 
 @dataclass(frozen=True)
@@ -50,10 +61,16 @@ class QuerySet:
 
 @dataclass(frozen=True)
 class ScoreMap:
-    """A raw anomaly map of an image, higher = stranger; nobody may guess its range from its values."""
+    """A raw anomaly map of an image, higher = stranger; nobody may guess its range from its values.
+
+    Raises XenomaskError for an array that is no finite map (H, W).
+    """
 
     value: Float32[np.ndarray, "H W"]
     score: str
+
+    def __post_init__(self):
+        object.__setattr__(self, "value", arrays.as_single(self.value))
 
 
 @dataclass(frozen=True)

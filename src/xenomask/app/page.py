@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from typing import Any
 from xenomask.app import answers, session
 from xenomask.app.answers import Drawn, Picture
 from xenomask.app.files import KEPT_SECONDS, Files
+from xenomask.app.guard import Guard
 from xenomask.app.session import CLIPS, OWN, Seen
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError, unknown
@@ -37,8 +38,13 @@ button[role=tab].selected { color: var(--body-text-color); font-weight: 600 }
 DEFAULT_MIX = 0.6  # where the slider stands for a detector that has no lambda
 
 
-def serve(detectors: dict[str, Detector], host: str, port: int | None, ready: Callable[[str], None]) -> None:
+def serve(
+    detectors: dict[str, Detector], host: str, port: int | None, ready: Callable[[str], None],
+    names: Sequence[str] = (),
+) -> None:  # fmt: skip
     """Serves the page until SIGINT or SIGTERM; `ready` is told its address. Files lie in a folder of its own.
+
+    `names` are host names of this server beside those that it knows, see guard.Guard.
 
     Raises XenomaskError where gradio is missing.
     """
@@ -50,12 +56,14 @@ def serve(detectors: dict[str, Detector], host: str, port: int | None, ready: Ca
         done = threading.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: done.set())
-        _, address, _ = page.launch(
+        served, address, _ = page.launch(
             server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
             max_file_size=session.MAX_BYTES, state_session_capacity=SESSIONS, ssr_mode=False, pwa=False,
             mcp_server=False, enable_monitoring=False, run_history=False, footer_links=["api"], theme=_theme(gr),
             css=CSS,
         )  # fmt: skip
+        # around all that gradio built, whose own outermost layer lets other origins in
+        served.middleware_stack = Guard(served.middleware_stack, Path(folder), host, names)
         try:
             ready(address)
             done.wait()

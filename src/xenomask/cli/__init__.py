@@ -29,8 +29,8 @@ from xenomask.cli import (
     training,
     video,
 )
-from xenomask.cli.common import err_console, out_console
-from xenomask.errors import XenomaskError
+from xenomask.cli.common import err_console, marked, out_console
+from xenomask.errors import XenomaskError, printable
 
 app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 PARTS = (
@@ -76,7 +76,7 @@ def _explain(e: BaseException) -> None:
     err_console.quiet = False
     if "--verbose" in sys.argv[1:]:
         traceback.print_exception(e)
-    err_console.print(f"error: {e}", style="red", markup=False, highlight=False, soft_wrap=True)
+    err_console.print(f"error: {printable(str(e))}", style="red", highlight=False, soft_wrap=True)
     sys.exit(2)
 
 
@@ -101,7 +101,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if not sys.argv[1:] and "_XENOMASK_COMPLETE" not in os.environ:  # a shell that completes gives no arguments
-        out_console.print(NEXT, highlight=False)
+        out_console.print(marked(NEXT), highlight=False)
         return
     try:
         if sys.argv[1:]:

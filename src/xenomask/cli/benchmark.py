@@ -19,7 +19,6 @@ from xenomask.cli.common import (
     RuntimeOption,
     ScoreOption,
     SplitOption,
-    check_json,
     err_console,
     load_dataset,
     load_detector,
@@ -84,7 +83,6 @@ def benchmark(
     chosen = [None if s == "own" else get_score(s) for s in names]
     data = [load_dataset(d, root, split, resize) for d in (SUITES[suite] if suite else (dataset or "",))]
     make_dir(out)
-    check_json(json_file)
     found = [load_detector(d, device, runtime=runtime, looks=looks) for d in detector or ["nano"]]
     lacking = [
         s for s in chosen if s and any(not getattr(m.queries, n) for d in found for m in d.members for n in s.needs)
@@ -158,7 +156,6 @@ def crossval(
         raise unknown("choice", bad[0], CHOICES)
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
-    check_json(json_file)
     data = load_dataset(dataset, root, split, resize).labelled()
     found = load_folder(detector, device, score, member, runtime)
     if "lambda" in what and any("mix" not in m.score.known_options for m in found.members):

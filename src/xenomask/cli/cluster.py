@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from xenomask.cli.common import (
     DatasetOption,
@@ -69,7 +69,7 @@ def pipeline(
         todo = submissions(steps, out, resources, done=finished(out, steps))
         for s in todo:
             words = shlex.join(s.command({name: f"<{name}>" for name in s.after}))
-            table.add_row(s.step.name, "\n".join(s.after), escape(words))
+            table.add_row(s.step.name, "\n".join(s.after), words)
         out_console.print(table)
         out_console.print(f"{len(todo)} jobs; nothing was submitted or written")
         return
@@ -95,7 +95,7 @@ def status_command(run: RunArgument) -> None:
     table = Table("job", "state", "id", "restarts", "remark")
     colours = {"done": "green", "running": "blue", "pending": "none", "not started": "none"}
     for r in rows:
-        table.add_row(r.name, f"[{colours.get(r.state, 'red')}]{r.state}[/]", r.job, str(r.restarts or ""), r.remark)
+        table.add_row(r.name, Text(r.state, colours.get(r.state, "red")), r.job, str(r.restarts or ""), r.remark)
     out_console.print(table)
     write_manifest(out)
     if any(r.state not in colours for r in rows):

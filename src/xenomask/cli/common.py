@@ -7,18 +7,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from xenomask.cli.completion import DATASETS, DETECTORS, SCORES, names
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, printable
 
 if TYPE_CHECKING:
     from xenomask.detector import Detector
     from xenomask.export import ExportedDetector
     from xenomask.run.pipeline import Profile
 
-out_console, err_console = Console(), Console(stderr=True)
+
+class _PlainConsole(Console):
+    """Shows every text as it is: a file called pic[night].jpg or a:car:.jpg is no markup and no picture.
+
+    What is meant as markup is said so, by `marked`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+
+def marked(text: str, *names: object) -> Text:
+    """Rich's markup, with names in the places of {} that are shown as they are."""
+    return Text.from_markup(text.format(*(escape(printable(str(n))) for n in names)), emoji=False)
+
+
+out_console, err_console = _PlainConsole(), _PlainConsole(stderr=True)
 
 DetectorOption = Annotated[
     str,
@@ -50,7 +71,21 @@ PrecisionOption = Annotated[
 ]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="photos of one size that networks see together")]
 ProfileOption = Annotated[bool, typer.Option("--profile", help="print how long each stage was busy and waited")]
-JsonOption = Annotated[Path | None, typer.Option("--json", help="also write the numbers to this file")]
+
+
+def check_json(path: Path | None) -> Path | None:
+    """Raises XenomaskError where --json cannot be written, before the work is done for nothing."""
+    from xenomask.files import make_dir, refuse_folder
+
+    if path is not None:
+        refuse_folder(path)
+        make_dir(path.parent)
+    return path
+
+
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", callback=check_json, help="also write the numbers to this file")
+]
 ScoreOption = Annotated[
     str | None, typer.Option("--score", autocompletion=names(SCORES), help="read the networks by this score instead")
 ]
@@ -66,7 +101,7 @@ CheckpointOption = Annotated[Path, typer.Option("--checkpoint", help="checkpoint
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Any]:
     """A bar on stderr where that is a terminal; yields the function that moves it one on. None: no end is known."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err_console, disable=not err_console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
@@ -224,21 +259,13 @@ def load_dataset(name: str, root: Path, split: str = "val", resize: str | None =
     return open_dataset(name, root, split=split, resize=parse_size(resize), coding=coding)
 
 
-def check_json(path: Path | None) -> None:
-    """Raises XenomaskError where --json cannot be written, before the work is done for nothing."""
-    from xenomask.files import make_dir
-
-    if path is not None:
-        make_dir(path.parent)
-
-
 def write_json(path: Path | None, numbers: Any) -> None:
     """Writes numbers whole or not at all; numbers that do not exist (nan) become null."""
-    from xenomask.files import make_dir, write_numbers
+    from xenomask.files import make_dir, portable, write_numbers
 
     if path is not None:
         make_dir(path.parent)
-        write_numbers(path, numbers)
+        write_numbers(path, portable(numbers))
 
 
 def print_profile(profile: "Profile") -> None:

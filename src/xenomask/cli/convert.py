@@ -36,7 +36,7 @@ def convert(
     converted = run_convert(checkpoint, config)
     converted.network.save(out)
     for line in _summary(converted):
-        out_console.print(line, highlight=False, markup=False, soft_wrap=True)
+        out_console.print(line, highlight=False, soft_wrap=True)
     out_console.print(
         f"written: {out}; next: xenomask queries inlier --checkpoint {out} ..., then xenomask assemble", soft_wrap=True
     )

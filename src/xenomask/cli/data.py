@@ -13,6 +13,7 @@ from xenomask.cli.common import (
     JsonOption,
     SplitOption,
     err_console,
+    marked,
     out_console,
     parse_size,
     progress,
@@ -53,7 +54,7 @@ def datasets(
         _print_entry(entries[0]) if dataset else _print_entries(entries)
         write_json(json_file, [_facts(e) for e in entries])
         return
-    with err_console.status(f"reading labels in {root}"):
+    with err_console.status(marked("reading labels in {}", root)):
         if dataset:
             found = [check(dataset, root, split=split, quick=quick)]
         else:
@@ -64,7 +65,7 @@ def datasets(
     if dataset and problems:
         raise XenomaskError(f"{dataset} at {root}: {len(problems)} of its files are wrong, the first: {problems[0]}")
     for problem in problems:
-        out_console.print(f"[red]wrong[/red] {problem}", highlight=False, soft_wrap=True)
+        out_console.print(marked("[red]wrong[/red] {}", problem), highlight=False, soft_wrap=True)
 
 
 def _facts(entry: "Entry") -> dict[str, object]:
@@ -92,7 +93,7 @@ def _print_entry(entry: "Entry") -> None:
         if isinstance(value, Mapping):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
         text = ", ".join(value) if isinstance(value, tuple) else str(value or "-")
-        out_console.print(f"[bold]{name:12}[/bold]{text}", highlight=False, soft_wrap=True)
+        out_console.print(marked("[bold]{}[/bold]{}", f"{name:12}", text), highlight=False, soft_wrap=True)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -130,7 +131,7 @@ def synthetic(
     layout: Annotated[str, typer.Option(help="anomaly-track, obstacle-track, fishyscapes-static, folder, cityscapes "
                                         "or train-ids")] = "anomaly-track",
     frames: Annotated[int, typer.Option(min=1)] = 10,
-    size: Annotated[str, typer.Option(help="WxH")] = "1280x720",
+    size: Annotated[str | None, typer.Option(help="WxH; default: 1280x720, fishyscapes-static 2048x1024")] = None,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:  # fmt: skip
     """Draw street scenes with strangers, in a real data set's on-disk format.
@@ -140,7 +141,6 @@ def synthetic(
     from xenomask.datasets.synthetic import write_scenes
 
     wanted = parse_size(size)
-    assert wanted is not None
     with progress("draw", frames) as tick:
         write_scenes(out, layout, frames, seed=seed, size=wanted, tick=tick)
     out_console.print(f"{frames} frames in {out}, layout {layout}")

@@ -3,10 +3,9 @@
 from dataclasses import asdict
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from xenomask.cli.common import JsonOption, check_json, out_console, write_json
+from xenomask.cli.common import JsonOption, marked, out_console, write_json
 
 app = typer.Typer()
 
@@ -24,11 +23,10 @@ def doctor(json_file: JsonOption = None) -> None:
     from xenomask.cli.hub import USER_OFFLINE
     from xenomask.run.doctor import examine, healthy
 
-    check_json(json_file)
     findings = examine(USER_OFFLINE)
     table = Table("", "", "", show_header=False, box=None)
     for f in findings:
-        table.add_row(f.what, STYLES[f.state], escape(f.text))
+        table.add_row(f.what, marked(STYLES[f.state]), f.text)
     out_console.print(table)
     write_json(json_file, [asdict(f) for f in findings])
     if not healthy(findings):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from xenomask.cli.common import (
     DatasetOption,
@@ -12,9 +13,9 @@ from xenomask.cli.common import (
     ResizeOption,
     RootOption,
     SplitOption,
-    check_json,
     err_console,
     load_dataset,
+    marked,
     out_console,
     progress,
     write_json,
@@ -32,10 +33,10 @@ SeedOption = Annotated[int, typer.Option("--seed", help="of the bootstrap")]
 COLUMNS = ("exact", "official")
 
 
-def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
+def _with_interval(value: float, interval: tuple[float, float] | None) -> "str | Text":
     if interval is None or interval[0] != interval[0]:
         return f"{value:.4f}"
-    return f"{value:.4f}  [dim]({interval[0]:.3f} .. {interval[1]:.3f})[/dim]"
+    return marked("{}  [dim]({})[/dim]", f"{value:.4f}", f"{interval[0]:.3f} .. {interval[1]:.3f}")
 
 
 def _print_result(result, title: str, resamples: int) -> None:
@@ -65,7 +66,7 @@ def _print_result(result, title: str, resamples: int) -> None:
             style="dim",
         )
     for line in result.warnings:
-        err_console.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        err_console.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -97,7 +98,6 @@ def evaluate(
         track_of,
     )
 
-    check_json(json_file)
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
@@ -113,7 +113,7 @@ def evaluate(
         others = conventions_of(measured, maps, data)
         table = Table("convention", "used by", "AUPR", "FPR95", "F1", title="the same maps, everybody's way")
         for c, n in others:
-            table.add_row(c.name, f"{c.used_by}\n[dim]{c.text}[/dim]", *_cells(n))
+            table.add_row(c.name, marked("{}\n[dim]{}[/dim]", c.used_by, c.text), *_cells(n))
         out_console.print(table)
         found["conventions"] = {c.name: {"used_by": c.used_by, "text": c.text, **n} for c, n in others}
     write_json(json_file, found)
@@ -144,7 +144,6 @@ def compare(
 
     if len(maps) < 2:
         raise XenomaskError("compare needs two folders of maps or more")
-    check_json(json_file)
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("read", 2 * len(maps) * len(data.labelled().frames)) as tick:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from xenomask.cli.common import (
@@ -16,8 +15,8 @@ from xenomask.cli.common import (
     MemberOption,
     RuntimeOption,
     ScoreOption,
-    check_json,
     load_folder,
+    marked,
     out_console,
     write_json,
 )
@@ -46,31 +45,31 @@ def explain(
     from xenomask.run.explain import check_point, explain, parse_point
 
     point = parse_point(at)
-    check_json(json_file)
     image = read_photo(photo)
     check_point(point, (image.shape[0], image.shape[1]))
     found = load_folder(detector, device, score, member, runtime, looks)
     answer = explain(found, [m.network.predict(image) for m in found.members], point)
-    out_console.print(f"{found.name} at {at}: {answer.value:.6f}", markup=False, highlight=False)
+    out_console.print(f"{found.name} at {at}: {answer.value:.6f}", highlight=False)
     for m in answer.members:
         _print_member(m)
     write_json(json_file, {"photo": str(photo), "detector": found.name, **asdict(answer)})
 
 
 def _print_member(m) -> None:
-    out_console.print(f"\n[bold]{escape(m.name)}[/bold]: {m.weight:g} x {m.value:.6f} = {m.share:.6f}", highlight=False)
-    out_console.print(f"{m.score} = {m.formula}", markup=False, highlight=False)
-    out_console.print("   ".join(f"{k} {v:.4g}" for k, v in m.parts.items()), markup=False, highlight=False)
+    sum_ = f"{m.weight:g} x {m.value:.6f} = {m.share:.6f}"
+    out_console.print(marked("\n[bold]{}[/bold]: {}", m.name, sum_), highlight=False)
+    out_console.print(f"{m.score} = {m.formula}", highlight=False)
+    out_console.print("   ".join(f"{k} {v:.4g}" for k, v in m.parts.items()), highlight=False)
     for note in m.notes:
-        out_console.print(note, markup=False, highlight=False)
+        out_console.print(note, highlight=False)
     largest = ", ".join(
         f"{c['label']} {c['mass']:.3f}" + (f" (adds {c['term']:.3f})" if "term" in c else "")
         for c in m.classes[:CLASSES_SHOWN]
     )
-    out_console.print(f"L: {largest}, ...", markup=False, highlight=False)
+    out_console.print(f"L: {largest}, ...", highlight=False)
     if m.voices:
         table = Table("part", "query", "class", "confidence p", "mask m", "adds", "roles")
         for v in m.voices:
             numbers = (f"{v.confidence:.3f}", f"{v.mask:.3f}", f"{v.adds:.4f}")
-            table.add_row(escape(v.part), str(v.query), escape(v.label), *numbers, " ".join(v.roles))
+            table.add_row(v.part, str(v.query), v.label, *numbers, " ".join(v.roles))
         out_console.print(table)

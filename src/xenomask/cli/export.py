@@ -27,7 +27,9 @@ def export(
     out: Annotated[Path, typer.Option(help="file to write: .onnx, or .xml with its .bin")],
     format: Annotated[str, typer.Option(help="onnx or openvino")] = "onnx",
     size: Annotated[str | None, typer.Option(help="WxH of the photos, e.g. 1280x720")] = None,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="photos of any size, scaled to fit that size")] = False,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="photos of any size, scaled to fit; enlarged ones' maps differ visibly")
+    ] = False,
     queries: Annotated[bool, typer.Option("--queries", help="one network's class and mask logits, no score")] = False,
     score: ScoreOption = None,
     member: MemberOption = None,
@@ -99,7 +101,9 @@ def quantize(
 
 def _terms(card: Path) -> str | None:
     """What a model card says under "Terms", if there is one."""
+    from xenomask.files import read_text
+
     if not card.is_file():
         return None
-    found = re.search(r"^\*\*Terms\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", card.read_text(errors="replace"), re.M | re.S)
+    found = re.search(r"^\*\*Terms\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", read_text(card), re.M | re.S)
     return " ".join(found[1].split()) if found else None

@@ -100,7 +100,7 @@ def on_slurm(words: Sequence[str], detector: str, out: Path, shards: int, sbatch
     steps = score_alone((*words, "--detector", everywhere(detector), "--out", str(out)), out, shards)
     if dry_run:
         for s in submissions(steps, run, resources, done=finished(run, steps)):
-            out_console.print(shlex.join(s.command({})), soft_wrap=True, markup=False, highlight=False)
+            out_console.print(shlex.join(s.command({})), soft_wrap=True, highlight=False)
         return "nothing was submitted or written"
     need_slurm()
     prepare(steps, {}, run)

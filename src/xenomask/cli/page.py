@@ -15,6 +15,8 @@ def serve(
                                                 "given several times")] = ["nano"],  # noqa: B006
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: this network may use it")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="default: the first free one from 7860 on")] = None,
+    allow_host: Annotated[list[str], typer.Option(metavar="NAME", help="a host name under which others reach it, as a "
+                                                  "proxy's; may be given several times")] = [],  # noqa: B006
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
 ) -> None:  # fmt: skip
@@ -25,4 +27,10 @@ def serve(
     from xenomask.app.page import serve
 
     found = {name: load_folder(name, device, runtime=runtime) for name in dict.fromkeys(detector)}
-    serve(found, host, port, lambda address: out_console.print(f"open {address} (Ctrl-C ends)", soft_wrap=True))
+    serve(
+        found,
+        host,
+        port,
+        lambda address: out_console.print(f"open {address} (Ctrl-C ends)", soft_wrap=True),
+        allow_host,
+    )

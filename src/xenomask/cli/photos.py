@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from xenomask.cli.common import (
     AutoRuntimeOption,
@@ -67,7 +67,9 @@ def detect(
         threshold = found.thresholds.get("default", {}).get("value")
     with progress("detect", len(photos)) as tick:
         rows, times = detect_timed(found, photos, out, threshold=threshold, batch=batch, tick=tick)
-    table = Table("photo", "max", "mean", *(["above threshold"] if threshold is not None else []))
+    table = Table(
+        Column("photo", overflow="fold"), "max", "mean", *(["above threshold"] if threshold is not None else [])
+    )
     for r in rows:
         share = [f"{100 * r['share_above_threshold']:.2f} %"] if threshold is not None else []
         table.add_row(r["photo"], f"{r['max']:.3f}", f"{r['mean']:.3f}", *share)
@@ -116,6 +118,7 @@ def score(
     Example: xenomask score --dataset anomaly-track --root data/smiyc --out maps/at
     """
     from xenomask.cli import fleet
+    from xenomask.run.manifest import kept_maps
     from xenomask.run.photos import score_timed, shard_of, work
 
     fleet.check_engine(
@@ -133,6 +136,8 @@ def score(
         said = fleet.on_ray(detector, data, out, opening, leave_one_out, workers, worker_cpus or 1, ray_address)
         return out_console.print(said, soft_wrap=True)
     if engine == "slurm":
+        if out.is_dir():
+            kept_maps(out, data)  # said now, and not by each job
         options = {"dataset": dataset, "root": root, "split": split, "resize": resize, **opening}
         words = [w for k, v in options.items() if v is not None for w in (f"--{k}", str(v))]
         words += ["--leave-one-out"] if leave_one_out else []
@@ -203,7 +208,9 @@ def demo(
 @app.command()
 def assemble(
     out: Annotated[Path, typer.Option(help="detector folder to write")],
-    member: Annotated[list[str], typer.Option(help="NAME=CHECKPOINT_FOLDER, once a member")],
+    member: Annotated[
+        list[str] | None, typer.Option(help="NAME=CHECKPOINT_FOLDER, once a member; none: see below")
+    ] = None,
     weight: Annotated[list[float] | None, typer.Option(help="once a member; default: equal")] = None,
     score: Annotated[
         list[str] | None, typer.Option(help="how the members are read; NAME=SCORE: that member. Default: maskomaly")
@@ -214,10 +221,19 @@ def assemble(
 ) -> None:
     """Join checkpoints and their query analyses into a detector folder.
 
+    Its detector.json names each file with its SHA-256. Without --member: writes these anew into the detector folder
+    OUT that is there, for one that has none, or whose files were changed on purpose.
+
     Example: xenomask assemble --out my-detector --member s=work_dirs/nano-s/iter_3000 --score entropy
     """
     from xenomask.detector_folder import assemble as run_assemble
+    from xenomask.detector_folder import record_files
 
+    if not member:
+        if weight or score or half or threshold is not None or threshold_origin:
+            raise XenomaskError("assemble without --member only records the files of OUT: leave the rest out")
+        out_console.print(f"the files of {record_files(out)} are recorded in its detector.json", soft_wrap=True)
+        return
     pairs = [m.partition("=") for m in member]
     if bad := [m for m, (name, _, path) in zip(member, pairs, strict=True) if not name or not path]:
         raise XenomaskError(f"member {bad[0]!r} is not NAME=CHECKPOINT_FOLDER")
@@ -253,6 +269,6 @@ def scores() -> None:
         reads = "classes of any network" if s.logit_scale else "classes by queries" if s.on == "classes" else "queries"
         reads += " with an outlier class" if s.on == "outlier" else ""
         needs = f"; needs {', '.join(s.needs)} queries" if s.needs else ""
-        table.add_row(s.name, s.formula.replace("[", r"\["), reads + needs)
+        table.add_row(s.name, s.formula, reads + needs)
     out_console.print(table)
     out_console.print("queries: of mask transformers alone; any network: per-pixel ones (SegFormer, UPerNet) too")

@@ -12,7 +12,6 @@ from xenomask.cli.common import (
     ResizeOption,
     RootOption,
     SplitOption,
-    check_json,
     load_dataset,
     out_console,
     progress,
@@ -48,7 +47,7 @@ def report(
     with progress("report", 3 * len(maps) * len(data.labelled().frames)) as tick:
         write_report(maps, data, out, track, images=images, resamples=resamples, seed=seed, tick=tick)
     said = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network"
-    out_console.print(said, soft_wrap=True, markup=False)
+    out_console.print(said, soft_wrap=True)
 
 
 @app.command()
@@ -74,7 +73,7 @@ def diagrams(
     track = track_of(dataset, track)
     with progress("diagrams", 2 * len(maps) * len(data.labelled().frames)) as tick:
         files = write_diagrams(maps, data, out, track, resamples=resamples, seed=seed, tick=tick)
-    out_console.print(f"in {out}: {', '.join(f.name for f in files)}", soft_wrap=True, markup=False)
+    out_console.print(f"in {out}: {', '.join(f.name for f in files)}", soft_wrap=True)
 
 
 @app.command()
@@ -96,7 +95,6 @@ def agreement(
     """
     from xenomask.run.agreement import draw_agreement
 
-    check_json(json_file)
     data = load_dataset(dataset, root, split, resize)
     with progress("agreement", (len(maps) + 1) * len(data.labelled().frames)) as tick:
         thresholds, rows = draw_agreement(maps, data, out, thresholds=threshold or None, tick=tick)
@@ -106,5 +104,5 @@ def agreement(
         cells = (r.disputed, r.seen_by_all, r.seen_by_some, r.seen_by_none)
         table.add_row(r.frame, *("-" if v != v else f"{100 * v:.1f} %" for v in cells))
     out_console.print(table)
-    out_console.print(f"{len(rows)} pictures in {out}", soft_wrap=True, markup=False)
+    out_console.print(f"{len(rows)} pictures in {out}", soft_wrap=True)
     write_json(json_file, {"thresholds": thresholds, "frames": [vars(r) for r in rows]})

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from xenomask.cli.common import (
@@ -13,6 +12,7 @@ from xenomask.cli.common import (
     JsonOption,
     RootOption,
     load_dataset,
+    marked,
     out_console,
     progress,
     write_json,
@@ -70,8 +70,8 @@ def _show(report: Any, json_file: Path | None) -> None:
     if report.problems:
         table = Table("", "frame", "what", "problem")
         for p in (*report.errors, *report.warnings)[:SHOWN]:
-            level = "[red]error[/red]" if p.fatal else "[yellow]warning[/yellow]"
-            table.add_row(level, escape(p.frame), p.kind, escape(p.text))
+            level = marked("[red]error[/red]" if p.fatal else "[yellow]warning[/yellow]")
+            table.add_row(level, p.frame, p.kind, p.text)
         out_console.print(table)
         if (more := len(report.problems) - SHOWN) > 0:
             out_console.print(f"and {more} more (--json lists them all)")
@@ -79,7 +79,7 @@ def _show(report: Any, json_file: Path | None) -> None:
     counts = (report.frames, report.maps, f"{report.bytes / 1e6:.1f}", len(report.errors), len(report.warnings))
     table.add_row(*map(str, counts))
     out_console.print(table)
-    out_console.print(UNVERIFIED, markup=False, highlight=False)
+    out_console.print(UNVERIFIED, highlight=False)
     numbers = {**asdict(report), "folder": str(report.folder), "unverified": UNVERIFIED}
     write_json(json_file, numbers)
     if report.errors:

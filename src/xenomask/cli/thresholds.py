@@ -85,11 +85,11 @@ def operate(
             _warn(f"{CHOSEN_HERE}`xenomask score --leave-one-out`")
         old = store_choice(maker, name, choices[0], seen)
         instead = f" instead of {old['value']:.4g} ({_brief(old.get('origin'))})" if old else ""
-        out_console.print(f"threshold {name!r} stored in {into}{instead}", markup=False)
+        out_console.print(f"threshold {name!r} stored in {into}{instead}")
 
 
 def _warn(text: str) -> None:
-    err_console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    err_console.print(f"warning: {text}", style="yellow", highlight=False, soft_wrap=True)
 
 
 def _brief(origin: Any) -> str:
@@ -167,7 +167,7 @@ def calibrate(
         old = store_fit(maker, found, seen)
         instead = f" instead of {old['fit']['kind']}" if old else ""
         said = f"{fit} fit stored in {into}{instead}; `Detector.probability` applies it, `detect` does not"
-        out_console.print(said, markup=False)
+        out_console.print(said)
 
 
 def _lists(table: dict[str, Any]) -> dict[str, Any]:

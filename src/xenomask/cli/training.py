@@ -117,6 +117,7 @@ def queries_inlier(
     for q, c in after.inlier.items():
         out_console.print(f"query {q:3d}  {names[c]}{'  (ground)' if q in after.ground else ''}")
     out_console.print(f"{len(after.inlier)} specialised queries on {len(data.frames)} frames; files in {path.parent}")
+    _tell_detector(checkpoint)
     if not after.inlier:
         err_console.print("no query is specialised: lower --confidence or --ratio", style="yellow")
 
@@ -153,12 +154,20 @@ def queries_outlier(
     for q, mean in after.outlier.items():
         out_console.print(f"query {q:3d}  mean IoU {mean:.3f}")
     out_console.print(f"{len(after.outlier)} outlier queries on {len(data.frames)} frames; files in {path.parent}")
+    _tell_detector(checkpoint)
     if not after.outlier:
         err_console.print(
             f"no query's mean IoU is above {iou}: Maskomaly's outlier branch will be empty (0 everywhere); lower "
             f"--iou, or take the best ones with --top-k (see {path.parent / 'outlier_iou.csv'})",
             style="yellow",
         )
+
+
+def _tell_detector(checkpoint: Path) -> None:
+    """Says what is to be done where the queries of a detector's member were written anew."""
+    detector = checkpoint.resolve().parent
+    if (detector / "detector.json").is_file():
+        out_console.print(f"to use them in {detector}: xenomask assemble --out {detector}", soft_wrap=True)
 
 
 @queries_app.command("sheet")
@@ -186,4 +195,4 @@ def queries_sheet(
     own = read_queries(checkpoint, network.sha256)
     with progress("queries", min(photos, len(data.frames))) as tick:
         n = write_query_sheet(network, own, data, out, name=checkpoint.resolve().name, photos=photos, tick=tick)
-    out_console.print(f"{out}: what {n} photos made the queries do", soft_wrap=True, markup=False)
+    out_console.print(f"{out}: what {n} photos made the queries do", soft_wrap=True)

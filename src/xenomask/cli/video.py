@@ -15,7 +15,6 @@ from xenomask.cli.common import (
     MemberOption,
     RuntimeOption,
     ScoreOption,
-    check_json,
     err_console,
     load_detector,
     out_console,
@@ -59,7 +58,6 @@ def video(
 
     if alpha is not None and smooth == "none":
         raise XenomaskError("--alpha is for --smooth ema and --smooth flow")
-    check_json(json_file)
     check_out(out, source)
     opened = open_source(source, start)
     found = load_detector(detector, device, score, member, runtime)

@@ -166,17 +166,21 @@ class Actor:
             tries.unlink(missing_ok=True)
 
     def _one(self, frame: Frame) -> str:
-        from xenomask.store import ENDING, write_map
+        from xenomask.run.manifest import keep_map
+        from xenomask.store import ENDING, check_photo
+        from xenomask.store.provenance import photo_digest
 
         path = self.out / f"{frame.id}{ENDING}"
-        if path.is_file():
-            return ""
         if frame.image is not None and not frame.image.is_file():
             return f"worker on {socket.gethostname()}: no such photo: {frame.image}{SHARED}"
         try:
+            if path.is_file():
+                check_photo(path, frame.image)
+                return ""
             own: Any = self.detector
             own = own.without_frame(frame.id) if self.loo and frame.label else own
-            write_map(path, own.detect(self.data.sample(frame).image))
+            found = own.detect(self.data.sample(frame).image)
+            keep_map(self.out, frame, found, photo_digest(frame.image or self.out))
         except XenomaskError as e:
             return str(e)
         return ""

@@ -13,7 +13,7 @@ from typing import Any
 import xenomask
 from xenomask.cluster.plan import Step, from_json, shard_names
 from xenomask.errors import XenomaskError
-from xenomask.files import sha256, write_numbers
+from xenomask.files import read_text, sha256, write_numbers
 
 PLAN, JOBS, MANIFEST, METRICS = "plan.json", "jobs.json", "manifest.json", "evaluation.json"
 
@@ -21,7 +21,7 @@ PLAN, JOBS, MANIFEST, METRICS = "plan.json", "jobs.json", "manifest.json", "eval
 def read_json(path: Path) -> Any:
     """A JSON file of the run; raises XenomaskError where it is damaged."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_text(path))
     except ValueError as e:
         raise XenomaskError(f"{path} is damaged: {e}") from e
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from xenomask.datasets import bravo, driving, fishyscapes, hendrycks, lostandfound, roadanomaly, smiyc
 from xenomask.datasets.codings import CODINGS
+from xenomask.datasets.identity import is_own, refuse_other
 from xenomask.datasets.layout import (
     IMAGES_AND_LABELS,
     Dataset,
@@ -122,7 +123,8 @@ def open_dataset(
 
     `split` is one of the entry's; "val" is also its default split. `coding` says how a `folder`'s labels are stored:
     "anomaly" (0 / 1 / 255), "train_ids", or any other name of CODINGS; of the others it may say what is expected.
-    Raises XenomaskError that says what is missing, where, and what was found instead.
+    Raises XenomaskError that says what is missing, where, and what was found instead, and for a folder that is another
+    data set's by its own signs.
     """
     entry = get_entry(name)
     if split not in entry.splits:  # "train" of an evaluation set: say what is wrong rather than which splits it has
@@ -130,9 +132,10 @@ def open_dataset(
     chosen = choose_split(entry, split)
     base = locate(entry, root)
     if base is None:
-        raise missing(entry, root)
+        raise missing(entry, root, lambda p: is_own(entry, p, DATASETS.values()))
     listing = entry.listing(base, chosen)
     stored = _stored(entry, listing.stored, coding)
     if not listing.frames:
         raise XenomaskError(f"{name}: no frame of split {chosen} in {base}; its splits: {', '.join(entry.splits)}")
+    refuse_other(entry, base, listing.frames, DATASETS.values())
     return Dataset(name, root, CODINGS[stored].says, listing.frames, resize, stored)

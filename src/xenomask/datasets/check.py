@@ -1,14 +1,14 @@
 """What of a data set lies on disk: counted, its labels read, what is wrong collected instead of raised."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from xenomask.datasets.catalogue import DATASETS, choose_split, get_entry, open_dataset
 from xenomask.datasets.codings import CODINGS
 from xenomask.datasets.layout import IMAGES_AND_LABELS, Dataset, Entry, Frame, contents, elsewhere, locate, sizes_differ
-from xenomask.datasets.read import decode, photo_size, read_stored, stored_values
+from xenomask.datasets.read import decode, photo_size, read_stored, stored_values, upright_label
 from xenomask.errors import XenomaskError
 
 Values = list[int] | list[tuple[int, ...]]
@@ -101,7 +101,7 @@ def check(
     return Finding(
         name, str(locate(entry, root)), chosen, len(frames), photos, labelled, labels_read, anomalous,
         data.stored or data.coding, dict(sorted(values.items(), key=_by_value)), dict(sizes),
-        tuple(_notes(entry, chosen, len(frames), photos, labelled)), tuple(problems),
+        tuple(_notes(entry, chosen, len(frames), photos, labelled, values.keys())), tuple(problems),
     )  # fmt: skip
 
 
@@ -135,6 +135,8 @@ def _read(data: Dataset, frame: Frame) -> tuple[Values, bool, tuple[int, ...]]:
     coding = CODINGS[data.stored_as(frame.label)]
     stored = read_stored(frame.label, coding)
     label = decode(stored, coding, frame.label)
+    if frame.image:
+        label = upright_label(label, frame.image)
     if size is not None and size != label.shape:
         raise XenomaskError(sizes_differ(frame, size, label.shape))
     return stored_values(stored), coding.says == "anomaly" and bool((label == 1).any()), label.shape
@@ -144,7 +146,11 @@ def _by_value(item: tuple[str, int]) -> tuple[int, str]:
     return (int(item[0]) if item[0].isdigit() else 1 << 30, item[0])
 
 
-def _notes(entry: Entry, split: str, frames: int, photos: int, labelled: int) -> Iterator[str]:
+def _notes(
+    entry: Entry, split: str, frames: int, photos: int, labelled: int, values: Collection[str]
+) -> Iterator[str]:  # fmt: skip
+    if entry.says == "anomaly" and entry.coding == "anomaly" and set(values) == {"0", "255"}:
+        yield "labels hold only 0 and 255, and 255 is void: where it was meant as anomaly, save 1 in its place"
     official = entry.counts.get(split)
     if official and frames != official:
         yield f"{frames} frames, officially {official}"

@@ -28,6 +28,13 @@ class Coding:
     colours: Mapping[Colour, int] = field(default_factory=dict)
     # what every colour that is not listed means; None: it is an error
     other_colours: int | None = None
+    # the same of numbers, also of negative ones and those above 255
+    other_numbers: int | None = None
+
+    def knows(self, numbers: Iterable[int]) -> bool:
+        """Whether all of these could be stored by it; -1 stands for no number."""
+        held = set(numbers)
+        return -1 not in held and (self.other_numbers is not None or held <= self.table.keys())
 
 
 def _ids(table: Mapping[int, int], upto: int) -> dict[int, int]:

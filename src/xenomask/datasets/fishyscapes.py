@@ -64,6 +64,9 @@ LOST_AND_FOUND = Entry(
     licence=TERMS,
     conventions=CONVENTIONS + ". SMIYC's benchmark evaluates it with the anomaly track's component sizes",
     track="anomaly",
+    # LostAndFound's
+    ids=r"\d\d_[A-Z].*_\d{6}_\d{6}",
+    copies=((100, (1024, 2048)),),
     counts={"all": 100},
 )
 
@@ -84,5 +87,6 @@ STATIC = Entry(
     licence=TERMS,
     conventions=CONVENTIONS + ". 10 of the 30 frames have no anomaly (Mask2Anomaly leaves such frames out). Its photos "
     "are Cityscapes val scenes: never train on val",
+    copies=((30, (1024, 2048)),),
     counts={"all": 30},
 )

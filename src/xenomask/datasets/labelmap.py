@@ -19,6 +19,7 @@ from typing import Any
 
 from xenomask.datasets.codings import Coding, Colour
 from xenomask.errors import XenomaskError, unknown
+from xenomask.files import read_text
 from xenomask.types import VOID
 
 KEYS = ("classes", "ids", "colours", "other")
@@ -40,10 +41,10 @@ def read_label_map(path: Path) -> LabelMap:
     no whole number of 0..255, and a colour that is not three of them.
     """
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(read_text(path))
     except OSError as e:
         raise XenomaskError(f"cannot read label map {path}: {e.strerror}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except tomllib.TOMLDecodeError as e:
         raise XenomaskError(f"label map {path} is not valid TOML: {e}") from e
     try:
         return _label_map(table, path)
@@ -79,8 +80,8 @@ def _label_map(table: Mapping[str, Any], path: Path) -> LabelMap:
         return LabelMap(
             classes, Coding(str(path), "train_ids", meaning, {}, decoded, VOID if other == "void" else None)
         )
-    rest = {i: VOID for i in range(256)} if other == "void" else {}
-    return LabelMap(classes, Coding(str(path), "train_ids", meaning, rest | decoded))
+    rest = VOID if other == "void" else None
+    return LabelMap(classes, Coding(str(path), "train_ids", meaning, decoded, other_numbers=rest))
 
 
 def _classes(found: Any) -> tuple[str, ...]:

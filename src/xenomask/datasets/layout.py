@@ -1,5 +1,6 @@
 """Folders -> frames: which photo belongs to which label, and what to say where something is missing."""
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,11 +11,11 @@ import numpy as np
 
 from xenomask.datasets.codings import CODINGS
 from xenomask.datasets.labelmap import LabelMap
-from xenomask.datasets.read import decode, read_label, read_photo, read_stored
+from xenomask.datasets.read import decode, read_label, read_photo, read_stored, stored_values, upright_label
 from xenomask.errors import XenomaskError
-from xenomask.types import CITYSCAPES_CLASSES, Sample, Size
+from xenomask.pictures import FORMATS, is_picture
+from xenomask.types import CITYSCAPES_CLASSES, VOID, Sample, Size
 
-PHOTO_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # Longest first: a label's id is its stem without one of these.
 LABEL_ENDINGS = ("_labels_semantic", "_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelTrainIds", "")
 
@@ -50,20 +51,39 @@ class Dataset:
         return self.labels.classes if self.labels else CITYSCAPES_CLASSES
 
     def labelled(self) -> "Dataset":
-        """The frames that have a label; raises XenomaskError if there are none."""
+        """The frames that have a label; raises XenomaskError if there are none, or if all are masks of 0 and 255."""
         frames = tuple(f for f in self.frames if f.label)
         if not frames:
             raise XenomaskError(f"{self.name} at {self.root} has no labelled frame")
+        if self._are_masks(f.label for f in frames if f.label):
+            raise XenomaskError(
+                f"all labels of {self.name} at {self.root} hold only 0 and 255, and 255 is void: no "
+                "pixel is an anomaly (1). If 255 was meant so, save 1 in its place: (mask == 255).astype(numpy.uint8)"
+            )
         return replace(self, frames=frames)
 
+    def _are_masks(self, labels: Iterable[Path]) -> bool:
+        """Whether labels that should say 0 / 1 / 255 hold 0 and 255 alone; mostly the first one settles it."""
+        void = False
+        for path in labels:
+            if self.labels or self.stored_as(path) != "anomaly":
+                return False
+            held = stored_values(read_stored(path, CODINGS["anomaly"]))
+            if any(v not in (0, VOID) for v in held):
+                return False
+            void = void or VOID in held
+        return void
+
     def label(self, frame: Frame) -> np.ndarray:
-        """The frame's label (H, W) uint8, its values checked."""
+        """The frame's label (H, W) uint8, upright as its photo is, its values checked."""
         if frame.label is None:
             raise XenomaskError(f"frame {frame.id} of {self.name} has no label")
         if self.labels:
             label = decode(read_stored(frame.label, self.labels.coding), self.labels.coding, frame.label)
         else:
             label = read_label(frame.label, self.stored_as(frame.label))
+        if frame.image:
+            label = upright_label(label, frame.image)
         if self.resize:
             label = cv2.resize(label, self.resize[::-1], interpolation=cv2.INTER_NEAREST)
         return label
@@ -78,7 +98,7 @@ class Dataset:
         """Reads photo and, where there is one, label; raises XenomaskError where their sizes differ."""
         if frame.image is None:
             raise XenomaskError(f"frame {frame.id} of {self.name} has no photo (looked beside {self.root})")
-        image = read_photo(frame.image, upright=False)
+        image = read_photo(frame.image)
         if self.resize:
             image = cv2.resize(image, self.resize[::-1], interpolation=cv2.INTER_LINEAR)
         label = self.label(frame) if frame.label else None
@@ -121,6 +141,10 @@ class Entry:
     use: Literal["evaluation", "training"] = "evaluation"
     # official number of frames of a split, where known
     counts: Mapping[str, int] = field(default_factory=dict)
+    # of a set that may lie as images/ and labels_masks/, by what it is told from others (`identity`): a pattern that
+    # matches official ids and nobody else's, and the number and the one (height, width) of the photos of renamed copies
+    ids: str = ""
+    copies: tuple[tuple[int, Size], ...] = ()
     # a folder of one's own: its labels are whatever the caller says
     free: bool = False
 
@@ -152,21 +176,20 @@ def contents(folder: Path) -> str:
 
 
 def files(folder: Path) -> list[Path]:
-    """The pictures of a folder, by their ending, sorted."""
-    return sorted(p for p in folder.iterdir() if is_picture(p) and p.is_file())
-
-
-def is_picture(path: Path) -> bool:
-    """By its name's ending; hidden files (macOS leaves ._x.png in archives) are none."""
-    return path.suffix.lower() in PHOTO_ENDINGS and not path.name.startswith(".")
+    """The pictures of a folder, sorted."""
+    return sorted(p for p in folder.iterdir() if is_picture(p))
 
 
 def by_id(paths: Iterable[Path], key: Callable[[Path], str]) -> dict[str, Path]:
-    """Paths by frame id; raises XenomaskError where two have one id."""
+    """Paths by frame id; raises XenomaskError where two have one id.
+
+    An id is in Unicode's composed form (NFC): macOS writes names in the other, and the labels may come from there.
+    """
     found: dict[str, Path] = {}
     for path in paths:
-        if (other := found.setdefault(key(path), path)) != path:
-            raise XenomaskError(f"two files for frame {key(path)}: {other} and {path}; keep one")
+        name = unicodedata.normalize("NFC", key(path))
+        if (other := found.setdefault(name, path)) != path:
+            raise XenomaskError(f"two files for frame {name}: {other} and {path}; keep one")
     return found
 
 
@@ -232,7 +255,7 @@ def images_and_labels(name: str, base: Path) -> tuple[Frame, ...]:
     labels = by_id((p for p in files(folder) if not p.stem.endswith("_color")), _label_id) if folder else {}
     if not images and not labels:
         held = "; ".join(f"{d}/ holds {contents(base / d)}" for d in IMAGES_AND_LABELS if (base / d).is_dir())
-        raise XenomaskError(f"{name}: no frame in {base} (photos end in {', '.join(PHOTO_ENDINGS)}): {held}")
+        raise XenomaskError(f"{name}: no frame in {base} (photos are {', '.join(FORMATS)}): {held}")
     return pair(name, images, labels, folder or base)
 
 
@@ -242,12 +265,15 @@ def locate(entry: Entry, root: Path) -> Path | None:
     return next((t for t in tried if any((t / m).is_dir() for m in entry.marks)), None)
 
 
-def missing(entry: Entry, root: Path) -> XenomaskError:
-    """The error of a root where the data set is not: what was looked for, what is there, where it may be."""
+def missing(entry: Entry, root: Path, own: Callable[[Path], bool]) -> XenomaskError:
+    """The error of a root where the data set is not: what was looked for, what is there, where it may be.
+
+    `own` says of a folder with the data set's marks whether it is the data set's.
+    """
     below = f" or, in it, {' or '.join(entry.folders)}" if entry.folders else ""
     marks = [f"{m}/" for m in entry.marks[:2]]
     wanted = f"neither {' nor '.join(marks)}" if len(marks) > 1 else f"no {marks[0]}"
-    hint = elsewhere(root, lambda p: locate(entry, p) is not None)
+    hint = elsewhere(root, lambda p: (base := locate(entry, p)) is not None and own(base))
     return XenomaskError(f"{entry.name}: {wanted} in {root}{below}; found {contents(root)}{hint}")
 
 

@@ -1,98 +1,144 @@
-"""Files -> arrays: photos as RGB uint8, labels with their coding checked."""
+"""Files -> arrays: photos as RGB uint8, labels with their coding checked; both upright."""
 
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Integer, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xenomask.datasets.codings import CODINGS, Coding, resembles
 from xenomask.errors import XenomaskError, unknown
+from xenomask.pictures import Picture, open_picture, read_header, read_numbers, read_rgb, turned
 from xenomask.types import Size
 
-ONE_CHANNEL = ("L", "P", "1", "I", "I;16")
+ONE_CHANNEL = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
+# A photo of 16 bits a channel that uses less than a quarter of its range holds 10, 12 or 14 bits, or is black.
+DARK = 2**14
 
 
-def _open(path: Path, what: str) -> Image.Image:
-    """Opens and decodes a file completely: by its content, whatever its name ends with."""
-    try:
-        with path.open("rb") as f:
-            image = Image.open(f)
-            image.load()
-    except FileNotFoundError:
-        raise XenomaskError(f"no such {what}: {path}") from None
-    except (IsADirectoryError, PermissionError) as e:
-        raise XenomaskError(f"cannot read {what} {path}: {e.strerror}") from None
-    except UnidentifiedImageError:
-        raise XenomaskError(f"{path} {_no_image(path)}") from None
-    except Image.DecompressionBombError as e:
-        raise XenomaskError(f"{path} is too large an image: {e}") from None
-    except (OSError, SyntaxError, ValueError) as e:
-        raise XenomaskError(f"{path} is damaged: {e}") from None
-    return image
+def read_photo(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """A photo of any common kind as RGB, turned upright as its EXIF orientation says.
 
-
-def _no_image(path: Path) -> str:
-    """Why Pillow cannot read it: what phones write has a name."""
-    with path.open("rb") as f:
-        head = f.read(12)
-    if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
-        return "is HEIC, which cannot be read here: save it as JPEG or PNG (heif-convert, or the phone's own export)"
-    if head[4:12] == b"ftypavif":
-        return "is AVIF, for which this Pillow is too old: pip install --upgrade pillow"
-    if head[4:8] == b"ftyp":
-        return "is a video: xenomask video FILE --out seen.mp4"
-    return "is not an image (or of a kind that Pillow cannot read)"
-
-
-def read_photo(path: Path, *, upright: bool = True) -> UInt8[np.ndarray, "H W 3"]:
-    """A photo of any common kind as RGB: grey is repeated, alpha dropped, 16 bits scaled to 8.
-
-    `upright` turns it as its EXIF orientation says; data sets keep the stored pixels, which their labels
-    belong to. Raises XenomaskError for what is no image, truncated or far too large.
+    Grey is repeated, alpha dropped; numbers of more than 8 bits are scaled by the range that they show: floats 0..1
+    or 0..255, whole numbers 0..255 or 0..65535. Raises XenomaskError for other ranges, for what is no picture,
+    damaged or too large.
     """
-    image = _open(path, "photo")
-    if upright:
-        image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        # NOTE: Pillow's own conversion of 16-bit grey clips at 255 instead of scaling.
-        grey = np.asarray(image).astype(np.float64)
-        top = 65535.0 if image.mode != "F" or grey.max(initial=0) > 1 else 1.0
-        grey = np.clip(grey * (255 / top) + 0.5, 0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(image.convert("RGB"))
+    picture = open_picture(path, "photo")
+    if picture.image.mode == "F" or picture.image.mode.startswith("I"):
+        return np.repeat(_grey(picture)[..., None], 3, axis=2)
+    photo = read_rgb(picture)
+    if picture.deep and photo.max() < DARK >> 8:
+        raise _unclear(path, f"of 16 bits a channel, none above {int(photo.max() + 1) << 8},")
+    return photo
+
+
+def _grey(picture: Picture) -> UInt8[np.ndarray, "H W"]:
+    """A photo of one channel of wide numbers, in 8 bits."""
+    found = read_numbers(picture)
+    low, high = found.min(), found.max()
+    if not np.isfinite(low) or not np.isfinite(high):
+        raise XenomaskError(f"photo {picture.path} holds NaN or infinity; save it as 8-bit PNG or JPEG")
+    whole = found.dtype != np.float32
+    tops = (255, 4095) if picture.coded.endswith(";12") else (255, 65535) if whole else (1, 255, 65535)
+    # what resampling and rounding add to a float
+    spare = 1.0 if whole else 1.002
+    top = next((t for t in tops if high <= t * spare), None)
+    clear = top is not None and low >= -0.002 * top * (not whole)
+    if not clear or (top == 65535 and high < DARK) or (top == 255 and not whole and high < 16):
+        raise _unclear(picture.path, f"from {low:g} to {high:g}")
+    assert top is not None
+    small = np.empty(found.shape, np.uint8)
+    for y, row in enumerate(found):  # row by row: in one step, the floats would take eight times the picture
+        small[y] = np.clip(row * (255 / top) + 0.5, 0, 255)
+    return small
+
+
+def _unclear(path: Path, said: str) -> XenomaskError:
+    return XenomaskError(
+        f"photo {path} holds numbers {said}, which do not say what is white (1, 255 or 65535 would): save it as 8-bit "
+        "PNG or JPEG"
+    )
 
 
 def photo_size(path: Path) -> Size:
-    """A photo's (height, width) from its header alone; raises XenomaskError for what is no image."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Image.DecompressionBombError as e:
-        raise XenomaskError(f"{path} is too large an image: {e}") from None
-    except (OSError, SyntaxError, ValueError) as e:
-        raise XenomaskError(f"{path} is not an image (or of a kind that Pillow cannot read): {e}") from None
+    """An upright photo's (height, width) from its header alone; raises XenomaskError for what is no picture."""
+    return read_header(path, "photo").upright
+
+
+def upright_label(label: np.ndarray, photo: Path) -> np.ndarray:
+    """A photo's label (H, W, ...), upright as `read_photo` gives the photo.
+
+    A label whose size is that of the photo's stored pixels, which EXIF turns by a quarter, was drawn on these and is
+    turned with them; every other one is taken to be upright, as who labels sees the photo.
+    """
+    header = read_header(photo, "photo")
+    if header.upright != header.stored == label.shape[:2]:
+        return turned(label, header.orientation)
+    return label
 
 
 def read_stored(path: Path, coding: Coding) -> Integer[np.ndarray, "H W"] | UInt8[np.ndarray, "H W 3"]:
     """A label as it is stored: numbers (H, W), or colours (H, W, 3), whichever of them the coding knows.
 
     A palette picture is numbers to one and colours to the other; to a coding that knows both it is neither. Raises
-    XenomaskError for a picture of another kind than the coding's.
+    XenomaskError for a picture of another kind than the coding's, and where a palette (or fewer than 8 bits) leaves
+    two readings that the coding both knows.
     """
-    image = _open(path, "label")
-    colours = image.mode in ("RGB", "RGBA", "P") and bool(coding.colours)
-    numbers = image.mode in ONE_CHANNEL and bool(coding.table)
+    picture = open_picture(path, "label")
+    mode = picture.image.mode
+    colours = mode in ("RGB", "RGBA", "P") and bool(coding.colours)
+    numbers = mode in ONE_CHANNEL and bool(coding.table)
     if colours and numbers:
         raise XenomaskError(f"label {path} has a palette: save it as RGB colours or as one grey channel of numbers")
+    if colours and picture.deep:
+        raise XenomaskError(f"label {path} has 16 bits a channel: save it as RGB of 8 bits")
     if colours:
-        return np.array(image.convert("RGB"))
+        return read_rgb(picture)
     if not numbers:
         wanted = "one channel of class numbers" if coding.table else "RGB colours"
+        raise XenomaskError(f"label {path} has colour mode {mode}; {coding.name} needs {wanted}: {coding.meaning}")
+    return _numbers(picture, coding)
+
+
+def _numbers(picture: Picture, coding: Coding) -> Integer[np.ndarray, "H W"]:
+    """The numbers of a label of one channel, where they are not in doubt.
+
+    A grey palette, fewer than 8 bits and TIFF's "white is zero" have two: what is stored, and the grey that it shows.
+    Programs that make files smaller change the first and keep the second; annotation tools mean the first.
+    """
+    pixels = read_numbers(picture)
+    if pixels.dtype != np.uint8:
+        return pixels
+    stored, grey, how = _readings(picture, pixels)
+    held = stored_values(stored)
+    shown = grey[held].tolist()
+    if held == shown or not coding.knows(shown):
+        return stored
+    if coding.knows(n for n in held if isinstance(n, int)):
+        pairs = ", ".join(f"{n} (shown as grey {g})" for n, g in list(zip(held, shown, strict=True))[:4])
         raise XenomaskError(
-            f"label {path} has colour mode {image.mode}; {coding.name} needs {wanted}: {coding.meaning}"
+            f"label {picture.path} is ambiguous, for it has {how}: it stores {pairs}, and {coding.name} knows both "
+            f"({coding.meaning}); save it as 8-bit grey that holds the numbers you mean"
         )
-    return np.array(image) if image.mode == "L" else np.array(image).astype(np.int32)
+    return grey.astype(np.uint8)[stored]
+
+
+def _readings(picture: Picture, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:
+    """The stored numbers, the grey that each of 256 is shown as (-1: none), and in words why they differ."""
+    mode, raw = picture.image.mode, picture.coded.partition(";")[2]
+    grey = np.full(256, -1)
+    if mode == "P":
+        table = np.reshape(picture.image.getpalette("RGB") or [], (-1, 3))[:256]
+        if (table == table[:, :1]).all():  # one colour makes it a table of classes
+            grey[: len(table)] = table[:, 0]
+        return pixels, grey, "a palette of greys"
+    bits = 1 if mode == "1" else next((int(c) for c in raw if c in "24"), 8)
+    top = 2**bits - 1
+    stored = pixels if mode == "1" else pixels // (255 // top)
+    grey[: top + 1] = np.arange(top + 1) * (255 // top)
+    how = f"{bits} bit{'s' * (bits > 1)} a pixel"
+    if "I" in raw:  # white is 0 in the file; Pillow has turned it over
+        stored, grey[: top + 1], how = (top - stored).astype(np.uint8), grey[top::-1], f"{how} and white as 0"
+    return stored, grey, how
 
 
 def stored_values(stored: np.ndarray) -> list[int] | list[tuple[int, ...]]:
@@ -116,9 +162,9 @@ def _packed(rgb: np.ndarray) -> np.ndarray:
 def decode(stored: np.ndarray, coding: Coding, path: Path) -> UInt8[np.ndarray, "H W"]:
     """A stored label as what the coding says of it; raises XenomaskError that names the foreign values."""
     held = stored_values(stored)
-    known = coding.colours if stored.ndim == 3 else coding.table
+    known, other = (coding.colours, coding.other_colours) if stored.ndim == 3 else (coding.table, coding.other_numbers)
     foreign = [v for v in held if v not in known]
-    if foreign and (stored.ndim == 2 or coding.other_colours is None):
+    if foreign and other is None:
         if coding.name not in CODINGS:  # a user's own
             like = 'list them, as "void" if need be, or say other = "void"'
         else:
@@ -126,14 +172,15 @@ def decode(stored: np.ndarray, coding: Coding, path: Path) -> UInt8[np.ndarray, 
         raise XenomaskError(
             f"label {path} holds the values {foreign[:8]}, which {coding.name} has not ({coding.meaning}); {like}"
         )
-    if stored.ndim == 2:
-        table = np.zeros(256, np.uint8)
+    if stored.ndim == 2 and stored.dtype == np.uint8:
+        table = np.full(256, other or 0, np.uint8)
         table[list(coding.table)] = list(coding.table.values())
         return table[stored]
-    packed = _packed(stored)
-    label = np.full(packed.shape, coding.other_colours or 0, np.uint8)
-    for (r, g, b), value in coding.colours.items():
-        label[packed == (r << 16 | g << 8 | b)] = value
+    keys = {r << 16 | g << 8 | b: v for (r, g, b), v in coding.colours.items()} if stored.ndim == 3 else coding.table
+    packed = _packed(stored) if stored.ndim == 3 else stored
+    label = np.full(packed.shape, other or 0, np.uint8)
+    for key, value in keys.items():
+        label[packed == key] = value
     return label
 
 

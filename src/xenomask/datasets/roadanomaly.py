@@ -59,5 +59,6 @@ ROAD_ANOMALY = Entry(
     conventions="pooled, step-wise AUPR and FPR95; no void in the official labels, so every other pixel is inlier. Its "
     "60 images are none of RoadAnomaly21's. Its paper reports AUROC; Maskomaly, RbA and Mask2Anomaly AP and FPR95",
     # no track: SMIYC's benchmark has no component sizes for it
+    copies=((60, (720, 1280)),),
     counts={"all": 60},
 )

@@ -65,6 +65,8 @@ ANOMALY_TRACK = Entry(
     conventions=CONVENTIONS,
     splits=("all", "validation", "test"),
     track="anomaly",
+    ids=r"validation\d{4}",
+    copies=((10, (720, 1280)),),
     counts={"all": 110, "validation": 10, "test": 100},
 )
 
@@ -82,5 +84,7 @@ OBSTACLE_TRACK = Entry(
     conventions=CONVENTIONS + ". Everything off the road is void",
     splits=("all", "validation", "test", "snowstorm", "night"),
     track="obstacle",
+    ids=r"(validation|snowstorm[12]|driveway)_\d+.*",
+    copies=((30, (1080, 1920)),),
     counts={"all": 442, "validation": 30, "test": 327, "snowstorm": 55, "night": 30},
 )

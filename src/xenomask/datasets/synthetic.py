@@ -285,6 +285,8 @@ def _paths(layout: str, root: Path, i: int) -> tuple[Path, Path, str]:
     return root / "images" / f"{i:04d}.jpg", root / folder / f"{i:04d}.png", kind
 
 
+# where a renamed copy is told by its photos' size
+SIZES: dict[str, Size] = {"fishyscapes-static": (1024, 2048)}
 LAYOUT_NAMES = ("anomaly-track", "obstacle-track", "fishyscapes-static", "folder", "cityscapes", "train-ids")
 
 
@@ -294,7 +296,7 @@ def write_scenes(
     frames: int,
     *,
     seed: int = 0,
-    size: Size = (720, 1280),
+    size: Size | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Path:
     """Writes frames in the on-disk format of that data set ("train-ids": a training folder); returns the root.
@@ -304,6 +306,7 @@ def write_scenes(
     """
     if layout not in LAYOUT_NAMES:
         raise unknown("layout", layout, LAYOUT_NAMES)
+    size = size or SIZES.get(layout, (720, 1280))
     if frames < 1 or min(size) < 64:
         raise XenomaskError(f"{frames} frames of {size[1]}x{size[0]} pixels: at least 1 frame and 64 pixels")
     for i in range(frames):

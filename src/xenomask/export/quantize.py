@@ -14,8 +14,8 @@ from xenomask.detector import Detector
 from xenomask.errors import XenomaskError, first_line
 from xenomask.export.fused import used_members
 from xenomask.export.read import TABLE, open_exported, resized
-from xenomask.export.write import describe, save_openvino
-from xenomask.files import atomic, make_dir, write_numbers
+from xenomask.export.write import describe, marked, save_openvino
+from xenomask.files import atomic, make_dir, remove_litter, write_numbers
 from xenomask.models.graph import need, quiet
 from xenomask.models.preprocess import network_input
 from xenomask.models.runtimes import openvino_graph
@@ -50,8 +50,10 @@ def quantize_detector(
     if not held:
         raise XenomaskError(f"{data.name} at {data.root} has {len(seen)} photos: quantisation needs {HELD_OUT} or more")
     make_dir(out.parent)
+    remove_litter(out.parent, out.name)
     with atomic(out) as part:
         part.mkdir()
+        contents: dict[str, str] = {}
         for m in members:
 
             def network_sees(frame: Frame, preprocess=m.network.preprocess) -> np.ndarray:
@@ -69,9 +71,11 @@ def quantize_detector(
             except Exception as e:  # nncf raises its own errors and whatever openvino does
                 raise XenomaskError(f"nncf cannot quantise {m.name}: {first_line(e)}") from e
             own = describe(detector.only(m.name), size, "queries", terms)
-            save_openvino(model, part / f"{m.name}.xml", {**own, "dynamic": False, "int8": True})
+            about = marked({**own, "dynamic": False, "int8": True})
+            contents[m.name] = save_openvino(model, part / f"{m.name}.xml", about)
         table: dict[str, Any] = {
             "version": 1, "name": f"{detector.name}-int8", "weights": {m.name: m.weight for m in members},
+            "contents": contents,
             "thresholds": {k: dict(t) for k, t in detector.thresholds.items()},
             "calibrated_on": {"dataset": data.name, "frames": [f.id for f in used]},
         }  # fmt: skip
@@ -136,7 +140,7 @@ def photo_of(data: Dataset, frame: Frame, size: Size) -> np.ndarray:
     """The frame's photo, RGB, resized as the data set says, its middle of that shape at that size; no label is read."""
     if frame.image is None:
         raise XenomaskError(f"frame {frame.id} of {data.name} has no photo")
-    photo = read_photo(frame.image, upright=False)
+    photo = read_photo(frame.image)
     photo = resized(photo, data.resize) if data.resize else photo
     return resized(middle(photo, size), size)
 

@@ -1,5 +1,6 @@
 """An exported file -> ExportedDetector, or (a file of queries) a Detector whose network runs in the file's runtime."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -14,12 +15,14 @@ from jaxtyping import UInt8
 from torch import nn
 from transformers import PreTrainedConfig
 
+from xenomask.arrays import ImageLike, as_image
+from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError
-from xenomask.export.write import FORMATS, OUTPUTS, VERSION
-from xenomask.files import read_object, sha256
+from xenomask.export.write import CONTENT, FORMATS, OUTPUTS, VERSION, content_of
+from xenomask.files import read_object
 from xenomask.models import Network, Preprocess
-from xenomask.models.graph import KEY, ONNX_LIMIT, need
+from xenomask.models.graph import KEY, ONNX_LIMIT, need, read_openvino
 from xenomask.models.preprocess import check_preprocess, target_size
 from xenomask.models.runtimes import Run, Session, logits, onnx_session, openvino_session
 from xenomask.saving import plain
@@ -46,11 +49,13 @@ class ExportedDetector:
     members: tuple = ()
     _told: set[str] = field(default_factory=set, compare=False, repr=False)
 
-    def detect(self, image: UInt8[np.ndarray, "H W 3"]) -> ScoreMap:
+    def detect(self, image: ImageLike) -> ScoreMap:
         """The anomaly map of one RGB photo, at its size; a photo of another size than the file's is resized, said once.
 
-        Raises XenomaskError where the runtime stops or the map is not what the file promised.
+        Raises XenomaskError for what `datasets.photos.as_photo` refuses, where the runtime stops, and where the map is
+        not what the file promised.
         """
+        image = as_photo(image)
         H, W = image.shape[:2]
         if (H, W) == self.size or self.metadata.get("dynamic") is True:
             value = self._run(image)
@@ -103,8 +108,9 @@ class ExportedDetector:
             log.warning("%s", text)
 
 
-def resized(image: UInt8[np.ndarray, "_ _ 3"], size: Size) -> UInt8[np.ndarray, "_ _ 3"]:
-    """A photo at another (height, width), averaged where it shrinks."""
+def resized(image: ImageLike, size: Size) -> UInt8[np.ndarray, "_ _ 3"]:
+    """A photo (H, W, 3) at another (height, width), averaged where it shrinks; XenomaskError for what is no photo."""
+    image = as_image(image)
     H, W = image.shape[:2]
     h, w = size
     if (H, W) == size:
@@ -129,10 +135,11 @@ def open_exported(path: Path) -> ExportedDetector | Detector:
         return _open_folder(path)
     if not path.is_file():
         raise XenomaskError(f"no such file: {path}")
-    metadata, ports, start = (_open_onnx if path.suffix == ".onnx" else _open_openvino)(path)
+    metadata, ports, start, digest = (_open_onnx if path.suffix == ".onnx" else _open_openvino)(path)
     try:
         _check_ports(path, metadata, ports)
-        found = _queries(path, metadata, start) if metadata["kind"] == "queries" else _fused(path, metadata, start)
+        opened = _queries if metadata["kind"] == "queries" else _fused
+        found = opened(path, metadata, start, digest)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
         raise XenomaskError(f"{path} has damaged metadata: {e!r}; export it again") from e
     return found
@@ -141,11 +148,13 @@ def open_exported(path: Path) -> ExportedDetector | Detector:
 def _open_folder(folder: Path) -> Detector:
     table = read_object(folder / TABLE)
     try:
-        members = []
+        members, contents = [], dict(table.get("contents", {}))
         for name, weight in table["weights"].items():
             found = open_exported(folder / f"{plain(name)}.xml")
             if not isinstance(found, Detector):
                 raise XenomaskError(f"{folder} holds a file of no network alone, {name}.xml: quantise again")
+            if name in contents and contents[name] != found.members[0].network.facts["content"]:
+                raise XenomaskError(f"{folder / name}.xml is not the one that {TABLE} names: copy the folder again")
             members.append(replace(found.members[0], name=name, weight=float(weight)))
         thresholds = {k: {**t, "value": float(t["value"])} for k, t in table["thresholds"].items()}
         return Detector(str(table["name"]), tuple(members), thresholds)
@@ -153,19 +162,19 @@ def _open_folder(folder: Path) -> Detector:
         raise XenomaskError(f"{folder / TABLE} is damaged: {e!r}; quantise again") from e
 
 
-def _fused(path: Path, metadata: Mapping[str, Any], start) -> ExportedDetector:
+def _fused(path: Path, metadata: Mapping[str, Any], start, digest: str) -> ExportedDetector:
     size = metadata["size"]
     low, high = metadata["scale"]
     thresholds = {k: {**t, "value": float(t["value"])} for k, t in metadata["thresholds"].items()}
     for m in metadata["members"]:
         _preprocess(m)
     return ExportedDetector(
-        str(metadata["name"]), start(), metadata, _hash(path), (int(size[0]), int(size[1])),
+        str(metadata["name"]), start(), metadata, digest, (int(size[0]), int(size[1])),
         (float(low), float(high)), str(metadata["score"]), thresholds,
     )  # fmt: skip
 
 
-def _queries(path: Path, metadata: Mapping[str, Any], start) -> Detector:
+def _queries(path: Path, metadata: Mapping[str, Any], start, digest: str) -> Detector:
     (m,) = metadata["members"]
     config = PreTrainedConfig(id2label=dict(enumerate(m["classes"])))
     stored = m["queries"]
@@ -173,9 +182,9 @@ def _queries(path: Path, metadata: Mapping[str, Any], start) -> Detector:
         stored["checkpoint_sha256"], {int(q): int(c) for q, c in stored["inlier"].items()},
         {int(q): float(v) for q, v in stored["outlier"].items()}, tuple(stored["ground"]), stored["origin"],
     )  # fmt: skip
-    facts = {"source": str(path), "exported": metadata["size"]}
+    facts = {"source": str(path), "exported": metadata["size"], "content": metadata.get(CONTENT)}
     run, runtime = _sized(path, metadata, logits(start())), "onnxruntime" if path.suffix == ".onnx" else "openvino"
-    network = Network(nn.Module(), config, _preprocess(m), _hash(path), facts, run, runtime)
+    network = Network(nn.Module(), config, _preprocess(m), digest, facts, run, runtime)
     member = Member(str(m["name"]), network, queries, get_score(m["score"], m["options"]), 1.0)
     return Detector(str(metadata["name"]), (member,), metadata["thresholds"])
 
@@ -207,18 +216,18 @@ def _preprocess(member: Mapping[str, Any]) -> Preprocess:
     return p
 
 
-def _hash(path: Path) -> str:
-    """The file's hash; of OpenVINO's two files, that of the weights, which alone may be large, goes first."""
-    return sha256(path) if path.suffix == ".onnx" else sha256(path.with_suffix(".bin")) + "+" + sha256(path)
-
-
-def _metadata(path: Path, text: str | None) -> dict[str, Any]:
+def _metadata(path: Path, text: str | None, data: bytes, *others: str) -> dict[str, Any]:
+    """What a file says of itself, once its bytes (and the hashes of its other files) are those that were written."""
     if not text:
         raise XenomaskError(f"{path} was not written by `xenomask export`: it says nothing of its score and photos")
     try:
         metadata = json.loads(text)
         if metadata["version"] != VERSION or metadata["kind"] not in OUTPUTS:
             raise XenomaskError(f"{path} has metadata of version {metadata['version']}, this xenomask reads {VERSION}")
+        if CONTENT not in metadata:
+            log.warning("%s has no hash of its content, so a change would not be noticed: export it again", path)
+        elif content_of(data, *others)[0] != metadata[CONTENT]:
+            raise XenomaskError(f"{path}{' or its .bin' * bool(others)} is not as it was written: copy it again")
         return metadata
     except (ValueError, KeyError, TypeError) as e:
         raise XenomaskError(f"{path} has damaged metadata: {e!r}; export it again") from e
@@ -250,7 +259,7 @@ def _open_onnx(path: Path):
         raise XenomaskError(f"{path} is damaged or no ONNX file") from e
     if _external(model):
         raise XenomaskError(f"{path} keeps weights in other files, which `xenomask export` never writes: refused")
-    metadata = _metadata(path, {p.key: p.value for p in model.metadata_props}.get(KEY))
+    metadata = _metadata(path, {p.key: p.value for p in model.metadata_props}.get(KEY), data)
     try:
         onnx.checker.check_model(model)
         ports = {
@@ -259,7 +268,7 @@ def _open_onnx(path: Path):
         }
     except Exception as e:  # onnx.checker's ValidationError and others
         raise XenomaskError(f"{path} is no valid ONNX graph: {str(e).splitlines()[0]}") from e
-    return metadata, ports, lambda: _named(path, onnx_session, data)
+    return metadata, ports, lambda: _named(path, onnx_session, data), hashlib.sha256(data).hexdigest()
 
 
 def _external(message: Any) -> bool:
@@ -279,20 +288,21 @@ def _repeated(value: Any) -> bool:
 
 
 def _open_openvino(path: Path):
-    openvino = need("openvino", "openvino")
+    need("openvino", "openvino")
     if not path.with_suffix(".bin").is_file():
         raise XenomaskError(f"{path} lacks its weights, {path.with_suffix('.bin').name}, which must lie beside it")
     try:
-        model = openvino.Core().read_model(path, path.with_suffix(".bin"))
+        model, data, weights = read_openvino(path, path.with_suffix(".bin"))
         text = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
     except Exception as e:  # openvino raises RuntimeError and its own
         raise XenomaskError(f"{path} is damaged or no OpenVINO file") from e
-    metadata = _metadata(path, text)
+    metadata = _metadata(path, text, data, weights)
     ports = {
         p.get_any_name(): tuple(d.get_length() if d.is_static else None for d in p.get_partial_shape())
         for p in (*model.inputs, *model.outputs)
     }
-    return metadata, ports, lambda: _named(path, openvino_session, model)
+    digest = f"{weights}+{hashlib.sha256(data).hexdigest()}"
+    return metadata, ports, lambda: _named(path, openvino_session, model), digest
 
 
 def _named(path: Path, start, model) -> Session:

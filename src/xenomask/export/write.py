@@ -1,5 +1,6 @@
 """Detector -> one file that needs neither xenomask nor torch to run."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,13 +15,15 @@ from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError, unknown
 from xenomask.export.free import Free
 from xenomask.export.fused import Fused
-from xenomask.files import atomic, finite, make_dir
+from xenomask.files import atomic, finite, make_dir, remove_litter, sha256
 from xenomask.models.graph import KEY, Raw, need, onnx_bytes, to_openvino, trace
 from xenomask.models.preprocess import network_input, target_size
 from xenomask.types import Size
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 VERSION = 1  # of the metadata
+# before the SHA-256 of all that an exported file holds (with its .bin), this text and 64 zeros in its place
+CONTENT, MARK = "content", b"sha256-of-content:"
 OUTPUTS = {"map": ["score"], "queries": ["class_logits", "mask_logits"]}
 
 
@@ -60,17 +63,51 @@ def export_detector(
     if queries and dynamic:
         raise XenomaskError("--queries takes what the network takes, whose size is fixed: leave --dynamic out")
     make_dir(path.parent)
+    for own in (path, path.with_suffix(".bin")):
+        remove_litter(path.parent, own.name)
     module, image = _graph_of(detector, used, size, queries, dynamic)
-    metadata = {**describe(detector, size, "queries" if queries else "map", terms), "dynamic": dynamic}
+    metadata = marked({**describe(detector, size, "queries" if queries else "map", terms), "dynamic": dynamic})
     outputs = OUTPUTS[metadata["kind"]]
     program = trace(module.eval(), image, free=(1, 2) if dynamic else ())
     if format == "onnx":
         made = onnx_bytes(program, ["image"], outputs, json.dumps(metadata, allow_nan=False))
+        whole, content = stamped(made)
         with atomic(path) as part:
-            part.write_bytes(made)
+            part.write_bytes(whole)
     else:
-        save_openvino(to_openvino(program, ["image"], outputs), path, metadata)
-    return metadata
+        content = save_openvino(to_openvino(program, ["image"], outputs), path, metadata)
+    return {**metadata, CONTENT: content}
+
+
+def marked(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata with a place for the hash of the file that will hold them."""
+    return {**metadata, CONTENT: MARK.decode() + 64 * "0"}
+
+
+def content_of(data: bytes, *others: str) -> tuple[str, int]:
+    """The text that names a file's content (and its other files' hashes), and where in its bytes the hash belongs.
+
+    Raises ValueError where `marked` left not one such place.
+    """
+    at = data.find(MARK)
+    if at < 0 or data.find(MARK, at + 1) >= 0:
+        raise ValueError("it has no one place for the hash of its content")
+    at += len(MARK)
+    digest = hashlib.sha256(memoryview(data)[:at])
+    digest.update(64 * b"0")
+    digest.update(memoryview(data)[at + 64 :])
+    for other in others:
+        digest.update(other.encode())
+    return MARK.decode() + digest.hexdigest(), at
+
+
+def stamped(data: bytes, *others: str) -> tuple[bytes, str]:
+    """A file's bytes with the hash of its content in the place that `marked` left, and the text that now stands there.
+
+    Raises ValueError as `content_of` does.
+    """
+    content, at = content_of(data, *others)
+    return b"".join([data[:at], content[len(MARK) :].encode(), memoryview(data)[at + 64 :]]), content
 
 
 def _graph_of(
@@ -105,9 +142,15 @@ def _member(m: Member) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def save_openvino(model: Any, path: Path, metadata: Mapping[str, Any]) -> None:
-    """Writes path and its .bin, the metadata inside; the .bin first, so that who finds the .xml finds both."""
+def save_openvino(model: Any, path: Path, metadata: Mapping[str, Any]) -> str:
+    """Writes path and its .bin, the `marked` metadata inside, and returns their content's hash.
+
+    The .bin first, so that who finds the .xml finds both.
+    """
     openvino = need("openvino", "openvino")
     model.set_rt_info(json.dumps(metadata, allow_nan=False), KEY)
     with atomic(path) as xml, atomic(path.with_suffix(".bin")) as weights:
         openvino.serialize(model, str(xml), str(weights))
+        whole, content = stamped(xml.read_bytes(), sha256(weights))
+        xml.write_bytes(whole)
+    return content

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from xenomask.arrays import NumbersLike
 from xenomask.metrics.counters import FrameCounters, keys, pool
 from xenomask.metrics.curves import Curve, curve
-from xenomask.metrics.resampling import LEVEL
+from xenomask.metrics.resampling import LEVEL, as_weights
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,13 @@ def landmarks(c: Curve, steps: int) -> Int64[np.ndarray, "n"]:
     return np.unique(np.concatenate([*at, [0, last]]))
 
 
-def bands(frames: Sequence[FrameCounters], weights: Float64[np.ndarray, "r f"], points: int = 201) -> Bands:
-    """Bands of the exact pooled curve; `weights` are those of `resampling.draw`.
+def bands(frames: Sequence[FrameCounters], weights: NumbersLike, points: int = 201) -> Bands:
+    """Bands of the exact pooled curve; `weights` (R, frames) are those of `resampling.draw`.
 
     Resamples are walked at some 800 thresholds, between which they are straight lines: bands are for looking at.
     Raises XenomaskError without an anomalous or without an inlier pixel in all frames.
     """
+    weights = as_weights(weights, len(frames))
     whole = curve(pool(frames))
     used = keys(whole.threshold[landmarks(whole, 400)].astype(np.float16))
     tp, fp = (np.array([_from_above(f.key, getattr(f, k), used) for f in frames]) for k in ("positive", "negative"))

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit, log_expit, logit, xlog1py, xlogy
 
+from xenomask.arrays import NumbersLike, as_counts, as_numbers, check_same_length
 from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics.counters import Counters, FrameCounters, pool, values
 from xenomask.metrics.curves import check_both
@@ -44,14 +45,13 @@ class Reliability:
     pixels: Int64[np.ndarray, "b"]
 
 
-def reliability(
-    p: Float64[np.ndarray, "n"], positive: Int64[np.ndarray, "n"], negative: Int64[np.ndarray, "n"], bins: int = BINS
-) -> Reliability:
-    """Reliability of probabilities p that `positive` anomalous and `negative` inlier pixels hold, in any order.
+def reliability(p: NumbersLike, positive: NumbersLike, negative: NumbersLike, bins: int = BINS) -> Reliability:
+    """Reliability of probabilities p (n,) that `positive` anomalous and `negative` inlier pixels hold, in any order.
 
     Bins are adaptive: of equal mass (Nguyen & O'Connor 2015; Nixon et al. 2019, eq. 3, for one class). Pixels of one
     probability are never split: all lie in the bin that the middle of their mass falls in, so that bins are only as
-    equal as ties allow, and there may be fewer. Raises XenomaskError outside [0, 1] and without either kind of pixel.
+    equal as ties allow, and there may be fewer. Raises XenomaskError outside [0, 1], for counts that are
+    none or not one a probability, and without either kind of pixel.
 
     >>> r = reliability(np.array([0.2, 0.9]), np.array([1, 2]), np.array([3, 0]), bins=2)
     >>> r.p.tolist(), r.observed.tolist(), round(r.ece, 4), round(r.mce, 4)
@@ -59,6 +59,9 @@ def reliability(
     """
     if bins < 1:
         raise XenomaskError(f"{bins} bins: reliability needs at least one")
+    p = as_numbers(p, "probabilities", ndim=1)
+    positive, negative = (as_counts(c, "pixels").astype(np.int64, copy=False) for c in (positive, negative))
+    check_same_length("reliability", probabilities=p, positive=positive, negative=negative)
     P, N = int(positive.sum()), int(negative.sum())
     check_both(P, N)
     total = P + N
@@ -104,8 +107,8 @@ class Sigmoid:
         """1 / slope."""
         return 1 / self.slope
 
-    def __call__(self, value: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-        """Probabilities of raw scores, of the same shape."""
+    def __call__(self, value: NumbersLike) -> Float64[np.ndarray, "..."]:
+        """Probabilities of raw scores, of the same shape; XenomaskError for NaN."""
         return expit(self.slope * _inputs(value, self.log_odds) + self.bias)
 
     def table(self) -> dict[str, Any]:
@@ -121,9 +124,9 @@ class Isotonic:
     p: tuple[float, ...]
     kind: str = "isotonic"
 
-    def __call__(self, value: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-        """Probabilities of raw scores, of the same shape; scores are rounded to float16, as maps are stored."""
-        half = np.clip(value, -65504, 65504).astype(np.float16).astype(np.float64)
+    def __call__(self, value: NumbersLike) -> Float64[np.ndarray, "..."]:
+        """Probabilities of raw scores, of the same shape; they are rounded to float16 first. XenomaskError for NaN."""
+        half = np.clip(as_numbers(value, "scores"), -65504, 65504).astype(np.float16).astype(np.float64)
         at = np.searchsorted(np.array(self.start), half, side="right") - 1
         return np.array(self.p)[np.maximum(at, 0)]
 
@@ -135,8 +138,8 @@ class Isotonic:
 Fit = Sigmoid | Isotonic
 
 
-def _inputs(value: np.ndarray, log_odds: bool) -> np.ndarray:
-    x = np.asarray(value, np.float64)
+def _inputs(value: NumbersLike, log_odds: bool) -> np.ndarray:
+    x = as_numbers(value, "scores")
     if not log_odds:
         return x
     if x.size and (x.min() < 0 or x.max() > 1):

@@ -9,8 +9,20 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float16, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float64, Int32, Int64
 
+from xenomask.arrays import (
+    LabelLike,
+    MapLike,
+    MaskLike,
+    NumbersLike,
+    as_half,
+    as_mask,
+    as_numbers,
+    as_truth,
+    check_same_size,
+)
+from xenomask.errors import XenomaskError
 from xenomask.types import VOID
 
 TAUS = np.linspace(0.25, 0.75, 11)
@@ -36,13 +48,24 @@ class FrameComponents:
     siou_pred: Float64[np.ndarray, "p"]
     ppv: Float64[np.ndarray, "p"]
 
+    def __post_init__(self):
+        for name in ("siou_gt", "siou_pred", "ppv"):
+            object.__setattr__(self, name, as_numbers(getattr(self, name), name, ndim=1))
+        if len(self.siou_pred) != len(self.ppv):
+            raise XenomaskError(f"{len(self.siou_pred)} sIoU and {len(self.ppv)} PPV of predicted components")
 
-def binarise(value: Float16[np.ndarray, "H W"], threshold: float) -> Bool[np.ndarray, "H W"]:
+
+def binarise(value: MapLike, threshold: float) -> Bool[np.ndarray, "H W"]:
     """Score > threshold, strictly, as the official code asks (its pixel curve counts score >= threshold).
+
+    Both are rounded to float16. Raises XenomaskError for what is no finite map (H, W), and for a threshold of NaN.
 
     NOTE: under the official code's NumPy 1.x, a float16 map is compared with the threshold rounded to float16;
     NumPy 2 would compare in float64 and differ where a pixel equals the rounded one.
     """
+    value = as_half(value)
+    if np.isnan(threshold):
+        raise XenomaskError("the threshold is NaN")
     with np.errstate(over="ignore"):
         limit = np.float16(threshold) + np.float16(0)  # -0 becomes +0
     # Finite float16 compare as their bits do (signed from 0 up; below it, unsigned and backwards): 40 times faster.
@@ -51,8 +74,12 @@ def binarise(value: Float16[np.ndarray, "H W"], threshold: float) -> Bool[np.nda
     return value.view(np.uint16) < limit.view(np.uint16)
 
 
-def label_components(mask: UInt8[np.ndarray, "H W"]):
-    """8-connected components as (H, W) numbers from 1, and their sizes; number 0 is the background."""
+def label_components(mask: MaskLike):
+    """8-connected components as (H, W) numbers from 1, and their sizes; number 0 is the background.
+
+    Raises XenomaskError for what is no mask (H, W).
+    """
+    mask = as_mask(mask).view(np.uint8)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return np.zeros(mask.shape, np.int32), np.array([mask.size])
@@ -77,21 +104,24 @@ class Numbered:
     predicted: Int32[np.ndarray, "H W"]
 
 
-def compare(mask: Bool[np.ndarray, "H W"], label: UInt8[np.ndarray, "H W"], sizes: Sizes) -> FrameComponents:
+def compare(mask: MaskLike, label: LabelLike, sizes: Sizes) -> FrameComponents:
     """The values of `numbered`."""
     return numbered(mask, label, sizes).values
 
 
-def numbered(mask: Bool[np.ndarray, "H W"], label: UInt8[np.ndarray, "H W"], sizes: Sizes) -> Numbered:
+def numbered(mask: MaskLike, label: LabelLike, sizes: Sizes) -> Numbered:
     """Compares the components of a predicted mask with those of the label (0 / 1 / 255).
 
     In the official order: the mask is cut off in void, small predicted components are dropped, small true ones
     become void, and only then everything in void is taken out of both. With K(x) the components of the other
     side that touch x, and A the pixels of K(x) that lie on *other* components of x's side:
-    sIoU(x) = |x and K(x)| / (|x or K(x)| - A) and PPV(p) = |p and truth| / |p|.
+    sIoU(x) = |x and K(x)| / (|x or K(x)| - A) and PPV(p) = |p and truth| / |p|. Raises XenomaskError for what is no
+    mask or no label, and for sizes that differ.
     """
-    pred, pred_size = label_components((mask & (label != VOID)).view(np.uint8))
-    true, true_size = label_components((label == 1).view(np.uint8))
+    mask, label = as_mask(mask), as_truth(label)
+    check_same_size("mask", mask, "label", label)
+    pred, pred_size = label_components(mask & (label != VOID))
+    true, true_size = label_components(label == 1)
     kept = pred_size >= sizes.predicted
     kept[0] = False
     # NOTE: the background is size-tested like a true component, as released: where less than `sizes.true` pixels
@@ -139,8 +169,8 @@ def tallies(f: FrameComponents) -> Float64[np.ndarray, "39"]:
     return np.concatenate([tp, len(f.siou_gt) - tp, fp, sums]).astype(np.float64)
 
 
-def numbers(total: Float64[np.ndarray, "*r 39"]) -> dict[str, Any]:
-    """The official numbers of summed `tallies`, under the official names; arrays for several rows of sums.
+def numbers(total: NumbersLike) -> dict[str, Any]:
+    """The official numbers of summed `tallies` (39,), under the official names; arrays for several rows (r, 39).
 
     tp_25 .. tp_75, fn_, fp_, f1_ at each tau and their means over tau; sIoU_gt, sIoU_pred and prec_pred (PPV) are
     means over all components of the data set. nan where there is no component to take a mean of.
@@ -150,6 +180,9 @@ def numbers(total: Float64[np.ndarray, "*r 39"]) -> dict[str, Any]:
     >>> float(n["tp_50"]), float(n["tp_55"]), float(n["sIoU_gt"]), round(float(n["f1_mean"]), 4)
     (1.0, 0.0, 0.5, 0.5455)
     """
+    total = as_numbers(total, "tallies of components")
+    if total.shape[-1:] != (39,):
+        raise XenomaskError(f"tallies of components have 39 numbers a row, not the shape {total.shape}")
     tp, fn, fp, sums = np.split(total, [11, 22, 33], axis=-1)
     found: dict[str, Any] = {}
     with np.errstate(invalid="ignore", divide="ignore"):

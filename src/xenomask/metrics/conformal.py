@@ -11,8 +11,18 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from jaxtyping import Float16, Float64, Int64, UInt8, UInt16
+from jaxtyping import Float64, Int64, UInt16
 
+from xenomask.arrays import (
+    LabelLike,
+    MapLike,
+    as_counts,
+    as_half,
+    as_keys,
+    as_truth,
+    check_same_length,
+    check_same_size,
+)
 from xenomask.errors import XenomaskError
 from xenomask.metrics.components import Sizes, label_components
 from xenomask.metrics.counters import FrameCounters, keys, values
@@ -25,6 +35,13 @@ class Targets:
 
     key: UInt16[np.ndarray, "n"]
     count: Int64[np.ndarray, "n"]
+
+    def __post_init__(self):
+        object.__setattr__(self, "key", as_keys(self.key, "targets: key"))
+        object.__setattr__(self, "count", as_counts(self.count, "targets: count").astype(np.int64, copy=False))
+        check_same_length("targets", key=self.key, count=self.count)
+        if (self.key[1:] <= self.key[:-1]).any():
+            raise XenomaskError("targets: keys of float16 values must rise, none twice")
 
     @property
     def total(self) -> int:
@@ -52,13 +69,11 @@ def pixel_targets(frame: FrameCounters) -> Targets:
     return Targets(frame.key[used], frame.positive[used].astype(np.int64))
 
 
-def component_targets(
-    value: Float16[np.ndarray, "H W"], label: UInt8[np.ndarray, "H W"], sizes: Sizes, cover: float = 0.5
-) -> Targets:
+def component_targets(value: MapLike, label: LabelLike, sizes: Sizes, cover: float = 0.5) -> Targets:
     """The true components (8-connected, at least `sizes.true` pixels), each found once `cover` of its pixels are.
 
     That happens at the score of its ceil(cover x size)-th highest pixel. Raises XenomaskError for a cover that is no
-    share in (0, 1].
+    share in (0, 1], for what is no map or no label, and for sizes that differ.
 
     >>> value = np.array([[9, 8, 7, 6, 0, 1]], np.float16)
     >>> label = np.array([[1, 1, 1, 1, 0, 1]], np.uint8)
@@ -67,7 +82,9 @@ def component_targets(
     """
     if not 0 < cover <= 1:
         raise XenomaskError(f"cover {cover}: a component is found from some share in (0, 1] of its pixels on")
-    number, size = label_components((label == 1).view(np.uint8))
+    value, label = as_half(value), as_truth(label)
+    check_same_size("map", value, "label", label)
+    number, size = label_components(label == 1)
     at = np.flatnonzero(number)
     component, key = number.ravel()[at], keys(value.ravel()[at])
     order = np.lexsort((-key.astype(np.int32), component))  # by component, highest score first

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float16, Float64, UInt8
+from jaxtyping import Float64
 
+from xenomask.arrays import LabelLike, MapLike, as_half, as_truth, check_same_size
 from xenomask.metrics import official
 from xenomask.metrics.counters import FrameCounters, count, pool, values
 from xenomask.metrics.curves import Curve, curve, numbers
@@ -183,10 +184,13 @@ RESIZED = Convention(
 )
 
 
-def resized_counters(
-    value: Float16[np.ndarray, "H W"], label: UInt8[np.ndarray, "H W"], size: tuple[int, int] = (720, 1280)
-) -> FrameCounters:
-    """The counters of one frame after both were resized to (height, width), as RbA does with images and labels."""
+def resized_counters(value: MapLike, label: LabelLike, size: tuple[int, int] = (720, 1280)) -> FrameCounters:
+    """The counters of one frame after both were resized to (height, width), as RbA does with images and labels.
+
+    Raises XenomaskError for what is no map or no label, and for sizes that differ.
+    """
+    value, label = as_half(value), as_truth(label)
+    check_same_size("map", value, "label", label)
     # NOTE: RbA resizes the image, and so looks at other pixels; from stored maps only the map can be resized.
     scores = cv2.resize(value.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR).astype(np.float16)
     return count(scores, cv2.resize(label, size[::-1], interpolation=cv2.INTER_NEAREST))

@@ -8,8 +8,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float16, Int64, Integer, UInt8, UInt16
+from jaxtyping import Float16, Int64, Integer, UInt16
 
+from xenomask.arrays import (
+    LabelLike,
+    MapLike,
+    NumbersLike,
+    as_counts,
+    as_half,
+    as_keys,
+    as_label,
+    as_numbers,
+    check_same_length,
+    check_same_size,
+    foreign_values,
+)
 from xenomask.errors import XenomaskError
 from xenomask.metrics.kernels import histogram
 from xenomask.types import VOID
@@ -22,10 +35,20 @@ KIND[[0, 1, VOID]] = 0, 1, 2
 
 @dataclass(frozen=True)
 class Counters:
-    """Pixels by ordered float16 key; `merge` joins those of two sets of frames."""
+    """Pixels by ordered float16 key; `merge` joins those of two sets of frames.
+
+    Raises XenomaskError for arrays that are no 65,536 counts.
+    """
 
     positive: Int64[np.ndarray, "65536"]
     negative: Int64[np.ndarray, "65536"]
+
+    def __post_init__(self):
+        for name in ("positive", "negative"):
+            counts = as_counts(getattr(self, name), f"counters: {name}").astype(np.int64, copy=False)
+            if len(counts) != BINS:
+                raise XenomaskError(f"counters: {name}: {len(counts)} counts, not {BINS}, one for each float16 value")
+            object.__setattr__(self, name, counts)
 
     def merge(self, other: "Counters | FrameCounters") -> "Counters":
         """The counters of both together."""
@@ -41,11 +64,22 @@ class Counters:
 
 @dataclass(frozen=True)
 class FrameCounters:
-    """Only the values that occur, in rising order: what is kept of one frame, and what a bootstrap draws from."""
+    """Only the values that occur, in rising order: what is kept of one frame, and what a bootstrap draws from.
+
+    Raises XenomaskError for keys that do not rise, and for counts that are none or not one a key.
+    """
 
     key: UInt16[np.ndarray, "n"]
     positive: Integer[np.ndarray, "n"]  # uint32 from `count`
     negative: Integer[np.ndarray, "n"]
+
+    def __post_init__(self):
+        object.__setattr__(self, "key", as_keys(self.key, "counters: key"))
+        for name in ("positive", "negative"):
+            object.__setattr__(self, name, as_counts(getattr(self, name), f"counters: {name}"))
+        check_same_length("counters", key=self.key, positive=self.positive, negative=self.negative)
+        if (self.key[1:] <= self.key[:-1]).any():
+            raise XenomaskError("counters: keys of float16 values must rise, none twice")
 
     def dense(self) -> Counters:
         """The same as `Counters`."""
@@ -68,8 +102,8 @@ def pool(frames: Iterable[FrameCounters]) -> Counters:
     return total
 
 
-def keys(value: Float16[np.ndarray, "..."]) -> UInt16[np.ndarray, "..."]:
-    """float16 -> uint16 in the same order, -0 and +0 alike.
+def keys(value: NumbersLike) -> UInt16[np.ndarray, "..."]:
+    """Real numbers, rounded to float16 -> uint16 in the same order, -0 and +0 alike; XenomaskError for NaN.
 
     The bits of positive floats grow with the value and those of negative ones against it: flip the sign bit of
     the former and all bits of the latter.
@@ -77,41 +111,43 @@ def keys(value: Float16[np.ndarray, "..."]) -> UInt16[np.ndarray, "..."]:
     >>> keys(np.array([-np.inf, -1, -0.0, 0.0, 6e-8, 1], np.float16)).tolist()
     [1023, 17407, 32768, 32768, 32769, 48128]
     """
+    with np.errstate(over="ignore"):
+        return _keys(as_numbers(value, "scores").astype(np.float16))
+
+
+def _keys(value: Float16[np.ndarray, "..."]) -> UInt16[np.ndarray, "..."]:
     bits = value.view(np.uint16)
     bits = np.where(bits == 0x8000, np.uint16(0), bits)  # -0 is +0
     return np.where(bits & 0x8000, ~bits, bits | np.uint16(0x8000))
 
 
-def values(key: UInt16[np.ndarray, "n"]) -> Float16[np.ndarray, "n"]:
-    """The inverse of `keys`."""
+def values(key: NumbersLike) -> Float16[np.ndarray, "n"]:
+    """The inverse of `keys`; XenomaskError for what are no keys (n,)."""
+    key = as_keys(key, "keys")
     return np.where(key & 0x8000, key & 0x7FFF, ~key).astype(np.uint16).view(np.float16)
 
 
 _EVERY = np.arange(BINS, dtype=np.uint16)
 # The bit pattern of each finite key in rising order; -0 is counted apart and added to +0.
-_FINITE = keys(_EVERY.view(np.float16)).argsort(kind="stable").astype(np.uint16)
+_FINITE = _keys(_EVERY.view(np.float16)).argsort(kind="stable").astype(np.uint16)
 _FINITE = _FINITE[np.isfinite(_FINITE.view(np.float16)) & (_FINITE != 0x8000)]
-_FINITE_KEYS = keys(_FINITE.view(np.float16))
+_FINITE_KEYS = _keys(_FINITE.view(np.float16))
 _NOT_FINITE = _EVERY[~np.isfinite(_EVERY.view(np.float16))]
 
 
-def count(value: Float16[np.ndarray, "H W"], label: UInt8[np.ndarray, "_ _"]) -> FrameCounters:
-    """Counts one frame; void (255) is left out.
+def count(value: MapLike, label: LabelLike) -> FrameCounters:
+    """Counts one frame's map (H, W), rounded to float16, by its label (H, W) of 0, 1 and 255; void (255) is left out.
 
     Raises XenomaskError for other sizes or labels, NaN and infinity.
     """
-    if value.shape != label.shape:
-        raise XenomaskError(
-            f"map is {value.shape[1]}x{value.shape[0]}, its label {label.shape[1]}x{label.shape[0]}: maps are stored "
-            "at the photo's native size"
-        )
+    value, label = as_half(value, check=False), as_label(label)
+    check_same_size("map", value, "label", label, "maps are stored at the photo's native size")
     by_bits = np.zeros((4, BINS), np.uint32)
     histogram(np.ascontiguousarray(value).view(np.uint16).ravel(), np.ascontiguousarray(label).ravel(), KIND, by_bits)
     if by_bits[:, _NOT_FINITE].any():
         raise XenomaskError("map holds NaN or infinity")
     if by_bits[3].any():
-        found = np.setdiff1d(label, [0, 1, VOID]).tolist()
-        raise XenomaskError(f"label holds values other than 0 inlier, 1 anomaly, 255 void: {found[:8]}")
+        raise foreign_values(label)
     by_bits[:, 0] += by_bits[:, 0x8000]
     negative, positive = by_bits[0, _FINITE], by_bits[1, _FINITE]
     used = np.flatnonzero(positive | negative)

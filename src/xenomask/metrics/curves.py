@@ -5,17 +5,30 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from xenomask.arrays import as_counts, as_numbers, check_same_length
 from xenomask.errors import XenomaskError
 from xenomask.metrics.counters import Counters, FrameCounters, values
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Cumulated counts at distinct thresholds, from the largest down; the last point holds every pixel."""
+    """Cumulated counts at distinct thresholds, from the largest down; the last point holds every pixel.
+
+    Raises XenomaskError for columns that are empty, of different lengths or no numbers.
+    """
 
     threshold: Float64[np.ndarray, "n"]
     tp: Int64[np.ndarray, "n"]
     fp: Int64[np.ndarray, "n"]
+
+    def __post_init__(self):
+        object.__setattr__(self, "threshold", as_numbers(self.threshold, "curve: threshold", ndim=1))
+        for name in ("tp", "fp"):
+            counts = as_counts(getattr(self, name), f"curve: {name}").astype(np.int64, copy=False)
+            object.__setattr__(self, name, counts)
+        check_same_length("curve", threshold=self.threshold, tp=self.tp, fp=self.fp)
+        if not len(self.tp):
+            raise XenomaskError("curve: no point at all")
 
     @property
     def recall(self) -> Float64[np.ndarray, "n"]:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from xenomask.arrays import LabelLike, MapLike, NumbersLike
 from xenomask.errors import XenomaskError
 from xenomask.metrics import components, official, resampling
 from xenomask.metrics.components import TRACKS
@@ -17,8 +18,8 @@ from xenomask.metrics.curves import curve, numbers
 from xenomask.metrics.guards import warnings
 from xenomask.types import EvalResult
 
-# (float16 map, label 0 / 1 / 255) of a frame
-Read = Callable[[str], tuple[np.ndarray, np.ndarray]]
+# (map, label 0 / 1 / 255) of a frame
+Read = Callable[[str], tuple[MapLike, LabelLike]]
 T = TypeVar("T")
 
 
@@ -123,12 +124,13 @@ def _plain(found: Mapping[str, Any]) -> dict[str, float]:
     return {k: float(v) for k, v in found.items()}
 
 
-def resample(measured: Measured, weights: np.ndarray, threads: int = 2) -> dict[str, dict[str, np.ndarray]]:
+def resample(measured: Measured, weights: NumbersLike, threads: int = 2) -> dict[str, dict[str, np.ndarray]]:
     """{convention: {number: its value in each resample}}; weights (R, frames) say how often a frame is drawn.
 
     The components' threshold stays that of all frames: their masks are not drawn anew.
     """
     frames = list(measured.counters.values())
+    weights = resampling.as_weights(weights, len(frames))
     bins = [official.frame_bins(f) for f in frames]
     found = {
         "exact": resampling.curve_numbers(*resampling.exact_steps(frames), weights, threads),

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from xenomask.arrays import NumbersLike, as_array, is_finite
+from xenomask.errors import XenomaskError
 from xenomask.metrics.counters import Counters, FrameCounters, values
 
 # The share of valid pixels on a map's largest value from which the top of the ranking is lost.
@@ -19,13 +21,16 @@ def saturation(counters: Counters) -> float:
     return float(both[used[-1]] / both.sum()) if len(used) else 0.0
 
 
-def float16_loss(value: np.ndarray) -> float:
-    """The share of a map's distinct values that rounding to float16 merges with others.
+def float16_loss(value: NumbersLike) -> float:
+    """The share of a map's distinct values that rounding to float16 merges with others; XenomaskError for NaN.
 
     >>> float16_loss(np.array([0.9, 0.99999, 1.0, 0.5]))
     0.25
     """
-    distinct = np.unique(value)
+    value = as_array(value, "map")
+    if not value.size or not is_finite(value):
+        raise XenomaskError("the map is empty, or holds NaN or infinity")
+    distinct = np.unique(value).astype(np.float64)
     return 1 - len(np.unique(distinct.astype(np.float16))) / len(distinct)
 
 

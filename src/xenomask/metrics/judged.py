@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float16, Int32, UInt8
+from jaxtyping import Int32
 from scipy.ndimage import find_objects
 
+from xenomask.arrays import LabelLike, MapLike, as_half
 from xenomask.metrics.components import Sizes, binarise, numbered
 
 Kind = Literal["missed", "found", "false"]
@@ -33,19 +34,22 @@ class Judged:
 
 def judge(
     frame: str,
-    value: Float16[np.ndarray, "H W"],
-    label: UInt8[np.ndarray, "H W"],
+    value: MapLike,
+    label: LabelLike,
     threshold: float,
     sizes: Sizes,
     tau: float = TAU,
 ) -> list[Judged]:
     """A frame's components at the component metric's threshold: found from sIoU >= tau on, false below PPV tau.
 
+    Raises XenomaskError as `components.binarise` and `components.numbered` do.
+
     >>> value, label = np.zeros((8, 8), np.float16), np.zeros((8, 8), np.uint8)
     >>> value[:2, :2], label[:2, :3], label[6:, 6:] = 1, 1, 1
     >>> [(j.kind, j.box, j.pixels, round(j.agreement, 2)) for j in judge("a", value, label, 0.5, Sizes(2, 2))]
     [('found', (0, 2, 0, 3), 6, 0.67), ('missed', (6, 8, 6, 8), 4, 0.0)]
     """
+    value = as_half(value)
     n = numbered(binarise(value, threshold), label, sizes)
     kinds = ["found" if v >= tau else "missed" for v in n.values.siou_gt]
     found = _located(frame, value, n.true, n.truths.tolist(), kinds, n.values.siou_gt.tolist())

@@ -13,7 +13,7 @@ from xenomask.jit import compiled
 
 
 # no_type_check: jaxtyping's test hook would otherwise wrap what numba is to compile.
-@compiled()
+@compiled("uint16 n", "uint8 n", "uint8 256", "uint32 k 65536")
 @no_type_check
 def histogram(bits, label, kind, out):
     """Adds one to out[kind[label], bits] for every pixel of the flat uint16 `bits` and uint8 `label`.
@@ -29,7 +29,7 @@ def histogram(bits, label, kind, out):
 
 
 # error_model: a resample may have drawn no anomaly; its numbers become nan instead of an exception.
-@compiled(error_model="numpy")
+@compiled("float64 r n", "float64 r n", "float64 r", "float64 r", "float64 r 10", error_model="numpy")
 @no_type_check
 def advance(tp, fp, P, N, state):
     """Walks along one block of every resample's curve; see `resampling.curve_numbers`.

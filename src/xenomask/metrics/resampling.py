@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Integer
 
+from xenomask.arrays import NumbersLike, as_array, as_counts, as_numbers, check_same_length
+from xenomask.errors import XenomaskError
 from xenomask.metrics.counters import BINS, FrameCounters
 from xenomask.metrics.kernels import advance
 from xenomask.metrics.official import FrameBins
@@ -27,6 +29,15 @@ class Steps:
     at: Integer[np.ndarray, "n"]
     tp: Integer[np.ndarray, "n"]
     fp: Integer[np.ndarray, "n"]
+
+    def __post_init__(self):
+        if getattr(self.at, "dtype", None) != np.uint16:  # keys of float16, of which there are many
+            object.__setattr__(self, "at", as_counts(self.at, "steps: at"))
+        for name in ("tp", "fp"):
+            object.__setattr__(self, name, as_counts(getattr(self, name), f"steps: {name}"))
+        check_same_length("steps", at=self.at, tp=self.tp, fp=self.fp)
+        if (self.at[1:] <= self.at[:-1]).any():
+            raise XenomaskError("steps: thresholds must rise, none twice")
 
 
 def exact_steps(frames: Sequence[FrameCounters]) -> tuple[list[Steps], int]:
@@ -46,13 +57,23 @@ def draw(frames: int, resamples: int, seed: int) -> Float64[np.ndarray, "r f"]:
     return rng.multinomial(frames, np.full(frames, 1 / frames), size=resamples).astype(np.float64)
 
 
+def as_weights(weights: NumbersLike, frames: int) -> Float64[np.ndarray, "r f"]:
+    """How often each frame is drawn in each resample, as `draw` gives it; XenomaskError for what cannot be that."""
+    found = as_numbers(weights, "weights of resamples", ndim=2)
+    if found.shape[1] != frames or not (np.isfinite(found) & (found >= 0)).all():
+        raise XenomaskError(f"weights of resamples: {found.shape}, not (resamples, {frames} frames) numbers from 0 on")
+    return found
+
+
 def curve_numbers(
-    frames: Sequence[Steps], thresholds: int, weights: Float64[np.ndarray, "r f"], threads: int = 2
+    frames: Sequence[Steps], thresholds: int, weights: NumbersLike, threads: int = 2
 ) -> dict[str, Float64[np.ndarray, "r"]]:
     """AUPR-sum, AUPR-trapz, AUROC, FPR95 and best F1 of each resample; nan where it drew one kind of pixel only.
 
-    Takes time O(resamples x frames x thresholds) of matrix products, memory of one block and the steps.
+    `weights` (R, frames) are those of `draw`. Takes time O(resamples x frames x thresholds) of matrix products, memory
+    of one block and the steps. Raises XenomaskError for weights of another number of frames.
     """
+    weights = as_weights(weights, len(frames))
     P = weights @ np.array([f.tp.sum() for f in frames], np.float64)
     N = weights @ np.array([f.fp.sum() for f in frames], np.float64)
     state = np.zeros((len(weights), 10))
@@ -81,8 +102,14 @@ def _block(frames: Sequence[Steps], low: int, width: int):
     return (tp, fp) if touched else None
 
 
-def interval(values: Float64[np.ndarray, "r"]) -> tuple[float, float]:
-    """The central 95 % of the resamples that have the number; (nan, nan) where none has."""
+def interval(values: NumbersLike) -> tuple[float, float]:
+    """The central 95 % of the resamples (r,) that have the number (are not NaN); (nan, nan) where none has.
+
+    Raises XenomaskError for another shape.
+    """
+    values = as_array(values, "resamples").astype(np.float64, copy=False)
+    if values.ndim != 1:
+        raise XenomaskError(f"resamples: the shape {values.shape}, not (r,)")
     usable = values[~np.isnan(values)]
     if not len(usable):
         return float("nan"), float("nan")

@@ -60,7 +60,8 @@ def attention(
     `sizes` are the levels' (rows, columns), which cut `value`'s s cells up; `reference` x, y in [0, 1]; `offsets` x, y
     in cells of their level; bilinear, zeros outside. On the CPU, float32 or float64. No gradient reaches `reference`.
     """
-    assert sum(h * w for h, w in sizes) == value.shape[1]  # the kernel would read beyond its end
+    if sum(h * w for h, w in sizes) != value.shape[1]:  # the kernel would read beyond its end
+        raise ValueError(f"levels of {sizes} cells, but values of {value.shape[1]}")
     return _Attention.apply(value, np.array(sizes, np.int64), reference, offsets, weights)  # pyright: ignore
 
 

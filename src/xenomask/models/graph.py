@@ -1,9 +1,12 @@
 """A torch module -> an ONNX file or an OpenVINO model, by torch.export; nothing of the module is left changed."""
 
+import hashlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -110,6 +113,26 @@ def to_openvino(program: torch.export.ExportedProgram, inputs: Sequence[str], ou
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
     return model
+
+
+def read_openvino(path: Path, weights: Path) -> tuple[Any, bytes, str]:
+    """The openvino.Model of an .xml and a .bin file, the bytes of the one and the SHA-256 of the other.
+
+    Both are read into memory: a mapped .bin, OpenVINO's own way, that is written over changes the network under way,
+    and cut short ends the process. Raises OSError, and RuntimeError or ValueError for damaged files.
+    """
+    openvino = need("openvino", "openvino")
+    text = path.read_bytes()
+    with weights.open("rb") as f:
+        size = os.fstat(f.fileno()).st_size
+        tensor = openvino.Tensor(openvino.Type.u8, openvino.Shape([size]))
+        view, done = memoryview(tensor.data), 0
+        while done < size and (n := f.readinto(view[done:])):
+            done += n
+    if done < size:
+        raise ValueError(f"{weights} was cut short while it was read")
+    model = openvino.Core().read_model(text.decode(), tensor)
+    return model, text, hashlib.sha256(view).hexdigest()
 
 
 def _input_shape(program: torch.export.ExportedProgram) -> list[int]:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from typing import Any
 import torch
 
 from xenomask import __version__
-from xenomask.errors import XenomaskError
-from xenomask.files import atomic, make_dir, read_object, sha256
+from xenomask.errors import XenomaskError, first_line
+from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
 from xenomask.known import platform_cache
-from xenomask.models.graph import need
+from xenomask.models.graph import need, read_openvino
 from xenomask.models.network import Network
 
 log = logging.getLogger(__name__)
@@ -72,42 +73,64 @@ def read_graph(key: str) -> Any:
     entry = (cache_folder() or Path()) / key
     try:
         facts = read_object(entry / FACTS)
-        if any(facts.get(name) != sha256(entry / name) for name in (GRAPH, WEIGHTS)):
+        model, text, weights = read_openvino(entry / GRAPH, entry / WEIGHTS)
+        if [hashlib.sha256(text).hexdigest(), weights] != [facts.get(GRAPH), facts.get(WEIGHTS)]:
             raise XenomaskError("its files are not those that were written")
-        model = need("openvino", "openvino").Core().read_model(entry / GRAPH, entry / WEIGHTS)
         os.utime(entry)
         return model
-    except (XenomaskError, OSError, RuntimeError) as e:  # openvino raises RuntimeErrors
+    except (XenomaskError, OSError, RuntimeError, ValueError) as e:  # openvino raises RuntimeErrors
         log.warning("the kept graph %s is damaged and built anew: %s", entry, str(e).splitlines()[0])
         shutil.rmtree(entry, ignore_errors=True)
         return None
 
 
-def keep_graph(key: str, model: Any) -> None:
-    """Writes an openvino.Model, whole or not at all, and removes the oldest ones beyond LIMIT.
+def keep_graph(key: str, model: Any) -> Any:
+    """Writes an openvino.Model, whole or not at all, removes the oldest ones beyond LIMIT, and returns it read back.
 
-    Where that is not possible, a warning says so and the graph is built again next time.
+    A graph as it was built computes a little differently from the same one read from disk, so that maps would depend
+    on whether it was kept before: only graphs that were on disk are run. Where it cannot be kept, a warning says so.
     """
     folder = cache_folder()
     if folder is None:
-        return
-    openvino = need("openvino", "openvino")
+        return _through_disk(model)
     try:
         make_dir(folder)
+        remove_litter(folder)
         with atomic(folder / key) as part:
             part.mkdir()
-            openvino.serialize(model, str(part / GRAPH), str(part / WEIGHTS))
+            _write(model, part)
             facts = {name: sha256(part / name) for name in (GRAPH, WEIGHTS)}
             (part / FACTS).write_text(json.dumps(facts) + "\n")
         _shrink(folder)
     except (XenomaskError, OSError, RuntimeError) as e:
         log.warning("the graph is not kept for the next start (%s=off silences this): %s", VARIABLE, e)
+    kept = read_graph(key)
+    return _through_disk(model) if kept is None else kept
+
+
+def _write(model: Any, folder: Path) -> None:
+    need("openvino", "openvino").serialize(model, str(folder / GRAPH), str(folder / WEIGHTS))
+
+
+def _through_disk(model: Any) -> Any:
+    """The model written to a temporary folder and read back; XenomaskError where there is no room for that."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            _write(model, Path(scratch))
+            return read_openvino(Path(scratch) / GRAPH, Path(scratch) / WEIGHTS)[0]
+    except (OSError, RuntimeError) as e:
+        raise XenomaskError(
+            f"openvino's graph cannot be written and read back in {tempfile.gettempdir()}: {first_line(e)}; free some "
+            "space, or name another folder by TMPDIR"
+        ) from e
 
 
 def _shrink(folder: Path) -> None:
-    entries = sorted((p for p in folder.iterdir() if (p / FACTS).is_file()), key=lambda p: p.stat().st_mtime)
+    graphs = (p for p in folder.iterdir() if p.name[0] != "." and (p / FACTS).is_file())
+    entries = sorted(graphs, key=lambda p: p.stat().st_mtime)
     sizes = [sum(f.stat().st_size for f in p.iterdir()) for p in entries]
-    total = sum(sizes)
+    # what another process is writing, or another machine left, takes room too
+    total = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
     for entry, size in zip(entries[:-1], sizes, strict=False):  # the newest stays, however large
         if total <= LIMIT:
             break

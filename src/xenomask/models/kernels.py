@@ -17,7 +17,17 @@ ORDER = {"reassoc", "contract"}
 
 
 # no_type_check: jaxtyping's test hook would otherwise wrap what numba is to compile.
-@compiled(fastmath=ORDER)
+@compiled(
+    "real B S H D",
+    "int64 L 2",
+    "real B Q L 2",
+    "real B Q H L P 2",
+    "real B Q H L P",
+    "",
+    "",
+    "real B Q H D",
+    fastmath=ORDER,
+)
 @no_type_check
 def forward(value, sizes, reference, offsets, weights, first, last, out):
     """out (B, Q, H, D) = sum over levels and points of weights x value, sampled bilinearly, zeros outside."""
@@ -60,7 +70,10 @@ def forward(value, sizes, reference, offsets, weights, first, last, out):
                 start += rows * columns
 
 
-@compiled(fastmath=ORDER)
+@compiled(
+    "real B S H D", "int64 L 2", "real B Q L 2", "real B Q H L P 2", "real B Q H L P",
+    "real B Q H D", "", "", "real B S H D", "real B Q H L P 2", "real B Q H L P", fastmath=ORDER,
+)  # fmt: skip
 @no_type_check
 def backward(value, sizes, reference, offsets, weights, grad, first, last, grad_value, grad_offsets, grad_weights):
     """Gradients of `forward` for `grad` (B, Q, H, D), into three arrays of zeros in the shapes of their inputs."""

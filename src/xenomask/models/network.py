@@ -14,14 +14,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, PreTrainedConfig
 
+from xenomask.arrays import ImageLike, TensorLike, as_array
+from xenomask.datasets.photos import as_photo
 from xenomask.errors import XenomaskError, first_line, unknown
-from xenomask.files import atomic, make_dir, read_object, sha256
-from xenomask.masks import MaskOutput, PixelOutput
+from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
+from xenomask.masks import MaskOutput, PixelOutput, as_logits
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.convert.checkpoint import bare_names
 from xenomask.models.deformable import use_kernel
@@ -88,27 +90,32 @@ class Network:
         return not self.per_pixel and len(names) > 1 and names.get(len(names) - 1) == OUTLIER_NAME
 
     @torch.inference_mode()
-    def __call__(self, x: Float[Tensor, "b 3 ph pw"]) -> tuple[Float32[Tensor, "b q n"], Float32[Tensor, "b q h w"]]:
-        """(class logits, mask logits) of a batch that is normalised, and padded if need be, already.
+    def __call__(self, x: TensorLike) -> tuple[Float32[Tensor, "b q n"], Float32[Tensor, "b q h w"]]:
+        """(class logits, mask logits) of a batch (B, 3, H, W) that is normalised, and padded if need be, already.
 
-        Raises XenomaskError for a per-pixel network, which has no such pair: `class_maps` is its call.
+        Raises XenomaskError for what is no batch of floats, and for a per-pixel network, which has no such pair:
+        `class_maps` is its call.
         """
         if self.per_pixel:
             raise XenomaskError(
                 f"a {self.config.model_type} has no queries, so no class and mask logits of them: call "
                 "`class_maps(batch)` for its logits, or `predict(image)`"
             )
+        x = _batch(x)
         if self.run is not None:
             return self.run(x)
         out = self._run(x)
         return out.class_queries_logits.float(), out.masks_queries_logits.float()
 
     @torch.inference_mode()
-    def class_maps(self, x: Float[Tensor, "b 3 ph pw"]) -> Float32[Tensor, "b k h w"]:
-        """The logits of each class and pixel that a per-pixel network gives a batch; XenomaskError for any other."""
+    def class_maps(self, x: TensorLike) -> Float32[Tensor, "b k h w"]:
+        """The logits of each class and pixel that a per-pixel network gives a batch (B, 3, H, W).
+
+        Raises XenomaskError for what is no batch of floats, and for a mask transformer.
+        """
         if not self.per_pixel:
             raise XenomaskError(f"a {self.config.model_type} is a mask transformer: call it for class and mask logits")
-        return self._run(x).logits.float()
+        return self._run(_batch(x)).logits.float()
 
     def _run(self, x: Tensor) -> Any:
         device = next(self.module.parameters()).device
@@ -120,20 +127,20 @@ class Network:
         return torch.autocast(device, PRECISIONS[self.precision], enabled=self.precision != "float32")
 
     def predict(
-        self, image: UInt8[np.ndarray, "H W 3"], size_policy: Literal["stored", "native"] = "stored"
+        self, image: ImageLike, size_policy: Literal["stored", "native"] = "stored"
     ) -> MaskOutput | PixelOutput:
         """Looks at one RGB photo of any size, resized as the checkpoint says ("stored") or not at all ("native").
 
-        Either way it is normalised and then padded, right and bottom, to the checkpoint's divisor.
+        Either way it is normalised and then padded, right and bottom, to the checkpoint's divisor. The photo is an
+        array (H, W, 3), a tensor, a PIL image or a path; XenomaskError for what `datasets.photos.as_photo` refuses.
         """
         return self.look([self.prepare(image, size_policy)])[0]
 
-    def prepare(
-        self, image: UInt8[np.ndarray, "H W 3"], size_policy: Literal["stored", "native"] = "stored"
-    ) -> Prepared:
+    def prepare(self, image: ImageLike, size_policy: Literal["stored", "native"] = "stored") -> Prepared:
         """The first part of `predict`: all before the network."""
         if size_policy not in ("stored", "native"):
             raise unknown("size policy", size_policy, ("stored", "native"))
+        image = as_photo(image)
         policy = replace(self.preprocess, policy="none") if size_policy == "native" else self.preprocess
         if self.shown.mirror:
             image = np.ascontiguousarray(image[:, ::-1])
@@ -166,6 +173,7 @@ class Network:
         if half:
             tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
         card = {"preprocess": asdict(self.preprocess), **self.facts}
+        remove_litter(folder.parent, folder.name)
         with atomic(folder) as part:
             part.mkdir()
             # NOTE: not save_file, whose error on a full disk is no OSError
@@ -173,6 +181,16 @@ class Network:
             (part / CONFIG).write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
             (part / CARD).write_text(json.dumps(card, indent=1) + "\n")
         return folder
+
+
+def _batch(x: TensorLike) -> Tensor:
+    """A batch of floats: whole numbers would be photos that nobody normalised."""
+    floats = x.is_floating_point() if isinstance(x, Tensor) else as_array(x, "batch").dtype.kind == "f"
+    batch = as_logits(x, 4, "batch (B, 3, H, W)")
+    if not floats or batch.shape[1] != 3:
+        found = f"{tuple(batch.shape)} {'floats' if floats else 'whole numbers'}"
+        raise XenomaskError(f"a network takes a normalised batch of floats (B, 3, H, W), not {found}; see `predict`")
+    return batch
 
 
 def _module(config: Mask2FormerConfig) -> nn.Module:
@@ -230,6 +248,7 @@ def load(folder: Path, device: str = "cpu") -> Network:
     """
     check_device(device)
     if (folder / CONFIG).is_file() and not (folder / CARD).is_file():
+        refuse_stripped(folder)
         from xenomask.models.hf import load_hf  # it builds Networks itself
 
         return load_hf(folder, device)
@@ -243,6 +262,18 @@ def load(folder: Path, device: str = "cpu") -> Network:
         digest = pool.submit(sha256, folder / WEIGHTS)
         module = _filled(config, folder / WEIGHTS, header)
         return Network(module.to(device).eval(), config, p, digest.result(), card)
+
+
+def refuse_stripped(folder: Path) -> None:
+    """Raises XenomaskError for our own checkpoint without its xenomask.json, which is no Hugging Face folder."""
+    if any((folder / p).is_file() for p in (CARD, "preprocessor_config.json", "processor_config.json")):
+        return
+    # transformers' save_pretrained names the class in `architectures`, Network.save does not
+    if read_object(folder / CONFIG).get("architectures", True) in (None, []):
+        raise XenomaskError(
+            f"{folder} is a checkpoint of xenomask without its {CARD}, which says how photos enter the network: copy "
+            "it from where the folder was written"
+        )
 
 
 def _config(folder: Path) -> Mask2FormerConfig:
@@ -290,7 +321,7 @@ def _read_card(path: Path) -> tuple[Preprocess, dict[str, Any]]:
 
 def is_per_pixel(folder: Path) -> bool:
     """Whether a checkpoint folder's configuration is a per-pixel network's; nothing is loaded."""
-    return json.loads((folder / CONFIG).read_text()).get("model_type") in PER_PIXEL
+    return read_object(folder / CONFIG).get("model_type") in PER_PIXEL
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:

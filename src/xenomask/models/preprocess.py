@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from xenomask.arrays import ImageLike, as_image
 from xenomask.types import Size
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -112,8 +113,12 @@ def averages(p: Preprocess, size: Size) -> bool:
     return p.antialias and p.resample == "opencv" and target_size(p, size)[0] < size[0]
 
 
-def network_input(p: Preprocess, image: UInt8[np.ndarray, "H W 3"]) -> tuple[Float32[Tensor, "1 3 ph pw"], Size]:
-    """The normalised, padded tensor and the size of its part that shows the image."""
+def network_input(p: Preprocess, image: ImageLike) -> tuple[Float32[Tensor, "1 3 ph pw"], Size]:
+    """The normalised, padded tensor and the size of its part that shows the image (H, W, 3).
+
+    Raises XenomaskError for what is no photo.
+    """
+    image = as_image(image)
     h, w = target_size(p, (image.shape[0], image.shape[1]))
     if (h, w) != image.shape[:2]:
         image = _resized(p, image, (h, w))

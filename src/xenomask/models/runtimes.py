@@ -177,13 +177,13 @@ def _compiled(network: Network, x: Tensor) -> Run:
 
 
 def openvino_graph(network: Network, x: Tensor) -> Any:
-    """The network as an openvino.Model for batches of x's size, kept on disk or built and then kept."""
+    """The network as an openvino.Model for batches of x's size, read from disk, where it is kept once it was built."""
     key = graph_key(network, tuple(x.shape))
     model = read_graph(key)
     if model is None:
         program = trace(Raw(network.module), x.float())
         model = to_openvino(program, ["image"], ["class_logits", "mask_logits"])
-        keep_graph(key, model)
+        model = keep_graph(key, model)
     return model
 
 

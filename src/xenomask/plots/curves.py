@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float64
 from matplotlib.figure import Figure
 
+from xenomask.arrays import as_numbers, check_same_length
+from xenomask.errors import XenomaskError
 from xenomask.plots.vector import frame, legend, style
 
 SIZE = (5.4, 4.2)  # inches
@@ -25,7 +27,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Line:
-    """One method's curve, thresholds falling, and its bands: [low, high] at the abscissae `at`, or None."""
+    """One method's curve, thresholds falling, and its bands: [low, high] at the abscissae `at`, or None.
+
+    Raises XenomaskError for columns that are no numbers or of different lengths; bands alone may hold NaN.
+    """
 
     name: str
     recall: Float64[np.ndarray, "n"]
@@ -35,6 +40,18 @@ class Line:
     at: Float64[np.ndarray, "g"] | None = None
     precision_band: Float64[np.ndarray, "2 g"] | None = None
     recall_band: Float64[np.ndarray, "2 g"] | None = None
+
+    def __post_init__(self):
+        columns = {k: as_numbers(getattr(self, k), f"curve: {k}", ndim=1) for k in ("recall", "precision", "fpr")}
+        check_same_length("curve", **columns)
+        if self.at is not None:
+            columns["at"] = as_numbers(self.at, "curve: at", ndim=1)
+        for name in ("precision_band", "recall_band"):
+            band = getattr(self, name)
+            if band is not None and (self.at is None or np.shape(band) != (2, len(columns["at"]))):
+                raise XenomaskError(f"curve: {name} has the shape {np.shape(band)}, not (2, points of `at`)")
+        for name, column in columns.items():
+            object.__setattr__(self, name, column)
 
 
 def precision_recall(lines: Sequence[Line], prevalence: float | None = None) -> Figure:

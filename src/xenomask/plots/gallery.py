@@ -2,20 +2,31 @@
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
+
+from xenomask.arrays import ImageLike, LabelLike, MaskLike, as_image, as_mask, as_truth, check_same_size
+from xenomask.errors import XenomaskError
 
 SIDE = 240  # pixels of a crop, which pages show smaller: lines are thin there
 TRUE, PREDICTED = (25, 211, 162), (255, 255, 255)
 
 
 def crop(
-    image: UInt8[np.ndarray, "H W 3"],
-    label: UInt8[np.ndarray, "H W"],
-    mask: Bool[np.ndarray, "H W"],
+    image: ImageLike,
+    label: LabelLike,
+    mask: MaskLike,
     box: tuple[int, int, int, int],
 ) -> UInt8[np.ndarray, "s s 3"]:
-    """The box (rows from, to, columns from, to) with half its size around it; truth green, prediction white."""
+    """The box (rows from, to, columns from, to) with half its size around it; truth green, prediction white.
+
+    Raises XenomaskError for what is no photo, label or mask, for sizes that differ, and a box outside of the photo.
+    """
+    image, label, mask = as_image(image), as_truth(label), as_mask(mask)
+    check_same_size("label", label, "photo", image)
+    check_same_size("mask", mask, "photo", image)
     top, bottom, left, right = box
+    if not (0 <= top < bottom <= image.shape[0] and 0 <= left < right <= image.shape[1]):
+        raise XenomaskError(f"box {box} does not lie in a photo of {image.shape[1]}x{image.shape[0]}")
     side = max(64, 2 * max(bottom - top, right - left))
     side = min(side, *image.shape[:2])
     y = min(max(0, (top + bottom - side) // 2), image.shape[0] - side)

@@ -12,8 +12,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 
+from xenomask.arrays import (
+    ImageLike,
+    LabelLike,
+    MapLike,
+    NumbersLike,
+    as_image,
+    as_numbers,
+    as_single,
+    as_truth,
+    check_same_size,
+)
+from xenomask.errors import XenomaskError, printable
 from xenomask.plots.kernels import blend
-from xenomask.types import VOID
+from xenomask.types import VOID, Size
 
 # Perceptually uniform and readable without colour vision; white marks the decision, green the truth.
 COLOURS = "inferno"
@@ -21,28 +33,76 @@ THRESHOLD, TRUTH = "white", "#19d3a2"
 OPAQUE = 0.8  # at the scale's upper end, so that the photo never disappears
 
 
-def coloured(value: Float[np.ndarray, "H W"], scale: tuple[float, float]) -> UInt8[np.ndarray, "H W 3"]:
-    """The map in colours on the given range; values outside take the colour of its end."""
-    rgba = colormaps[COLOURS](Normalize(*scale, clip=True)(value.astype(np.float32)), bytes=True)
+LONGEST = 1400  # pixels of a side that are drawn in a figure, whose panels are 700 wide
+LONG = 2  # a figure's panel and a small picture are at most so many times as high as they are wide
+MOST_ROWS = 60_000  # pixels of a contact sheet: a JPEG ends at 65,535
+
+
+def fitted(size: Size, box: Size) -> Size:
+    """The largest (height, width) of a picture's shape inside of a box's, each at least 1.
+
+    >>> fitted((720, 1280), (480, 480)), fitted((4000, 10), (480, 240))
+    ((270, 480), (480, 1))
+    """
+    factor = min(box[0] / size[0], box[1] / size[1])
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def figure_size(h: int, w: int) -> tuple[float, float]:
+    """Width and height, in inches, of two panels of that shape side by side; very long and very flat ones are cut."""
+    return 14, 7 * min(max(h / w, 0.1), LONG) + 1.1
+
+
+def drawable(array: np.ndarray, *, exact: bool = False) -> np.ndarray:
+    """Pixels (H, W, ...) at a size that a figure can show, by their means or, `exact`, by picking some."""
+    if max(array.shape[:2]) <= LONGEST:
+        return array
+    h, w = fitted((array.shape[0], array.shape[1]), (LONGEST, LONGEST))
+    return cv2.resize(array, (w, h), interpolation=cv2.INTER_NEAREST if exact else cv2.INTER_AREA)
+
+
+def check_scale(scale: tuple[float, float]) -> tuple[float, float]:
+    """The (low, high) of colours as floats; raises XenomaskError unless they are finite and rise."""
+    low, high = map(float, scale)
+    if not (np.isfinite(high - low) and low < high):
+        raise XenomaskError(f"scale {low:g} .. {high:g}: the range of colours must rise, from one number to another")
+    return low, high
+
+
+def coloured(value: MapLike, scale: tuple[float, float]) -> UInt8[np.ndarray, "H W 3"]:
+    """The map (H, W) in colours on the given range; values outside take the colour of its end.
+
+    Raises XenomaskError for what is no finite map, and for a scale that does not rise.
+    """
+    rgba = colormaps[COLOURS](Normalize(*check_scale(scale), clip=True)(as_single(value)), bytes=True)
     return np.ascontiguousarray(rgba[..., :3])
 
 
-def opacity(value: Float[np.ndarray, "*s"], scale: tuple[float, float]) -> Float[np.ndarray, "*s"]:
-    """How much an overlay's map hides of the photo, in [0, .8]: the stranger the more."""
-    return Normalize(*scale, clip=True)(value.astype(np.float32)).filled() * OPAQUE
+def opacity(value: NumbersLike, scale: tuple[float, float]) -> Float[np.ndarray, "*s"]:
+    """How much an overlay's map hides of the photo, in [0, .8]: the stranger the more; of values of any shape.
+
+    Raises XenomaskError for NaN, and for a scale that does not rise.
+    """
+    value = as_numbers(value, "map").astype(np.float32)
+    return Normalize(*check_scale(scale), clip=True)(value).filled() * OPAQUE
 
 
 def overlay(
-    image: UInt8[np.ndarray, "H W 3"],
-    value: Float[np.ndarray, "H W"],
+    image: ImageLike,
+    value: MapLike,
     scale: tuple[float, float],
     threshold: float | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The map laid over the photo, the stranger the more opaque; the threshold's contour in white."""
+    """The map (H, W) laid over the photo (H, W, 3), the stranger the more opaque; the threshold's contour in white.
+
+    Raises XenomaskError for what is no photo or no finite map, for sizes that differ, and a scale that does not rise.
+    """
+    image, value = as_image(image), as_single(value)
+    check_same_size("map", value, "photo", image)
     out = np.empty(image.shape, np.uint8)
     table = np.ascontiguousarray(colormaps[COLOURS](np.arange(colormaps[COLOURS].N), bytes=True)[:, :3])
-    low, high = map(float, scale)
-    blend(np.ascontiguousarray(image), np.ascontiguousarray(value, np.float32), low, high, table, OPAQUE, out)
+    low, high = check_scale(scale)
+    blend(image, np.ascontiguousarray(value), low, high, table, OPAQUE, out)
     if threshold is not None:
         mask = (value >= threshold).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
@@ -51,41 +111,57 @@ def overlay(
 
 
 def figure(
-    image: UInt8[np.ndarray, "H W 3"],
-    value: Float[np.ndarray, "H W"],
+    image: ImageLike,
+    value: MapLike,
     scale: tuple[float, float],
     *,
     title: str,
-    label: UInt8[np.ndarray, "H W"] | None = None,
+    label: LabelLike | None = None,
     threshold: float | None = None,
 ) -> Figure:
-    """Photo with the true anomaly's contour beside the map with colour bar, threshold contour and void hatched."""
+    """Photo with the true anomaly's contour beside the map with colour bar, threshold contour and void hatched.
+
+    Raises XenomaskError as `overlay` does, and for what is no label of 0, 1, 255 in the map's size.
+    """
+    image, value = as_image(image), as_single(value)
+    check_same_size("map", value, "photo", image)
+    if label is not None:
+        label = as_truth(label)
+        check_same_size("map", value, "label", label)
+        label = drawable(label, exact=True)
+    scale = check_scale(scale)
+    image, value = drawable(image), drawable(value)
     h, w = value.shape
-    fig = Figure(figsize=(14, 14 * h / w / 2 + 1.1), dpi=100, layout="constrained")
+    fig = Figure(figsize=figure_size(h, w), dpi=100, layout="constrained")
     left, right = fig.subplots(1, 2)
     left.imshow(image)
-    shown = right.imshow(value.astype(np.float32), cmap=COLOURS, vmin=scale[0], vmax=scale[1])
+    shown = right.imshow(value, cmap=COLOURS, vmin=scale[0], vmax=scale[1])
     fig.colorbar(shown, ax=right, fraction=0.03, pad=0.01, label="anomaly score")
     keys = []
-    if threshold is not None and value.min() < threshold <= value.max():
-        right.contour(value.astype(np.float32), [threshold], colors=THRESHOLD, linewidths=0.9, linestyles="solid")
+    if threshold is not None and value.min() < threshold <= value.max() and min(value.shape) > 1:
+        right.contour(value, [threshold], colors=THRESHOLD, linewidths=0.9, linestyles="solid")
         edge = [Stroke(linewidth=5, foreground="black"), Normal()]  # white on the white page would not be seen
         keys.append(Line2D([], [], color=THRESHOLD, lw=2, path_effects=edge, label=f"score = {threshold:.3g}"))
     if label is not None:
         keys += draw_label(left, right, label)
     for ax in (left, right):
-        ax.set_xlim(0, w - 1)
-        ax.set_ylim(h - 1, 0)
+        ax.set_xlim(0, max(1, w - 1))
+        ax.set_ylim(max(1, h - 1), 0)
         ax.set_axis_off()
     if keys:
         fig.legend(handles=keys, loc="outside lower center", ncols=len(keys), frameon=False)
-    fig.suptitle(title, parse_math=False)  # a file's name is no formula
+    fig.suptitle(printable(title), parse_math=False)  # a file's name is no formula
     return fig
 
 
-def draw_label(left, right, label: UInt8[np.ndarray, "H W"]) -> list[Patch]:
-    """True anomalies outlined in both axes, void hatched in the right one; the legend's keys of what was drawn."""
-    keys = []
+def draw_label(left, right, label: LabelLike) -> list[Patch]:
+    """True anomalies outlined in both axes, void hatched in the right one; the legend's keys of what was drawn.
+
+    Raises XenomaskError for what is no label of 0, 1, 255.
+    """
+    label, keys = as_truth(label), []
+    if min(label.shape) < 2:  # no contour has an area to go around
+        return keys
     if (label == 1).any():
         for ax in (left, right):
             ax.contour(label == 1, [0.5], colors=TRUTH, linewidths=1.1)
@@ -110,14 +186,23 @@ def frame_title(name: str, numbers: Mapping[str, float] | None) -> str:
     )
 
 
-def contact_sheet(
-    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], columns: int = 3, width: int = 480
-) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Pictures of any sizes side by side, each `width` wide, on white."""
-    tiles = []
-    for p in pictures:
-        height = max(1, round(p.shape[0] * width / p.shape[1]))
-        tiles.append(cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA))
+def tile(picture: UInt8[np.ndarray, "_ _ 3"], width: int = 480) -> UInt8[np.ndarray, "_ _ 3"]:
+    """A picture of any size, `width` wide; a very long one is narrower, on white."""
+    h, w = fitted((picture.shape[0], picture.shape[1]), (LONG * width, width))
+    small = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
+    return np.pad(small, ((0, 0), (0, width - w), (0, 0)), constant_values=255)
+
+
+def contact_sheet(pictures: Sequence[ImageLike], columns: int = 3, width: int = 480) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Pictures (H, W, 3) of any sizes side by side, each `width` wide, on white; in more columns where they are very
+    many.
+
+    Raises XenomaskError for what is no picture, and for none at all.
+    """
+    tiles = [tile(as_image(p), width) for p in pictures]
+    if not tiles:
+        raise XenomaskError("a contact sheet needs one picture at least")
+    columns = max(columns, -(-sum(t.shape[0] + 6 for t in tiles) // MOST_ROWS))
     rows = []
     for i in range(0, len(tiles), columns):
         row = tiles[i : i + columns]

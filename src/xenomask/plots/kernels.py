@@ -8,7 +8,7 @@ from xenomask.jit import compiled
 
 
 # no_type_check: jaxtyping's test hook would otherwise wrap what numba is to compile.
-@compiled()
+@compiled("uint8 H W 3", "float32 H W", "", "", "uint8 n 3", "", "uint8 H W 3")
 @no_type_check
 def blend(image, value, low, high, table, opacity, out):
     """Lays table[value on low..high] over image (H, W, 3), `opacity` of it at `high` and nothing at `low`, into out.

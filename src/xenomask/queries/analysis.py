@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -143,7 +144,7 @@ def write_outlier_csv(folder: Path, queries: QuerySet) -> None:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: list[list]) -> None:
-    with atomic(path) as part, part.open("w", newline="") as f:
+    with atomic(path) as part, part.open("w", encoding="utf-8", errors="replace", newline="") as f:
         writer = csv.writer(f, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
@@ -175,6 +176,8 @@ def read_queries(checkpoint: Path, checkpoint_sha256: str) -> QuerySet:
     """
     path = checkpoint / FOLDER / FILE
     if not path.is_file():
+        if os.path.lexists(path):  # not the same as none: a pipe, a broken link
+            raise XenomaskError(f"{path} is no ordinary file that can be read: copy it again")
         return QuerySet(checkpoint_sha256)
     table = read_object(path)
     try:

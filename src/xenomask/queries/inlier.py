@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int64
-from torch import Tensor
+from jaxtyping import Int64
+
+from xenomask.arrays import TensorLike
+from xenomask.masks import as_logits
 
 
 @dataclass(frozen=True)
@@ -15,9 +17,14 @@ class InlierCounts:
     high_conf: Int64[np.ndarray, "q n"]
 
 
-def count_predictions(p: Float[Tensor, "q n"], confidence: float) -> InlierCounts:
-    """One image's counts: each query predicts its most probable class of all N."""
-    top, argmax = (t.cpu().numpy() for t in p.max(1))
+def count_predictions(p: TensorLike, confidence: float) -> InlierCounts:
+    """One image's counts of class probabilities (Q, N): each query predicts its most probable class of all N.
+
+    Raises XenomaskError for another shape.
+    """
+    p = as_logits(p, 2, "class probabilities (Q, N)")
+    best = p.detach().max(1)
+    top, argmax = best.values.float().cpu().numpy(), best.indices.cpu().numpy()
     one_hot = np.zeros(tuple(p.shape), np.int64)
     one_hot[np.arange(len(argmax)), argmax] = 1
     return InlierCounts(one_hot, one_hot * (top >= confidence)[:, None])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xenomask.arrays import LabelLike, as_label, as_truth, check_same_size
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir
@@ -63,12 +64,14 @@ def draw_agreement(
     return list(thresholds), rows
 
 
-def shares(frame: str, count: np.ndarray, label: np.ndarray, members: int) -> Votes:
-    """What the votes of a frame come to.
+def shares(frame: str, count: LabelLike, label: LabelLike, members: int) -> Votes:
+    """What the votes of a frame (H, W) come to; XenomaskError for what is no label, and for sizes that differ.
 
     >>> shares("a", np.array([[0, 1, 2, 2]]), np.array([[0, 1, 1, 255]]), 2)
     Votes(frame='a', disputed=0.333..., seen_by_all=0.5, seen_by_some=0.5, seen_by_none=0.0)
     """
+    count, label = as_label(count, "votes"), as_truth(label)
+    check_same_size("votes", count, "label", label)
     some = (count > 0) & (count < members)
     valid, true = label != VOID, label == 1
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from xenomask.arrays import MapLike, MaskLike, as_half, as_map, as_mask
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, finite, make_dir
+from xenomask.files import atomic, make_dir, portable
 from xenomask.metrics.components import binarise, label_components
 from xenomask.run.common import Tick, nothing
-from xenomask.store import ENDING, map_ids, read_map
+from xenomask.store import ENDING, check_photo, map_ids, read_map
 from xenomask.types import Size
 
 CATEGORY = {"id": 1, "name": "anomaly", "supercategory": "anomaly"}
@@ -39,12 +40,15 @@ class Instance:
     rle: dict[str, Any]
 
 
-def instances(value: Float[np.ndarray, "H W"], threshold: float, smallest: int = 1) -> list[Instance]:
-    """The components of a map above the threshold with `smallest` pixels or more, the largest mean first."""
+def instances(value: MapLike, threshold: float, smallest: int = 1) -> list[Instance]:
+    """The components of a map (H, W) above the threshold with `smallest` pixels or more, the largest mean first.
+
+    Raises XenomaskError for what is no finite map, and a threshold that is no finite number.
+    """
     if not np.isfinite(threshold):
         raise XenomaskError(f"threshold {threshold} is not a finite number")
-    half = value.astype(np.float16)
-    number, size = label_components(binarise(half, threshold).view(np.uint8))
+    half = as_half(value)
+    number, size = label_components(binarise(half, threshold))
     found = []
     for k in range(1, len(size)):
         if size[k] < smallest:
@@ -57,12 +61,15 @@ def instances(value: Float[np.ndarray, "H W"], threshold: float, smallest: int =
     return sorted(found, key=lambda i: -i.score)
 
 
-def encode_rle(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
-    """A mask as COCO's compressed run lengths: {"size": [H, W], "counts": text}, column by column.
+def encode_rle(mask: MaskLike) -> dict[str, Any]:
+    """A mask (H, W) as COCO's compressed run lengths: {"size": [H, W], "counts": text}, column by column.
+
+    Raises XenomaskError for what is no mask.
 
     >>> encode_rle(np.array([[False, True], [False, True]]))
     {'size': [2, 2], 'counts': '22'}
     """
+    mask = as_mask(mask)
     flat = mask.ravel(order="F")
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     counts = np.diff(np.array([0, *edges, flat.size])).tolist()
@@ -130,12 +137,12 @@ def export_components(
             annotations += [_annotation(len(annotations) + k, number, f) for k, f in enumerate(found, 1)]
         else:
             row = {**image, "id": i, "threshold": threshold, "components": [asdict(f) for f in found]}
-            lines.append(json.dumps(finite(row)))
+            lines.append(json.dumps(portable(row)))
         tick()
     info = {"description": f"components of the maps in {maps.name} above {threshold!r}, made by xenomask"}
     coco = {"info": info, "images": images, "annotations": annotations, "categories": [CATEGORY]}
     with atomic(out) as part:
-        part.write_text((json.dumps(finite(coco)) if out.suffix == ".json" else "\n".join(lines)) + "\n")
+        part.write_text((json.dumps(portable(coco)) if out.suffix == ".json" else "\n".join(lines)) + "\n")
     return len(ids), total
 
 
@@ -164,10 +171,13 @@ def export_png16(maps: Path, out: Path, *, tick: Tick = nothing) -> tuple[float,
     return low, high
 
 
-def write_png16(path: Path, value: Float[np.ndarray, "H W"], scale: tuple[float, float]) -> None:
-    """Writes one map as 16-bit grey: stored = 65535 (value - low) / (high - low), rounded, cut off at the ends."""
+def write_png16(path: Path, value: MapLike, scale: tuple[float, float]) -> None:
+    """Writes one map (H, W) as 16-bit grey: stored = 65535 (value - low) / (high - low), rounded, cut off at the ends.
+
+    Raises XenomaskError for what is no finite map.
+    """
     low, high = scale
-    share = (value.astype(np.float64) - low) / ((high - low) or 1.0)
+    share = (as_map(value).astype(np.float64) - low) / ((high - low) or 1.0)
     stored = np.rint(share.clip(0, 1) * 65535).astype(np.uint16)
     text = PngInfo()
     for key, number in (("low", low), ("high", high)):
@@ -176,7 +186,7 @@ def write_png16(path: Path, value: Float[np.ndarray, "H W"], scale: tuple[float,
         Image.fromarray(stored).save(part, format="png", pnginfo=text)
 
 
-def to_supervision(value: Float[np.ndarray, "H W"], threshold: float, smallest: int = 1) -> Any:
+def to_supervision(value: MapLike, threshold: float, smallest: int = 1) -> Any:
     """The components of a map as supervision's `Detections` (xyxy, mask, confidence = mean of the map).
 
     Raises XenomaskError where supervision is not installed.
@@ -220,6 +230,7 @@ def to_fiftyone(maps: Path, photos: Sequence[Path], threshold: float, smallest: 
     for photo in photos:
         if not (maps / f"{photo.stem}{ENDING}").is_file():
             raise XenomaskError(f"{maps} holds no map {photo.stem}{ENDING} for {photo}; make it with `xenomask score`")
+        check_photo(maps / f"{photo.stem}{ENDING}", photo)
     try:
         data = fiftyone.Dataset()
     except Exception as e:  # of many kinds, its own among them

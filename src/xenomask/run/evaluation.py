@@ -17,7 +17,7 @@ from xenomask.metrics.evaluate import Measured, Read, each_frame, resample
 from xenomask.metrics.guards import float16_loss
 from xenomask.metrics.resampling import LEVEL, draw, interval
 from xenomask.run.common import Tick, nothing
-from xenomask.store import ENDING, map_format, map_ids, read_map, read_stored
+from xenomask.store import ENDING, check_photo, map_format, map_ids, read_map, read_stored
 from xenomask.types import EvalResult
 
 THREADS = min(4, os.cpu_count() or 1)
@@ -26,11 +26,17 @@ THREADS = min(4, os.cpu_count() or 1)
 def reader(maps: Path, data: Dataset) -> tuple[list[str], Read]:
     """The labelled frames' ids and the function that reads a frame's map and label.
 
-    Raises XenomaskError where a labelled frame has no map, or a map belongs to no frame.
+    Raises XenomaskError where a labelled frame has no map, or a map belongs to no frame; the function does for a map
+    that was made from another photo than the frame's.
     """
     labelled = {f.id: f for f in data.labelled().frames}
     check_frames(set(labelled), {f.id for f in data.frames}, set(map_ids(maps)), maps)
-    return sorted(labelled), lambda i: (read_map(maps / f"{i}{ENDING}"), data.label(labelled[i]))
+
+    def read(i: str) -> tuple[np.ndarray, np.ndarray]:
+        check_photo(maps / f"{i}{ENDING}", labelled[i].image)
+        return read_map(maps / f"{i}{ENDING}"), data.label(labelled[i])
+
+    return sorted(labelled), read
 
 
 def measure_maps(maps: Path, data: Dataset, track: str | None = None, *, tick: Tick = nothing) -> Measured:

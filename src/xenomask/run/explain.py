@@ -18,7 +18,7 @@ from xenomask.masks import (
     resized_logits,
     soft_masks,
 )
-from xenomask.scores import Score, check_queries, mask, semantic
+from xenomask.scores import Score, check_classes, check_queries, mask, semantic
 from xenomask.scores.maskomaly import maskomaly, roles
 from xenomask.types import QuerySet, Size
 
@@ -115,6 +115,8 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
     x, y = at
     score, row = member.score, slice(y, y + 1)
     score.drawn(isinstance(output, PixelOutput))
+    pixel = isinstance(output, PixelOutput)
+    check_classes([score], len(output.class_map_logits) if pixel else class_probabilities(output).shape[1] - 1)
     notes: list[str] = []
     if isinstance(output, PixelOutput):
         L = resized_logits(output, row)[:, :, x : x + 1]

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
-from jaxtyping import Float16, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
+from xenomask.arrays import ImageLike, MapLike, as_image, as_single
 from xenomask.metrics.bands import landmarks
 from xenomask.metrics.curves import Curve
 from xenomask.plots import coloured
@@ -42,9 +43,12 @@ def slider_levels(c: Curve, scale: tuple[float, float], points: Mapping[str, flo
     )  # fmt: skip
 
 
-def level_map(value: Float16[np.ndarray, "H W"], levels: Levels, size: Size) -> UInt8[np.ndarray, "_ _"]:
-    """How many of the thresholds are at most each pixel's score, of the map reduced to `size` by area means."""
-    small = value.astype(np.float32)
+def level_map(value: MapLike, levels: Levels, size: Size) -> UInt8[np.ndarray, "_ _"]:
+    """How many of the thresholds are at most each pixel's score, of the map (H, W) reduced to `size` by area means.
+
+    Raises XenomaskError for what is no finite map.
+    """
+    small = as_single(value)
     if small.shape != size:
         small = cv2.resize(small, size[::-1], interpolation=cv2.INTER_AREA)
     return np.searchsorted(levels.threshold, small, side="right").astype(np.uint8)
@@ -57,8 +61,8 @@ def png(picture: UInt8[np.ndarray, "..."]) -> bytes:
         return out.getvalue()
 
 
-def jpeg(picture: UInt8[np.ndarray, "H W 3"], quality: int = 80) -> bytes:
-    """A picture's JPEG file."""
+def jpeg(picture: ImageLike, quality: int = 80) -> bytes:
+    """A picture's (H, W, 3) JPEG file; XenomaskError for what is none."""
     with io.BytesIO() as out:
-        Image.fromarray(picture).save(out, format="JPEG", quality=quality)
+        Image.fromarray(as_image(picture)).save(out, format="JPEG", quality=quality)
         return out.getvalue()

@@ -1,6 +1,5 @@
 """Detector + photos or data set -> maps on disk."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +8,15 @@ from typing import Any
 from xenomask.datasets import Dataset, Frame, read_photo
 from xenomask.datasets.read import photo_size
 from xenomask.detector import Detector
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, printable
 from xenomask.export import ExportedDetector
 from xenomask.files import atomic, make_dir
 from xenomask.plots import figure, overlay
-from xenomask.run.common import MANIFEST, Tick, nothing, read_manifest, save_picture
+from xenomask.run.common import Tick, nothing, save_picture
+from xenomask.run.manifest import claim, keep_map, kept_maps, made_of
 from xenomask.run.pipeline import Profile, Stage, run
 from xenomask.store import ENDING, map_ids, write_map
+from xenomask.store.provenance import photo_digest
 from xenomask.types import Size
 
 
@@ -26,6 +27,8 @@ class Photo:
     source: Any
     image: Any
     detector: Detector | ExportedDetector
+    # the SHA-256 of its file
+    digest: str
     state: Any = None
 
 
@@ -102,7 +105,7 @@ def detect_timed(
     check_photos(photos, out)
 
     def read(photo: Path) -> Photo:
-        return Photo(photo, read_photo(photo), detector)
+        return Photo(photo, read_photo(photo), detector, photo_digest(photo))
 
     def draw(seen: Photo) -> dict[str, Any]:
         return _draw(seen, out, threshold)
@@ -112,16 +115,11 @@ def detect_timed(
     return run(photos, stages, tick=tick)
 
 
-def _printable(photo: Path) -> str:
-    """The name with a sign for each byte that is no UTF-8: a font and a JSON file want text."""
-    return str(photo).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def _draw(seen: Photo, out: Path, threshold: float | None) -> dict[str, Any]:
     """Writes one photo's three files; returns its row."""
     photo, image, found, scale = seen.source, seen.image, seen.state, seen.detector.scale
-    name = _printable(photo)
-    write_map(out / f"{photo.stem}{ENDING}", found)
+    name = printable(str(photo))
+    write_map(out / f"{photo.stem}{ENDING}", found, photo=seen.digest)
     picture = figure(image, found.value, scale, title=Path(name).name, threshold=threshold)
     with atomic(out / f"{photo.stem}_heatmap.png") as part:
         picture.savefig(part)
@@ -156,7 +154,7 @@ def score_dataset(
     `leave_one_out` looks at each frame with outlier queries chosen on the others. Shards of one data set may be
     written into one folder at the same time. Up to `batch` frames of one size go through the networks together; a
     batch's maps differ from single ones by rounding, about 1e-6. Raises XenomaskError where the folder already holds
-    maps of another detector or data set.
+    maps of another detector, data set or resize, or a map that was made from another photo than the frame's is now.
     """
     return score_timed(detector, data, out, leave_one_out=leave_one_out, batch=batch, tick=tick).items
 
@@ -176,10 +174,11 @@ def score_timed(
 
     def read(frame: Frame) -> Photo:
         own = detector.without_frame(frame.id) if leave_one_out and frame.label else detector
-        return Photo(frame, data.sample(frame).image, own)
+        image = data.sample(frame).image
+        return Photo(frame, image, own, photo_digest(frame.image or out))  # its bytes were just read
 
     def write(seen: Photo) -> None:
-        write_map(out / f"{seen.source.id}{ENDING}", seen.state)
+        keep_map(out, seen.source, seen.state, seen.digest)
 
     for _ in range(len(data.frames) - len(frames)):
         tick()
@@ -201,36 +200,22 @@ def work(data: Dataset, out: Path, batch: int = 1) -> tuple[Size, int, int]:
 def open_maps(detector: Detector | ExportedDetector, data: Dataset, out: Path, leave_one_out: bool = False) -> set[str]:
     """Makes or opens a folder of maps for this detector and data set; returns the ids that it holds already.
 
-    Raises XenomaskError where it holds maps of another detector or data set, or of unknown origin.
+    Raises XenomaskError where it holds maps of another detector, data set or resize, of other photos, or of unknown
+    origin.
     """
     if leave_one_out and not chosen_on(detector, data.name):
         raise XenomaskError(
             f"the outlier queries were not chosen on {data.name}: there is nothing to leave out; score without it"
         )
     make_dir(out)
-    made_by = {**detector.describe(), "dataset": data.name, "leave_one_out": leave_one_out}
+    made_by = {**detector.describe(), **made_of(data), "leave_one_out": leave_one_out}
     # runtimes differ by rounding (4e-6), so maps of several may lie in one folder: said, not compared
     runtime = detector.runtime if isinstance(detector, Detector) else "exported"
     if isinstance(detector, Detector) and detector.precision != "float32":
         made_by["precision"] = detector.precision
-    made_by = json.loads(json.dumps(made_by))
-    manifest = out / MANIFEST
     # listed before the manifest is looked for: another shard writes that first and its maps then
-    done = map_ids(out)
-    old = {k: v for k, v in read_manifest(manifest).items() if k != "runtime"} if manifest.is_file() else made_by
-    if old != made_by:
-        differs = sorted(k for k in made_by.keys() | old.keys() if made_by.get(k) != old.get(k))
-        raise XenomaskError(
-            f"{out} holds maps of another run (its {', '.join(differs)} differ): choose another folder or empty it"
-        )
-    if not manifest.is_file():
-        if done:
-            raise XenomaskError(
-                f"{out} holds maps of unknown origin ({done[0]}{ENDING}, no {MANIFEST}): choose another"
-            )
-        with atomic(manifest) as part:
-            part.write_text(json.dumps({**made_by, "runtime": runtime}, indent=1) + "\n")
-    return set(done)
+    claim(out, made_by, map_ids(out), also={"runtime": runtime})
+    return kept_maps(out, data)
 
 
 def chosen_where(detector: Detector | ExportedDetector) -> set[str]:

@@ -8,9 +8,9 @@ from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir
 from xenomask.metrics import evaluate
-from xenomask.plots import contact_sheet, figure, frame_title, overlay
+from xenomask.plots import contact_sheet, figure, frame_title, overlay, tile
 from xenomask.run.common import MANIFEST, Tick, nothing, read_manifest, save_picture
-from xenomask.store import ENDING, map_ids, read_map
+from xenomask.store import ENDING, check_photo, map_ids, read_map
 
 
 def draw_heatmaps(
@@ -34,6 +34,8 @@ def draw_heatmaps(
     if not ids:
         raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
     make_dir(out)
+    for i in ids:
+        check_photo(maps / f"{i}{ENDING}", frames[i].image)
     labelled = [i for i in ids if frames[i].label]
     result = None
     if labelled:
@@ -51,7 +53,7 @@ def draw_heatmaps(
         with atomic(out / f"{i}.png") as part:
             picture.savefig(part)
         files.append(out / f"{i}.png")
-        tiles.append(overlay(sample.image, value, scale, threshold))
+        tiles.append(tile(overlay(sample.image, value, scale, threshold)))  # whole ones are 6 MB each
         tick()
     save_picture(out / "contact_sheet.jpg", contact_sheet(tiles))
     return [*files, out / "contact_sheet.jpg"]

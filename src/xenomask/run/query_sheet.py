@@ -15,6 +15,7 @@ from xenomask.files import atomic, make_dir
 from xenomask.masks import MaskOutput, class_probabilities, soft_masks, with_queries
 from xenomask.models import Network
 from xenomask.plots import coloured
+from xenomask.plots.heatmap import LONG, fitted
 from xenomask.plots.report import Crop
 from xenomask.plots.report.queries import QueryGroup, QueryView, query_page
 from xenomask.run.common import Tick, nothing
@@ -86,8 +87,8 @@ def look(name: str, image: np.ndarray, output: MaskOutput) -> Seen:
     masks = soft_masks(replace(output, image_size=GRID)).cpu().numpy()
     inside = masks > 0.5
     sharpness = (masks * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
-    height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
-    photo = cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA)
+    h, w = fitted((image.shape[0], image.shape[1]), (LONG * WIDTH, WIDTH))
+    photo = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
     confidence = p[:, :-1].amax(1).cpu().numpy()
     return Seen(
         id=name,

@@ -8,9 +8,10 @@ import numpy as np
 
 from xenomask import __version__
 from xenomask.datasets import Dataset, Frame
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, printable
 from xenomask.files import atomic, finite, make_dir, refuse_folder
 from xenomask.plots import coloured, overlay
+from xenomask.plots.heatmap import LONG, fitted
 from xenomask.plots.report import FrameView, MethodView, ReportView, page
 from xenomask.run.common import Tick, nothing
 from xenomask.run.evaluation import reader, rounding_note
@@ -74,7 +75,7 @@ def write_diagrams(
         found |= {f"{d.name}_{name}": d for d in score_diagrams(m)}
     for name, d in found.items():
         with atomic(out / f"{name}.svg") as part:
-            part.write_text(d.svg, "utf-8")
+            part.write_text(d.svg, "utf-8", errors="replace")
     return [out / f"{name}.svg" for name in found]
 
 
@@ -92,8 +93,8 @@ def _evaluated(
 
 def _names(maps: Sequence[Path]) -> list[str]:
     """What the methods are called: the folders' names, or whole paths where two are alike."""
-    names = [m.resolve().name for m in maps]
-    return names if len(set(names)) == len(names) else [str(m) for m in maps]
+    names = [printable(m.resolve().name) for m in maps]
+    return names if len(set(names)) == len(names) else [printable(str(m)) for m in maps]
 
 
 def worst_first(result: EvalResult) -> list[str]:
@@ -177,7 +178,7 @@ def _see(methods: Sequence[Method], data: Dataset, frame: Frame, size: Size):
 
 def thumbnail(value: np.ndarray, image: np.ndarray | None, scale: tuple[float, float], threshold: float) -> np.ndarray:
     """A small overlay, or the map alone where there is no photo."""
-    size = THUMB, max(1, round(value.shape[0] * THUMB / value.shape[1]))
+    size = fitted(value.shape, (LONG * THUMB, THUMB))[::-1]
     value = cv2.resize(value.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     if image is None:
         return coloured(value, scale)

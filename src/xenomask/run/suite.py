@@ -12,9 +12,10 @@ from xenomask.export import ExportedDetector
 from xenomask.queries import without_frame
 from xenomask.run.common import Tick, nothing
 from xenomask.run.evaluation import evaluate_maps
+from xenomask.run.manifest import keep_map
 from xenomask.run.photos import chosen_on, chosen_where, open_maps
 from xenomask.scores import Score, get_score, score_all
-from xenomask.store import ENDING, write_map
+from xenomask.store.provenance import photo_digest
 from xenomask.types import EvalResult, ScoreMap
 
 # The data sets of a suite, in the order of its table; a root holds them side by side.
@@ -114,7 +115,7 @@ def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tic
     for frame in data.frames:
         pending = [w for w in ways if frame.id not in done[w.folder]]
         if pending:
-            image = data.sample(frame).image
+            image, digest = data.sample(frame).image, photo_digest(frame.image or folder)
             maps = _member_maps(pending, image, frame.id)
             for w in pending:
                 if isinstance(w.detector, ExportedDetector):
@@ -122,7 +123,7 @@ def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tic
                 else:
                     own = [maps[_key(m, w.held_out)] for m in w.detector.members]
                     joined = ensemble(own, [m.weight for m in w.detector.members])
-                write_map(folder / w.folder / f"{frame.id}{ENDING}", joined)
+                keep_map(folder / w.folder, frame, joined, digest)
         tick()
 
 

@@ -92,7 +92,7 @@ def write_tables(entries: Sequence[Entry], folder: Path) -> None:
     """Writes table.md, .csv, .tex and .json, each whole or not at all."""
     for ending, text in (("md", markdown(entries)), ("csv", table_csv(entries)), ("tex", latex(entries))):
         with atomic(folder / f"table.{ending}") as part:
-            part.write_text(text)
+            part.write_text(text, "utf-8", errors="replace")
     write_numbers(folder / "table.json", table_json(entries))
 
 

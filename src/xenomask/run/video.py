@@ -1,6 +1,5 @@
 """Detector + video -> video with the map laid over it, and how long its frames took."""
 
-import json
 import signal
 import threading
 from collections import deque
@@ -16,9 +15,10 @@ import cv2
 import numpy as np
 
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, make_dir
+from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.plots import overlay
-from xenomask.run.common import MANIFEST, Tick, nothing
+from xenomask.run.common import Tick, nothing
+from xenomask.run.manifest import claim
 from xenomask.store import ENDING, map_ids, write_map
 from xenomask.types import ScoreMap
 from xenomask.video import Frame, Held, Recording, Smooth, Source, follow, frames_of
@@ -130,6 +130,7 @@ def detect_video(
     if maps is not None:
         _open_maps(maps, detector, source, every)
     frames = frames_of(source, stop, limit=limit, depth=min(every, AHEAD))
+    remove_litter(out.parent, out.name)
     with atomic(out) as part:
         # left in the opposite order: what waits is written before the reader is ended
         with closing(frames), ThreadPoolExecutor(1, "write") as pool:
@@ -171,8 +172,7 @@ def _open_maps(folder: Path, detector: Looks, source: Source, every: int) -> Non
     if old := map_ids(folder):
         raise XenomaskError(f"{folder} already holds maps ({old[0]}{ENDING}): choose another --maps or empty it")
     made_by = {**detector.describe(), "video": source.name, "start": source.start, "every": every}
-    with atomic(folder / MANIFEST) as part:
-        part.write_text(json.dumps(made_by, indent=1) + "\n")
+    claim(folder, made_by, ())
 
 
 def _look(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from xenomask.arrays import check_onto
 from xenomask.errors import XenomaskError, unknown
 from xenomask.masks import (
     MaskOutput,
@@ -47,6 +48,8 @@ class Score:
     # which parts of a QuerySet it reads, and which of them it cannot do without
     reads: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    # of how many classes it is defined: the entropy of a single one is 0 / log 1
+    fewest: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -78,9 +81,9 @@ class Score:
         return score_all(output, queries, [self])[self.name]
 
 
-def _on_classes(name: str, rows: Callable[..., torch.Tensor], formula: str, scale, logit_scale=None) -> Score:
+def _on_classes(name: str, rows: Callable[..., torch.Tensor], formula: str, scale, logit_scale=None, fewest=1) -> Score:
     L = "L_k = sum_q P_q(k) m_q" + (", or a per-pixel network's logits" if logit_scale else "")
-    return Score(name, rows, f"{formula}   [{L}]", scale, on="classes", logit_scale=logit_scale)
+    return Score(name, rows, f"{formula}   [{L}]", scale, on="classes", logit_scale=logit_scale, fewest=fewest)
 
 
 # msp and energy are drawn between a pixel that one class owns wholly (L = 1, 0, ..., 0) and an unclaimed one
@@ -89,8 +92,10 @@ _ALL = (
     _on_classes("msp", semantic.msp, "1 - max_k softmax(L)_k", (1 - np.e / (np.e + 18), 18 / 19), (0.0, 18 / 19)),
     _on_classes("max_logit", semantic.max_logit, "-max_k L_k", (-1.0, 0.0), (-15.0, 0.0)),
     _on_classes("max_share", semantic.max_share, "1 - max_k L_k / sum_k L_k", (0.0, 1.0)),
-    _on_classes("entropy", semantic.entropy, "-sum_k s_k log s_k / log K, s = L / sum_k L", (0.0, 1.0)),
-    _on_classes("entropy_softmax", semantic.entropy_softmax, "the same with s = softmax(L)", (0.9785, 1.0), (0.0, 1.0)),
+    _on_classes("entropy", semantic.entropy, "-sum_k s_k log s_k / log K, s = L / sum_k L", (0.0, 1.0), None, 2),
+    _on_classes(
+        "entropy_softmax", semantic.entropy_softmax, "the same with s = softmax(L)", (0.9785, 1.0), (0.0, 1.0), 2
+    ),
     _on_classes("energy", semantic.energy, "-logsumexp_k L_k", (-np.log(np.e + 18), -np.log(19)), (-15.0, 0.0)),
     _on_classes("not_covered", semantic.not_covered, "1 - clip(sum_k L_k, 0, 1)", (0.0, 1.0)),
     _on_classes("rba", semantic.rba, "-sum_k tanh L_k", (-1.0, 0.0)),
@@ -149,13 +154,14 @@ def score_all(
     `kernel`: see `paths.choose`. PyTorch's own way (forced by "torch", and where a score has no compiled form) holds
     the masks of a block of rows.
 
-    Raises XenomaskError where a score is not defined for a per-pixel network, where it needs queries that the
-    QuerySet lacks or names queries that the network has not, where it needs an outlier class that the network has not,
-    where the network's logits hold NaN, and where a map is not finite.
+    Raises XenomaskError where a score is not defined for a per-pixel network or for so few classes, where it needs
+    queries that the QuerySet lacks or names queries that the network has not, where it needs an outlier class that the
+    network has not, where the network's logits hold NaN, and where a map is not finite.
     """
     scores, queries = list(scores), queries or QuerySet()
     maps = np.zeros((len(scores), *output.image_size), np.float32)
     if isinstance(output, PixelOutput):
+        check_classes(scores, len(output.class_map_logits))
         for s in scores:
             s.drawn(per_pixel=True)
     elif _add_in_one_pass(output, queries, scores, 1.0, maps, kernel):
@@ -178,8 +184,9 @@ def add_score(
 ) -> None:
     """Adds weight x the score's map to `onto`: an ensemble's sum, with no map of its own for a member.
 
-    Raises XenomaskError as `score_all` does.
+    Raises XenomaskError as `score_all` does, and where `onto` is no writable float32 array of the image's size.
     """
+    check_onto(onto, output.image_size)
     if isinstance(output, MaskOutput) and _add_in_one_pass(output, queries, [score], weight, onto[None], kernel):
         return
     onto += np.float32(weight) * score_all(output, queries, [score], kernel)[score.name].value
@@ -190,8 +197,10 @@ def _add_in_one_pass(
     onto: Float32[np.ndarray, "t H W"], kernel: str,
 ) -> bool:  # fmt: skip
     """Adds weight x each score to `onto` by the compiled pass; False, with nothing done, where there is none."""
-    refuse_nan(class_probabilities(output))
-    check_queries(scores, queries, len(output.class_logits))
+    p = class_probabilities(output)
+    refuse_nan(p)
+    check_classes(scores, p.shape[1] - 1)
+    check_queries(scores, queries, len(p))
     path = choose(kernel, output.mask_logits.device.type)
     todo = plan(output, queries, scores) if path.add else None
     if path.add is None or todo is None:
@@ -227,6 +236,17 @@ def _rows(
             yield s.rows(L, **s.options)
         else:
             yield s.rows(p, m, queries if s.on == "masks" else outlier_probabilities(output), **s.options)
+
+
+def check_classes(scores: Iterable[Score], classes: int) -> None:
+    """Raises XenomaskError where a score is not defined for so few known classes."""
+    for s in scores:
+        if classes < s.fewest:
+            offered = ", ".join(o.name for o in SCORES.values() if o.fewest <= classes and o.on == "classes")
+            raise XenomaskError(
+                f"score {s.name} is not defined for {classes} class: it divides by the logarithm of their number, 0; "
+                f"choose one of {offered}, or a score of the masks"
+            )
 
 
 def check_queries(scores: Sequence[Score], queries: QuerySet, q: int) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
+from xenomask.arrays import check_onto
 from xenomask.errors import XenomaskError
 from xenomask.jit import in_threads
 from xenomask.masks import DAMAGED, MaskOutput, row_groups, source
@@ -23,6 +24,7 @@ def add_scores(
     Beside the logits themselves (copied if they are not float32 and contiguous) it takes two numbers for each strip of
     each mask row, and some 2 MB a thread. Raises XenomaskError for NaN among the mask logits, before anything is added.
     """
+    check_onto(onto, (len(todo.steps), *output.image_size))
     (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
     logits = output.mask_logits.detach().cpu().float().contiguous().numpy()
     _, h, w = logits.shape

@@ -250,7 +250,7 @@ def _interpolate(row, left, right, share, out):
         out[i] = a + share[i] * (b - a)
 
 
-@compiled(**HOW)
+@compiled("float32 Q h w", "int64 G 2", "", "", "float32 h G Q", "float32 h G Q", "bool Q", **HOW)
 @no_type_check
 def extremes(logits, cells, first, last, high, low, damaged):
     """The largest and smallest logit, high and low (h, G, Q), of each mask row in each strip, for some of the queries.
@@ -350,7 +350,11 @@ def _finish(step, mix, gathered, counts, added, L, n, best, total, value):
         _finish_classes(code, L, n, best, total, value)
 
 
-@compiled(**HOW)
+@compiled(
+    "float32 Q h w", "float32 h G Q", "float32 h G Q", "int64 2 W", "float32 W", "int64 n 4", "float32 H", "int64 i 3",
+    "float32 A Q", "float32 C Q", "float32 S Q", "float32 Q K", "int64 T 4", "float32 T", "", "", "", "float32 T H W",
+    **HOW,
+)  # fmt: skip
 @no_type_check
 def run(
     logits, tops, bottoms, columns, share, groups, lower, items, peaks, crowds, sums, classes, steps, mixes, weight,

@@ -13,11 +13,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from xenomask.datasets import Dataset
+from xenomask.errors import XenomaskError, first_line
 from xenomask.models import Preprocess
 from xenomask.train.augment import augment
 from xenomask.train.config import Augment
 from xenomask.train.cutouts import Cutout
 from xenomask.train.paste import paste
+from xenomask.types import OUTLIER, VOID
+
+MOST_TRIES = 20  # frames that are tried for an example with a labelled pixel
 
 
 class Batch(TypedDict):
@@ -60,15 +64,29 @@ class Batches(torch.utils.data.Dataset):
     def __getitem__(self, step: int) -> Batch:
         frames = indices(self.seed, step, self.batch, len(self.data.frames))
         places = range(self.rank, self.batch, self.world)
-        pairs = [self._example(frames[j], np.random.default_rng([self.seed, step, j])) for j in places]
+        found = [self._example(frames[j], np.random.default_rng([self.seed, step, j])) for j in places]
+        pairs = [(x, y) for x, y, _ in found]
         return {
             "pixel_values": torch.stack([x for x, _ in pairs]),
             "labels": torch.stack([y for _, y in pairs]),
             "places": list(places),
-            "ids": [self.data.frames[frames[j]].id for j in places],
+            "ids": [id for _, _, id in found],
         }
 
-    def _example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, str]:
+        """A crop of that frame, or, where it holds nothing but void, of others until one holds more."""
+        # NOTE: MMSegmentation trains on such a crop: all queries then learn that nothing is there
+        for _ in range(MOST_TRIES):
+            x, label, id = self._crop(index, rng)
+            if (label < OUTLIER).any():
+                return x, label, id
+            index = int(rng.integers(len(self.data.frames)))
+        raise XenomaskError(
+            f"{self.data.name}: {MOST_TRIES} crops in a row hold no labelled pixel (all void, {VOID}): raise "
+            "augment.crop, or leave frames with so few labels out"
+        )
+
+    def _crop(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, str]:
         sample = self.data.sample(self.data.frames[index])
         if self.cutouts and rng.random() < self.augment.paste_share:
             sample = paste(sample, self.cutouts, int(rng.integers(2**31)), self.augment)
@@ -76,12 +94,50 @@ class Batches(torch.utils.data.Dataset):
         image, label = augment(sample.image, sample.label, self.augment, rng)
         mean, std = (np.array(v, np.float32) for v in (self.preprocess.mean, self.preprocess.std))
         x = (image.astype(np.float32) - mean) / std
-        return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))), torch.from_numpy(label)
+        return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))), torch.from_numpy(label), sample.id
+
+
+def check_labelled(data: Dataset) -> None:
+    """Raises XenomaskError for a data set without a single labelled pixel; reads labels until it finds one."""
+    if not any((data.label(frame) < OUTLIER).any() for frame in data.frames):
+        raise XenomaskError(
+            f"no label of {data.name} at {data.root} ({len(data.frames)} frames) holds a class: all pixels are void "
+            f"({VOID}), so there is nothing to learn; is the label map the one of these labels?"
+        )
+
+
+@dataclass(frozen=True)
+class _Carried(torch.utils.data.Dataset):
+    """The batches, or the text of a XenomaskError: raised in a worker it would arrive with the worker's traceback."""
+
+    source: Batches
+
+    def __getitem__(self, step: int) -> Batch | str:
+        try:
+            return self.source[step]
+        except XenomaskError as e:
+            return str(e)
 
 
 def batches_from(source: Batches, steps: Sequence[int], workers: int) -> Iterator[Batch]:
-    """The batches of these steps, prepared in `workers` processes (0: in this one)."""
-    return iter(DataLoader(source, batch_size=None, sampler=steps, num_workers=workers))  # pyright: ignore
+    """The batches of these steps, prepared in `workers` processes (0: in this one).
+
+    Raises XenomaskError as reading a frame does, and where a worker was ended by the system.
+    """
+    loaded = iter(DataLoader(_Carried(source), batch_size=None, sampler=steps, num_workers=workers))  # pyright: ignore
+    return _raised(loaded)
+
+
+def _raised(loaded: Iterator[Batch | str]) -> Iterator[Batch]:
+    try:
+        for found in loaded:
+            if isinstance(found, str):
+                raise XenomaskError(found)
+            yield found
+    except RuntimeError as e:  # of torch's DataLoader
+        if "DataLoader worker" not in str(e):
+            raise
+        raise XenomaskError(f"{first_line(e)}; if memory did not suffice, lower workers or augment.crop") from e
 
 
 def parts(batch: Batch, n: int) -> list[Batch]:

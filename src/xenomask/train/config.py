@@ -1,19 +1,40 @@
 """The recipe: a TOML file -> TrainConfig, every key known and checked."""
 
+import json
+import re
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from xenomask.errors import XenomaskError, unknown
+from xenomask.files import read_text
 
 # the recipes that come with a wheel; a clone has them in its own folder configs/
 SHIPPED = Path(__file__).parents[1] / "configs"
 
 
+# what no photo, machine or run has more of: beyond, a number is a slip
+MOST_STEPS, MOST_EDGE, MOST_IMAGES = 10**8, 8192, 2**16
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Edge = Annotated[int, Field(ge=16, le=MOST_EDGE)]  # pixels; the coarsest features are of stride 32
+
+
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, info: Any) -> Any:
+        # pydantic would take true for 1 and "4" for 4
+        wanted = str(cls.model_fields[info.field_name or ""].annotation)
+        held = value if isinstance(value, list | tuple) else [value]
+        if re.search(r"\b(int|float)\b", wanted):
+            for v in held:
+                if isinstance(v, bool | str):
+                    raise ValueError(f"{json.dumps(v)} is no number")
+        return value
 
 
 class Data(_Table):
@@ -23,21 +44,26 @@ class Data(_Table):
     labels: Path | None = None  # label map: classes of one's own, see xenomask.datasets.labelmap
     train: Path  # root of the training frames (of all but folder: the data set's root)
     val: Path | None = None  # root of the validation frames (of all but folder: the same root)
-    resize: tuple[int, int] | None = None  # (height, width) on loading, e.g. to undo a squeezed copy
-    val_frames: int = Field(default=100, ge=1)  # validate on the first so many frames (sorted by id)
+    resize: tuple[Edge, Edge] | None = None  # (height, width) on loading, e.g. to undo a squeezed copy
+    # what void teaches the masks: "outside" of every one, as published, or nothing; a pasted object is always outside
+    void: Literal["outside", "ignored"] = "outside"
+    val_frames: int = Field(default=100, ge=1, le=MOST_STEPS)  # validate on the first so many frames (sorted by id)
 
 
 class Augment(_Table):
     """[augment]: in this order, see xenomask.train.augment."""
 
-    short_edge: tuple[int, ...] = (192, 224, 256, 288, 320, 352, 384, 416, 448)  # one of these, drawn evenly
-    longest: int = Field(default=4096, ge=1)  # the longest edge is never resized beyond
-    crop: tuple[int, int] = (192, 384)  # (height, width); smaller images are padded with void
+    # one of these, drawn evenly
+    short_edge: tuple[Edge, ...] = Field(default=(192, 224, 256, 288, 320, 352, 384, 416, 448), min_length=1)
+    longest: int = Field(default=4096, ge=16, le=2 * MOST_EDGE)  # the longest edge is never resized beyond
+    crop: tuple[Edge, Edge] = (192, 384)  # (height, width); smaller images are padded with void
     crop_cap: float = Field(default=0.75, gt=0, le=1)  # largest share of one class in a crop; 1: any labelled crop
     flip: float = Field(default=0.5, ge=0, le=1)
     paste: Path | None = None  # folder of RGBA cut-outs pasted as outliers, before the rest
     paste_coco: Path | None = None  # COCO's instances file: then `paste` is the folder of its photos
-    paste_share: float = Field(default=0.6, ge=0, le=1)  # of the examples that get one to three of them
+    paste_share: float = Field(default=0.6, ge=0, le=1)  # of the examples that get one to `paste_most` of them
+    paste_most: int = Field(default=3, ge=1, le=20)
+    paste_least: float = Field(default=0.08, gt=0, lt=0.6)  # smallest height, of the photo's; the largest is 0.6
     paste_depth: bool = False  # size by where the object stands: the lower in the photo, the nearer and larger
     paste_match: float = Field(default=0.0, ge=0, le=1)  # how far its colours move towards the place's; 0: not
     paste_soft: float = Field(default=0.0, ge=0, le=100)  # sigma of the soft inner edge, pixels of the photo; 0: none
@@ -48,8 +74,8 @@ class Exposure(_Table):
     """[exposure]: fine-tuning with pasted outliers (augment.paste), see xenomask.train.exposure."""
 
     loss: Literal["void", "rba", "mask2anomaly", "eam", "uno"] = "void"  # beside the set-prediction loss
-    weight: float = Field(default=1.0, ge=0)  # of rba, mask2anomaly, eam
-    margin: float | None = None  # theirs; None: each one's own
+    weight: float = Field(default=1.0, ge=0, le=1e4)  # of rba, mask2anomaly, eam
+    margin: float | None = Field(default=None, ge=-100, le=100)  # theirs; None: each one's own
     released: bool = False  # the form that the authors released, defects and all
     tune: tuple[str, ...] = ()  # only parameters whose names contain one of these are trained; none: all
 
@@ -57,15 +83,15 @@ class Exposure(_Table):
 class Optim(_Table):
     """[optim]: AdamW, linear warm-up, then poly."""
 
-    iterations: int = Field(ge=1)
-    batch: int = Field(default=4, ge=1)  # images a step, over all processes
-    accumulate: int = Field(default=1, ge=1)  # parts into which each process cuts its share of the batch
-    lr: float = Field(default=4e-4, gt=0)
-    backbone_lr: float = Field(default=0.25, ge=0)  # times lr
-    weight_decay: float = Field(default=0.05, ge=0)  # none on norms, embeddings, relative position tables
-    clip: float = Field(default=1.0, gt=0)  # norm of the whole model's gradient
-    power: float = Field(default=0.9, gt=0)
-    warmup: int = Field(default=100, ge=0)
+    iterations: Steps
+    batch: int = Field(default=4, ge=1, le=MOST_IMAGES)  # images a step, over all processes
+    accumulate: int = Field(default=1, ge=1, le=MOST_IMAGES)  # parts in which each process computes its share
+    lr: float = Field(default=4e-4, gt=0, le=1)
+    backbone_lr: float = Field(default=0.25, ge=0, le=100)  # times lr
+    weight_decay: float = Field(default=0.05, ge=0, le=10)  # none on norms, embeddings, relative position tables
+    clip: float = Field(default=1.0, gt=0, le=1e9)  # norm of the whole model's gradient
+    power: float = Field(default=0.9, gt=0, le=100)
+    warmup: int = Field(default=100, ge=0, le=MOST_STEPS)
     ema: float = Field(default=0.0, ge=0, lt=1)  # decay of the weights' moving average, which is what is saved; 0: none
 
 
@@ -85,21 +111,32 @@ class TrainConfig(_Table):
     preset: str
     queries: int | None = Field(default=None, ge=1, le=1000)  # number of queries; None: the preset's
     work_dir: Path
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     # weights to start from: a checkpoint folder; or of the backbone alone: for a Swin a file or folder of microsoft's,
     # timm's or Hugging Face's names, or a Hub name (timm/..., microsoft/swin-...), for the nanos an EfficientNet-Lite
     init: Path | None = None
-    save_every: int = Field(default=100, ge=1)
-    val_every: int = Field(default=1000, ge=1)
-    log_every: int = Field(default=20, ge=1)
-    keep: int = Field(default=2, ge=1)  # newest checkpoints kept, beside the best
-    workers: int = Field(default=0, ge=0)  # processes that prepare batches
-    threads: int | None = Field(default=None, ge=1)  # torch's threads; None: torch decides
+    save_every: int = Field(default=100, ge=1, le=MOST_STEPS)
+    val_every: int = Field(default=1000, ge=1, le=MOST_STEPS)
+    log_every: int = Field(default=20, ge=1, le=MOST_STEPS)
+    keep: int = Field(default=2, ge=1, le=MOST_STEPS)  # newest checkpoints kept, beside the best
+    workers: int = Field(default=0, ge=0, le=1024)  # processes that prepare batches
+    threads: int | None = Field(default=None, ge=1, le=1024)  # torch's threads; None: torch decides
     data: Data
     augment: Augment = Field(default_factory=Augment)
     exposure: Exposure | None = None
     optim: Optim
     engine: Engine = Field(default_factory=Engine)
+
+
+def checked(config: TrainConfig) -> TrainConfig:
+    """The recipe, its values checked once more: `model_copy` takes whatever it is given.
+
+    Raises XenomaskError that names the first wrong one.
+    """
+    try:
+        return TrainConfig.model_validate(config.model_dump(warnings=False))
+    except ValidationError as e:
+        raise _explain(e, Path("the recipe")) from e
 
 
 def _explain(error: ValidationError, path: Path) -> XenomaskError:
@@ -112,7 +149,10 @@ def _explain(error: ValidationError, path: Path) -> XenomaskError:
             model = {"data": Data, "augment": Augment, "exposure": Exposure, "optim": Optim, "engine": Engine}[table]
         where = f" in [{'.'.join(tables)}]" if tables else ""
         return XenomaskError(f"{path}: {unknown(f'key{where}', key, model.model_fields)}")
-    return XenomaskError(f"{path}: {'.'.join([*tables, key])}: {first['msg']}")
+    said = first["msg"].removeprefix("Value error, ")
+    given = first["input"]
+    shown = f", not {str(given)[:60]}" if first["type"] != "missing" and not isinstance(given, dict) else ""
+    return XenomaskError(f"{path}: {'.'.join([*tables, key])}: {said}{shown}")
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -124,10 +164,10 @@ def read_config(path: Path) -> TrainConfig:
     if path.parent == Path("configs") and not path.exists() and (SHIPPED / path.name).is_file():
         path = SHIPPED / path.name
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise XenomaskError(f"no such recipe: {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except tomllib.TOMLDecodeError as e:
         raise XenomaskError(f"{path} is not valid TOML: {e}") from e
     try:
         return TrainConfig.model_validate(table)

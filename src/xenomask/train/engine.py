@@ -117,11 +117,15 @@ class Engine:
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
         """Puts optimizer and loss scale back (the weights were loaded before the module was wrapped)."""
         inner = getattr(optimizer, "optimizer", optimizer)
-        own = {name for name, p in self._own(module).named_parameters() if p.requires_grad}
+        names = {id(p): name for name, p in self._own(module).named_parameters() if p.requires_grad}
+        own = set(names.values())
+        # rates and decay are this recipe's, which may have changed; what was learnt of the gradients is the state's
+        groups = [{**g, "params": [names[id(p)] for p in g["params"]]} for g in inner.param_groups]
         try:
             if differ := sorted(own ^ set(state["optimizer"]["state"])):
                 raise ValueError(f"of {differ[0]} only one of them knows")
-            set_optimizer_state_dict(self._own(module), inner, optim_state_dict=state["optimizer"], options=WHOLE)
+            loaded = {"state": state["optimizer"]["state"], "param_groups": groups}
+            set_optimizer_state_dict(self._own(module), inner, optim_state_dict=loaded, options=WHOLE)
         except (KeyError, ValueError, RuntimeError, TypeError) as e:
             raise XenomaskError(
                 f"the optimizer's state is not that of this recipe ({str(e).splitlines()[0]}): was the recipe changed "

@@ -16,7 +16,7 @@ from xenomask.errors import XenomaskError, unknown
 from xenomask.models import Network
 from xenomask.models.network import with_outlier_class
 from xenomask.train.config import Exposure, TrainConfig
-from xenomask.types import OUTLIER, VOID
+from xenomask.types import OUTLIER
 
 Classes = Float[Tensor, "b q n"]
 Masks = Float[Tensor, "b q h w"]
@@ -126,9 +126,10 @@ def pixel_counts(labels: Integer[Tensor, "b H W"], stride: int) -> Counts:
 
 
 def targets(labels: Integer[Tensor, "b H W"], network: Network) -> Integer[Tensor, "b H W"]:
-    """The labels for the set-prediction loss: a pasted object is void, or of the outlier class where there is one."""
-    klass = network.config.num_labels - 1 if network.outlier_class else VOID  # pyright: ignore
-    return labels.masked_fill(labels == OUTLIER, klass)
+    """The labels for the set-prediction loss: a pasted object is of the outlier class where there is one."""
+    if not network.outlier_class:
+        return labels
+    return labels.masked_fill(labels == OUTLIER, network.config.num_labels - 1)  # pyright: ignore
 
 
 def check_exposure(config: TrainConfig) -> None:

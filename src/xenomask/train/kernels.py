@@ -34,7 +34,7 @@ def locate(points, rows, columns, cells, weights):
         weights[0, p], weights[1, p], weights[2, p], weights[3, p] = top * left, top * right, low * left, low * right
 
 
-@compiled()
+@compiled("real n h w", "int m", "real g p 2", "int m", "", "", "real m p")
 @no_type_check
 def sample(masks, index, points, group, first, last, out):
     """out (M, P) = masks (n, h, w)[index[m]] at points (G, P, 2)[group[m]]."""
@@ -57,7 +57,7 @@ def sample(masks, index, points, group, first, last, out):
             )
 
 
-@compiled()
+@compiled("real g p 2", "int m", "int m", "real m p", "", "", "real n h w")
 @no_type_check
 def spread(points, index, group, grad, first, last, grad_masks):
     """The gradient of `sample`: adds grad (M, P) to the four cells of every point; no index twice."""
@@ -73,7 +73,7 @@ def spread(points, index, group, grad, first, last, grad_masks):
                 mask[cells[corner, p]] += weights[corner, p] * row[p]
 
 
-@compiled()
+@compiled("int b h w", "int m", "int m", "real g p 2", "int m", "", "", "real m p")
 @no_type_check
 def sample_labels(labels, image, klass, points, group, first, last, out):
     """out (M, P) = the mask labels (B, H, W)[image[m]] == klass[m] at points (G, P, 2)[group[m]]."""
@@ -122,7 +122,7 @@ def smallest(values, k, counts):
     return np.sort(inside)[place - 1]
 
 
-@compiled()
+@compiled("real n h w", "int m", "real m p 2", "", "", "real m k 2")
 @no_type_check
 def uncertain(masks, index, points, first, last, out):
     """out (M, k, 2) = the k of points (M, P, 2) where masks[index[m]] is nearest to 0; of equals the first."""

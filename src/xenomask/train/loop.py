@@ -26,14 +26,15 @@ from xenomask.files import make_dir
 from xenomask.masks import class_probabilities, semantic, soft_masks, with_queries
 from xenomask.metrics.segmentation import confusion, miou
 from xenomask.models import Network, build
-from xenomask.train.batches import Batches, batches_from
-from xenomask.train.config import TrainConfig
+from xenomask.train.batches import Batches, batches_from, check_labelled
+from xenomask.train.config import TrainConfig, checked
 from xenomask.train.cutouts import list_cutouts
 from xenomask.train.droppath import own_paths
 from xenomask.train.engine import Engine, open_engine
 from xenomask.train.exposure import check_exposure, exposed, tune_only
 from xenomask.train.init import class_names, initialise
 from xenomask.train.records import Records, logged_to, open_records, read_scalars
+from xenomask.train.resume import Changes, check_recipe, history, same_validation
 from xenomask.train.state import last_step, other_classes, read_state, save_best, save_state, sweep
 from xenomask.train.step import Run, train_step
 
@@ -48,6 +49,7 @@ def train(config: TrainConfig, *, device: str = "cpu") -> Path:
     launch into `work_dir`. On SIGTERM and SIGUSR1 it saves and returns early. Returns the last checkpoint's folder.
     Raises XenomaskError for bad data, for a diverging loss and where memory does not suffice.
     """
+    config = checked(config)
     make_dir(config.work_dir)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -59,24 +61,27 @@ def train(config: TrainConfig, *, device: str = "cpu") -> Path:
         engine.wait()
         total = config.optim.iterations
         start = last_step(config.work_dir)
+        changes = {} if start is None else check_recipe(config, start)
         if start is not None and start >= total:
             return config.work_dir / f"iter_{start}"
         records = open_records(config.work_dir, config.model_dump_json(indent=1)) if first else Records(None)
         engine.start_trackers(config)
         with logged_to(records):
-            return _train(config, engine, records, start)
+            return _train(config, engine, records, start, changes)
     finally:
         engine.close()
 
 
-def _train(config: TrainConfig, engine: Engine, records: Records, start: int | None) -> Path:
+def _train(config: TrainConfig, engine: Engine, records: Records, start: int | None, changes: Changes) -> Path:
     check_exposure(config)
     training = _open(config, config.data.train, "train")
     validation = _open(config, config.data.val, "val")
     assert training is not None
     if validation is not None:
         validation = replace(validation, frames=validation.frames[: config.data.val_frames])
-    run, best = _prepare(config, engine, records, start)
+        check_labelled(validation)
+    check_labelled(training)
+    run, best = _prepare(config, engine, records, start, changes)
     a = config.augment
     cutouts = list_cutouts(a.paste, a.paste_coco) if a.paste else ()
     source = Batches(
@@ -88,18 +93,21 @@ def _train(config: TrainConfig, engine: Engine, records: Records, start: int | N
         return _loop(run, source, validation, start or 0, best)
 
 
-def _prepare(config: TrainConfig, engine: Engine, records: Records, start: int | None) -> tuple[Run, float]:
+def _prepare(
+    config: TrainConfig, engine: Engine, records: Records, start: int | None, changes: Changes
+) -> tuple[Run, float]:
     """The run at its first step or at the one that is resumed, and the best mIoU so far."""
     torch.manual_seed(config.seed)
     classes = read_label_map(config.data.labels).classes if config.data.labels else None
     network, e = build(config.preset, classes, config.queries), config.exposure
-    facts = {**network.facts, "trained": config.model_dump(mode="json")}
+    recipes = history(config.work_dir, start, changes)
+    facts = {**network.facts, "trained": config.model_dump(mode="json"), "history": recipes}
     if start is None and config.init:
         network = initialise(network, config.init, outlier_class=e is not None and e.loss == "uno")
     network = exposed(network, e)
     state: dict[str, Any] = {}
     if start is not None:
-        state = read_state(config.work_dir, start, class_names(network.config))
+        state = read_state(config.work_dir, start)
         network.module.load_state_dict(state["weights"])
         log.info("resuming from iter_%d", start)
     network = replace(network, module=network.module.to(engine.device), facts=facts)
@@ -113,7 +121,8 @@ def _prepare(config: TrainConfig, engine: Engine, records: Records, start: int |
         average = {k: v.detach().clone().to(engine.device) for k, v in own.items()}
     if state:
         engine.restore(module, optimizer, state)
-    return Run(config, engine, network, module, optimizer, average, paths, records), state.get("best_miou", -1.0)
+    best = state.get("best_miou", -1.0) if same_validation(changes) else -1.0
+    return Run(config, engine, network, module, optimizer, average, paths, records), best
 
 
 def _loop(run: Run, source: Batches, validation: Dataset | None, start: int, best: float) -> Path:

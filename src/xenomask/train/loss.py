@@ -19,7 +19,7 @@ from transformers import Mask2FormerConfig
 
 from xenomask.errors import XenomaskError
 from xenomask.train.points import sample, sample_labels, uncertain
-from xenomask.types import VOID
+from xenomask.types import OUTLIER, VOID
 
 
 class NotFinite(XenomaskError):
@@ -50,14 +50,14 @@ class Points(NamedTuple):
 
 
 def classes_of(labels: Integer[Tensor, "b h w"], num_classes: int) -> list[Tensor]:
-    """The classes in each label map, ascending, without void.
+    """The classes in each label map, ascending, without void and pasted objects.
 
-    Raises XenomaskError for a label that is neither a class nor void.
+    Raises XenomaskError for a label that is neither a class nor one of these.
     """
     found = []
     for i, label in enumerate(labels):
         present = label.flatten().bincount(minlength=VOID + 1).nonzero().flatten()
-        present = present[present != VOID]
+        present = present[(present != VOID) & (present != OUTLIER)]
         if len(present) and present[-1] >= num_classes:
             raise XenomaskError(f"image {i} of the batch holds the label {int(present[-1])}: the network has "
                                 f"{num_classes} classes, and {VOID} is void")  # fmt: skip
@@ -110,11 +110,12 @@ def totals(classes: Sequence[Tensor], queries: int, no_object: float) -> Totals:
 @torch.no_grad()
 def match(
     class_logits: Float[Tensor, "g q n"], masks: Float[Tensor, "gq h w"], labels: Integer[Tensor, "b H W"],
-    classes: Sequence[Tensor], points: Float[Tensor, "g p 2"], config: Mask2FormerConfig,
+    classes: Sequence[Tensor], points: Float[Tensor, "g p 2"], config: Mask2FormerConfig, ignore_void: bool = False,
 ) -> Pairs:  # fmt: skip
     """The cheapest assignment of queries to the classes present, for each (decoder output, image) g.
 
-    Costs are -P_q(k), cross-entropy and dice on the points. Raises NotFinite for logits that are not finite.
+    Costs are -P_q(k), cross-entropy and dice on the points; `ignore_void` leaves void points out. Raises NotFinite for
+    logits that are not finite.
     """
     G, Q, _ = class_logits.shape
     B, P, device = len(labels), points.shape[1], masks.device
@@ -126,8 +127,14 @@ def match(
     t = x.new_zeros(G, max(map(len, classes)), P)
     t[group, place] = sample_labels(labels, image, klass, points, group)
     # -t log s - (1 - t) log (1 - s) = softplus(x) - t x
-    entropy = (softplus(x).sum(-1)[..., None] - x @ t.mT) / P
-    s = x.sigmoid()
+    entropy, s = softplus(x), x.sigmoid()
+    if ignore_void:
+        v = _labelled(labels, torch.arange(G, device=device) % B, points)[:, None]
+        entropy, x, s = entropy * v, x * v, s * v
+        count = v.sum(-1, keepdim=True).clamp(min=1)
+    else:
+        count = P
+    entropy = (entropy.sum(-1)[..., None] - x @ t.mT) / count
     dice = 1 - (2 * s @ t.mT + 1) / (s.sum(-1)[..., None] + t.sum(-1)[:, None] + 1)
     cost = (config.mask_weight * entropy + config.dice_weight * dice).cpu()
     likely = (config.class_weight * class_logits.softmax(-1)).cpu()
@@ -144,16 +151,25 @@ def match(
                  torch.tensor(images, dtype=torch.long, device=device), torch.cat(matched).to(device))  # fmt: skip
 
 
+def _labelled(labels: Integer[Tensor, "b H W"], image: Tensor, points: Float[Tensor, "m p 2"]) -> Float[Tensor, "m p"]:
+    """1 where a point lies in a pixel that is not void, else 0; `image` (M,) says in which label map."""
+    H, W = labels.shape[1:]
+    x, y = (points * points.new_tensor([W, H])).long().unbind(-1)
+    return (labels[image[:, None], y.clamp(max=H - 1), x.clamp(max=W - 1)] != VOID).to(points.dtype)
+
+
 def set_loss(
     class_logits: Sequence[Float[Tensor, "b q n"]], mask_logits: Sequence[Float[Tensor, "b q h w"]],
     labels: Integer[Tensor, "b H W"], config: Mask2FormerConfig, generator: Generator | None = None,
-    *, seeds: Sequence[int] | None = None, whole: Totals | None = None,
+    *, seeds: Sequence[int] | None = None, whole: Totals | None = None, ignore_void: bool = False,
 ) -> Float[Tensor, ""]:  # fmt: skip
     """The loss summed over all decoder outputs, which are given in their order; `labels` are class numbers or void.
 
-    Points are drawn from `generator`, or from torch's global one; with `seeds`, each image's from its own. `whole` are
-    the totals of the step, if these images are a part of it: the parts' losses then sum to the step's. Raises
-    XenomaskError for labels that are neither a class nor void, NotFinite for logits that are not finite.
+    Void and pasted objects (OUTLIER) lie outside of every mask, as in the published recipes. With `ignore_void` only
+    the pasted objects do: masks and matching leave out the void points, of which nothing is known. Points are drawn
+    from `generator`, or from torch's global one; with `seeds`, each image's from its own. `whole` are the totals of the
+    step, if these images are a part of it: the parts' losses then sum to the step's. Raises XenomaskError for labels
+    that are neither a class nor void, NotFinite for logits that are not finite.
     """
     # transformers begins with the last output, which matters to the points drawn
     z = torch.stack([class_logits[-1], *class_logits[:-1]])
@@ -167,15 +183,19 @@ def set_loss(
         points = draw_by_image(L, pairs, seeds, config, masks)
     # NOTE: transformers divides the classes' part by its own process' weights, whatever the other processes have
     whole = whole or totals(classes, Q, config.no_object_weight)
-    at, image, klass = match(z.detach().flatten(0, 1), masks.detach(), labels, classes, points.matching, config)
+    at, image, klass = match(z.detach().flatten(0, 1), masks.detach(), labels, classes, points.matching, config,
+                             ignore_void)  # fmt: skip
 
     k = config.train_num_points - points.few.shape[1]
     places = torch.cat([uncertain(masks.detach(), at, points.many, k), points.few], 1)
     own = torch.arange(len(at), device=masks.device)
     x, t = sample(masks, at, places, own), sample_labels(labels, image, klass, places, own)
     n = max(1.0, whole.masks)
-    entropy = (softplus(x) - t * x).mean(1).sum() / n
-    s = x.sigmoid()
+    entropy, s = softplus(x) - t * x, x.sigmoid()
+    if ignore_void:
+        v = _labelled(labels, image, places)
+        entropy, s = entropy * v / v.mean(1, keepdim=True).clamp(min=1 / v.shape[1]), s * v
+    entropy = entropy.mean(1).sum() / n
     dice = (1 - (2 * (s * t).sum(1) + 1) / (s.sum(1) + t.sum(1) + 1)).sum() / n
 
     target = torch.full((L * B * Q,), N - 1, device=z.device)

@@ -14,26 +14,27 @@ from xenomask.train.config import Augment
 from xenomask.train.cutouts import Cutout
 from xenomask.types import OUTLIER, Sample
 
-HEIGHT = (0.08, 0.6)  # of the photo's height, drawn evenly in its logarithm
+TALLEST = 0.6  # of the photo's height; heights are drawn evenly in their logarithm, from `paste_least`
 FOOT = (0.45, 1.0)  # where the object's lower edge stands, of the photo's height
-MOST = 3  # objects a photo
 # By depth: what stands on a flat road rises above its foot by (its height / the camera's) x (foot - horizon).
 HORIZON = 0.45
 TALL = (0.25, 1.5)  # the object's height over the camera's, drawn evenly in its logarithm
 STANDING = (0.5, 1.0)  # the foot, as nearer to the horizon nothing is left to see
+WIDEST = 4  # an object's width, of the photo's
 CONTRAST = (0.5, 2.0)  # a colour match stretches no channel beyond
 
 
 def paste(sample: Sample, cutouts: Sequence[Cutout], seed: int, a: Augment | None = None) -> Sample:
-    """The sample with one to three objects pasted, labelled OUTLIER; the same seed gives the same picture.
+    """The sample with one to `a.paste_most` objects pasted, labelled OUTLIER; the same seed gives the same picture.
 
     `a` has the ways of pasting: `paste_depth`, `paste_match`, `paste_soft`, all of them off by default.
     """
     assert sample.label is not None
     rng = np.random.default_rng(seed)
     image, label = sample.image.copy(), sample.label.copy()
-    for i in rng.integers(len(cutouts), size=rng.integers(1, MOST + 1)):
-        _place(image, label, cutouts[i].read(), a or Augment(), rng)
+    a = a or Augment()
+    for i in rng.integers(len(cutouts), size=rng.integers(1, a.paste_most + 1)):
+        _place(image, label, cutouts[i].read(), a, rng)
     return Sample(image, label, sample.id, sample.dataset)
 
 
@@ -53,7 +54,8 @@ def _place(
         tall = H * (foot - HORIZON) * _between(TALL, size)
     else:
         foot = FOOT[0] + (FOOT[1] - FOOT[0]) * foot
-        tall = H * _between(HEIGHT, size)
+        tall = H * _between((a.paste_least, TALLEST), size)
+    tall = min(tall, WIDEST * W * cutout.shape[0] / cutout.shape[1])  # a strip would become a picture without end
     h, w = max(4, round(tall)), max(4, round(tall * cutout.shape[1] / cutout.shape[0]))
     small = cv2.resize(cutout, (w, h), interpolation=cv2.INTER_AREA if h < cutout.shape[0] else cv2.INTER_LINEAR)
     if mirrored:

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from xenomask.files import finite, make_dir
+from xenomask.files import finite, make_dir, read_text
 
 log = logging.getLogger("xenomask.train")
 
@@ -42,7 +42,7 @@ def open_records(work_dir: Path, recipe: str) -> Records:
     while (folder := work_dir / datetime.now().strftime("%Y%m%d_%H%M%S")).exists():
         pass
     make_dir(folder / "vis_data")
-    (folder / "vis_data" / "config.json").write_text(recipe)
+    (folder / "vis_data" / "config.json").write_text(recipe, "utf-8", errors="replace")
     return Records(folder)
 
 
@@ -50,7 +50,7 @@ def read_scalars(work_dir: Path) -> list[dict[str, Any]]:
     """All numbers of a run over its launches, by step; where a killed run's were done again, the later ones."""
     rows: dict[tuple[int, bool], dict[str, Any]] = {}
     for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
-        lines = [line for line in path.read_text().splitlines() if line.endswith("}")]  # the last may be cut
+        lines = [line for line in read_text(path).splitlines() if line.endswith("}")]  # the last may be cut
         for row in map(json.loads, lines):
             rows[row["step"], "mIoU" in row] = row
     return [rows[k] for k in sorted(rows)]
@@ -62,7 +62,10 @@ def logged_to(records: Records) -> Iterator[None]:
     if records.folder is None:
         yield
         return
-    handler, level = logging.FileHandler(records.folder / f"{records.folder.name}.log"), log.level
+    handler, level = (
+        logging.FileHandler(records.folder / f"{records.folder.name}.log", encoding="utf-8", errors="backslashreplace"),
+        log.level,
+    )
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

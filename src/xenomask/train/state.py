@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic
+from xenomask.files import atomic, read_text, remove_litter, sync, unseen
 from xenomask.models import Network
 from xenomask.models.config import read_config
 from xenomask.models.network import WEIGHTS
@@ -31,41 +31,53 @@ def save_state(
     torch.save(dict(state), buffer)
     with atomic(folder / TRAINING) as part:
         part.write_bytes(buffer.getbuffer())
+    sync(folder)  # before a name says that it is there
     with atomic(work_dir / LAST) as part:
         part.write_text(folder.name + "\n")
-    steps = sorted(int(p.name.removeprefix("iter_")) for p in work_dir.glob("iter_*"))
-    for old in steps[:-keep]:
-        _drop(work_dir / f"iter_{old}")
+    sync(work_dir)  # before the older ones go
+    for _, old in _numbered(work_dir, "iter_")[:-keep]:
+        _drop(old)
     return folder
 
 
 def save_best(network: Network, weights: Mapping[str, Tensor], work_dir: Path, step: int) -> Path:
     """Writes work_dir/best_mIoU_iter_<step> (a checkpoint folder) in place of the best one before."""
     folder = network.save(work_dir / f"{BEST}{step}", weights=weights)
-    for old in work_dir.glob(f"{BEST}*"):
+    for _, old in _numbered(work_dir, BEST):
         if old != folder:
             _drop(old)
     return folder
 
 
+def _numbered(work_dir: Path, prefix: str) -> list[tuple[int, Path]]:
+    """Our own folders of that name and a step, by their step; a user's copies (iter_10.bak) are none."""
+    named = re.compile(re.escape(prefix) + r"(0|[1-9]\d*)")
+    found = [(named.fullmatch(p.name), p) for p in work_dir.glob(f"{prefix}*") if p.is_dir() and not p.is_symlink()]
+    return sorted((int(m[1]), p) for m, p in found if m)
+
+
 def _drop(folder: Path) -> None:
     # out of sight first: a name iter_N must never stand for a half
-    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.old")))
+    shutil.rmtree(folder.rename(unseen(folder, "part")))
 
 
 def sweep(work_dir: Path) -> None:
     """Removes what a killed run left half-done; for one process alone."""
-    for leftover in [*work_dir.glob(".*.part.*"), *work_dir.glob(".*.old*")]:
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    remove_litter(work_dir, older=0)
+    for path in work_dir.glob(".*iter_*.old"):  # as they were called before
+        if re.fullmatch(rf"\.({BEST}|iter_)\d+\.old", path.name):
+            shutil.rmtree(path)
+    for _, folder in _numbered(work_dir, "iter_"):
+        remove_litter(folder, older=0)
 
 
 def last_step(work_dir: Path) -> int | None:
     """The step of the last whole checkpoint, None in a fresh folder."""
     try:
-        name = (work_dir / LAST).read_text().strip()
+        name = read_text(work_dir / LAST).strip()
     except FileNotFoundError:
         return None
-    if not re.fullmatch(r"iter_\d+", name) or not (work_dir / name / TRAINING).is_file():
+    if not re.fullmatch(r"iter_(0|[1-9]\d*)", name) or not (work_dir / name / TRAINING).is_file():
         raise XenomaskError(f"{work_dir / LAST} names {name}, which is not there; delete {LAST} to start anew")
     return int(name.removeprefix("iter_"))
 
@@ -81,18 +93,19 @@ def other_classes(what: str, theirs: Sequence[str], whose: str, ours: Sequence[s
     return f"{what} knows {len(theirs)} classes, {whose} {len(ours)}: class {place} is {a} there and {b} here"
 
 
-def read_state(work_dir: Path, step: int, classes: Sequence[str]) -> dict[str, Any]:
-    """The training state of that step, "weights" included, on the CPU.
-
-    Raises XenomaskError if it is damaged, or of a run on other classes.
-    """
-    folder = work_dir / f"iter_{step}"
+def check_classes(folder: Path, classes: Sequence[str]) -> None:
+    """Raises XenomaskError for a checkpoint of a run on other classes."""
     stored = dict(read_config(folder).get("id2label") or {})
     theirs = tuple(str(stored.get(str(i))) for i in range(len(stored)))
     if theirs != tuple(classes):
         raise XenomaskError(
             f"{other_classes(str(folder), theirs, 'this run', classes)}; choose another work_dir, with it as init"
         )
+
+
+def read_state(work_dir: Path, step: int) -> dict[str, Any]:
+    """The training state of that step, "weights" included, on the CPU; XenomaskError if it is damaged."""
+    folder = work_dir / f"iter_{step}"
     try:
         state = torch.load(folder / TRAINING, weights_only=True, map_location="cpu")
         saved = load_file(folder / WEIGHTS)

@@ -104,7 +104,8 @@ def _loss(run: Run, batch: Batch, step: int, whole: Totals, pixels: Counts) -> t
     classes, masks = ([o[k].float() for o in outputs] for k in ("class_queries_logits", "masks_queries_logits"))
     labels = batch["labels"].to(run.engine.device)
     config: Any = run.network.config
-    loss = set_loss(classes, masks, targets(labels, run.network), config, seeds=seeds, whole=whole)
+    loss = set_loss(classes, masks, targets(labels, run.network), config, seeds=seeds, whole=whole,
+                    ignore_void=run.config.data.void == "ignored")  # fmt: skip
     return loss + exposure_loss(run.config.exposure, classes[-1], masks[-1], labels, pixels)
 
 

@@ -7,6 +7,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from xenomask.arrays import ImageLike, MapLike, as_image, as_single, check_same_size
+from xenomask.errors import XenomaskError
+
 Smooth = Literal["none", "ema", "flow"]
 FLOW_SIDE = 480  # the long side at which flow is sought: a seventh of the pixels of 1280x720
 SMALLEST = 16  # the short side below which DIS finds no patches
@@ -22,8 +25,8 @@ class Held:
 
 def follow(
     held: Held | None,
-    image: UInt8[np.ndarray, "H W 3"],
-    found: Float32[np.ndarray, "H W"] | None,
+    image: ImageLike,
+    found: MapLike | None,
     how: Smooth = "none",
     alpha: float = 0.5,
 ) -> Held:
@@ -31,8 +34,17 @@ def follow(
 
     ema: alpha * found + (1 - alpha) * held; flow: the same with held first moved as the picture moved (dense DIS flow,
     Kroeger et al., ECCV 2016), but `found` alone where that comes from outside the picture. Between looks the last map
-    is held; with flow it moves along. The first frame must have been looked at.
+    is held; with flow it moves along. The first frame must have been looked at. Raises XenomaskError where it
+    was not, for what is no photo (H, W, 3) or no finite map (H, W), and for sizes that differ.
     """
+    image = as_image(image)
+    if found is not None:
+        found = as_single(found)
+        check_same_size("map", found, "frame", image)
+    if held is not None:
+        check_same_size("map held", held.value, "frame", image)
+    elif found is None:
+        raise XenomaskError("the first frame of a video must be looked at: there is no map to hold")
     grey = _small_grey(image) if how == "flow" else None
     if held is None:
         assert found is not None

@@ -11,9 +11,9 @@ import numpy as np
 
 from xenomask.datasets import read_photo
 from xenomask.errors import XenomaskError
+from xenomask.pictures import FORMATS, is_picture
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # their header counts the frames; others' only tells a duration
 TIMEOUT_MS = 10_000  # of a stream's answers
 CREDIBLE_FPS = (0.01, 240)  # a clock's ticks (1000, 90000) are named as a rate where a file has none
@@ -54,9 +54,9 @@ def open_source(text: str, start: int = 0) -> Source:
 
 
 def _open_folder(folder: Path, start: int) -> Source:
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+    files = sorted(p for p in folder.iterdir() if is_picture(p))
     if not files:
-        raise XenomaskError(f"no frames in {folder}: it holds no picture ({' '.join(PICTURES)})")
+        raise XenomaskError(f"no frames in {folder}: it holds no picture ({', '.join(FORMATS)})")
     if start >= len(files):
         raise XenomaskError(f"no frames: {folder} has {len(files)}, --start skips {start}")
 
@@ -75,7 +75,32 @@ def _open_folder(folder: Path, start: int) -> Source:
     return Source(str(folder), False, None, len(files) - start, start, frames())
 
 
+def is_container(start: bytes) -> bool:
+    """Whether a file that begins with these bytes (1024, if there are as many) holds its video itself.
+
+    By content, whatever its name: FFmpeg also takes playlists (m3u8, ffconcat, sdp, ...), and opens the files and
+    addresses that they list.
+
+    >>> is_container(b"....ftypisom"), is_container(b"#EXTM3U\\nfile"), is_container(b"ffconcat version")
+    (True, False, False)
+    """
+    box, first = start[4:8], start[:4]
+    return (
+        box in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")  # mp4, mov
+        or (first == b"RIFF" and start[8:12] in (b"AVI ", b"AVIX"))
+        or first in (b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")  # mkv ... MPEG
+        or first in (b"\x30\x26\xb2\x75", b"DKIF", b"YUV4")  # asf (wmv), ivf, y4m
+        or first == b"\x00\x00\x00\x01" or start[:3] == b"\x00\x00\x01"  # raw H.264, HEVC, MPEG-4
+        or (len(start) > 752 and start[:753:188] == b"GGGGG")  # MPEG transport stream: packets of 188 bytes
+    )  # fmt: skip
+
+
 def _open_file(path: Path, start: int) -> Source:
+    with path.open("rb") as f:
+        head = f.read(1024)
+    if not is_container(head):
+        raise XenomaskError(f"{path} is not a video that holds its own frames (mp4, mov, avi, mkv, webm, ts, ...); "
+                            "playlists are not followed")  # fmt: skip
     # an absolute path, so that no name is taken for a protocol or a pattern of pictures
     capture = cv2.VideoCapture(str(path.resolve()), cv2.CAP_FFMPEG)
     if not capture.isOpened():

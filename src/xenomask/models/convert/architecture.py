@@ -1,4 +1,4 @@
-"""A Mask2Former's architecture from the shapes of MMSegmentation's tensors, and what its config may say beside them."""
+"""A Mask2Former's architecture from the shapes of MMSegmentation's tensors, and transformers' config of the same."""
 
 import math
 import re
@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import Mask2FormerConfig, ResNetConfig, SwinConfig
 
 from xenomask.errors import XenomaskError
-from xenomask.models.convert.pyconfig import lookup
 from xenomask.models.presets import STAGES, without_warnings
 
 HEAD, PIXEL = "decode_head.", "decode_head.pixel_decoder."
@@ -167,80 +166,3 @@ def transformers_config(a: Architecture, names: Iterable[str], drop_path: float 
         return Mask2FormerConfig(
             backbone_config=backbone, **a.head, id2label=labels, label2id={n: i for i, n in labels.items()}
         )  # pyright: ignore
-
-
-# What a config may say and transformers can do; other values would give other answers without a word.
-BACKBONE, DECODER = "model.backbone.", "model.decode_head.transformer_decoder.layer_cfg."
-ENCODER = "model.decode_head.pixel_decoder.encoder.layer_cfg."
-SUPPORTED: Mapping[str, tuple[Any, ...]] = {
-    "model.type": ("EncoderDecoder", "mmseg.EncoderDecoder"),
-    BACKBONE + "type": ("SwinTransformer", "mmseg.SwinTransformer", "ResNet", "mmseg.ResNet"),
-    "model.decode_head.type": ("Mask2FormerHead", "mmseg.Mask2FormerHead"),
-    "model.neck": (None,),
-    BACKBONE + "out_indices": ((0, 1, 2, 3),),
-    BACKBONE + "patch_size": (4,),
-    BACKBONE + "strides": ((4, 2, 2, 2), (1, 2, 2, 2)),  # Swin's, ResNet's
-    BACKBONE + "dilations": ((1, 1, 1, 1),),
-    BACKBONE + "use_abs_pos_embed": (False,),
-    BACKBONE + "patch_norm": (True,),
-    BACKBONE + "qk_scale": (None,),
-    BACKBONE + "act_cfg.type": ("GELU",),
-    BACKBONE + "deep_stem": (False,),
-    BACKBONE + "avg_down": (False,),
-    BACKBONE + "style": ("pytorch",),
-    BACKBONE + "contract_dilation": (False,),
-    BACKBONE + "multi_grid": (None,),
-    BACKBONE + "dcn": (None,),
-    BACKBONE + "plugins": (None,),
-    BACKBONE + "norm_cfg.type": ("BN", "SyncBN", "LN"),
-    "model.decode_head.strides": ((4, 8, 16, 32),),
-    "model.decode_head.num_transformer_feat_level": (LEVELS,),
-    "model.decode_head.positional_encoding.normalize": (True,),
-    "model.decode_head.pixel_decoder.positional_encoding.normalize": (True,),
-    "model.decode_head.pixel_decoder.num_outs": (3,),
-    "model.decode_head.pixel_decoder.norm_cfg.type": ("GN",),
-    "model.decode_head.pixel_decoder.norm_cfg.num_groups": (32,),
-    "model.decode_head.pixel_decoder.act_cfg.type": ("ReLU",),
-    ENCODER + "self_attn_cfg.num_levels": (LEVELS,),
-    ENCODER + "self_attn_cfg.num_points": (POINTS,),
-    ENCODER + "ffn_cfg.act_cfg.type": ("ReLU",),
-    DECODER + "ffn_cfg.act_cfg.type": ("ReLU",),
-}
-
-
-def check_config(config: Mapping[str, Any], a: Architecture) -> None:
-    """Raises XenomaskError where the config contradicts the weights, or names what transformers cannot do."""
-    for path, values in SUPPORTED.items():
-        found = _plain(lookup(config, path, values[0]))
-        if found not in values:
-            raise XenomaskError(
-                f"the config's {path} = {found!r} is not supported, only {' or '.join(map(repr, values))}"
-            )
-    heads = a.head["num_attention_heads"]
-    told: dict[str, Any] = {
-        BACKBONE + "depths": a.depths,
-        "model.decode_head.num_queries": a.head["num_queries"],
-        "model.decode_head.num_classes": a.classes,
-        "model.decode_head.feat_channels": a.head["hidden_dim"],
-        "model.decode_head.pixel_decoder.encoder.num_layers": a.head["encoder_layers"],
-        "model.decode_head.transformer_decoder.num_layers": a.head["decoder_layers"] - 1,
-        ENCODER + "self_attn_cfg.num_heads": heads,
-        DECODER + "self_attn_cfg.num_heads": heads,
-        DECODER + "cross_attn_cfg.num_heads": heads,
-    }
-    if a.swin is None:
-        told = {k: v for k, v in told.items() if k != BACKBONE + "depths"}
-        told[BACKBONE + "depth"] = 50 if a.depths[2] == 6 else 101
-    else:
-        told |= {BACKBONE + k: a.swin[v] for k, v in
-                 (("embed_dims", "embed_dim"), ("num_heads", "num_heads"), ("window_size", "window_size"))}  # fmt: skip
-    for path, value in told.items():
-        found = _plain(lookup(config, path, value))
-        if found != _plain(value):
-            raise XenomaskError(
-                f"the config's {path} = {found!r}, but the weights' shapes say {_plain(value)!r}; another model's?"
-            )
-
-
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -10,9 +10,12 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from xenomask.errors import XenomaskError
 from xenomask.files import sha256
-from xenomask.models.convert.architecture import Architecture, check_config, read_architecture, transformers_config
+from xenomask.models.convert.architecture import Architecture, read_architecture, transformers_config
 from xenomask.models.convert.checkpoint import Checkpoint, read_checkpoint
 from xenomask.models.convert.common import Converted
+from xenomask.models.convert.entries import Entries, shown
+from xenomask.models.convert.mmseg_config import account_for_the_rest, check_model
+from xenomask.models.convert.mmseg_photos import CITYSCAPES, read_preprocess
 from xenomask.models.convert.pyconfig import lookup, read_config, read_config_text
 from xenomask.models.convert.rules import (
     DROPPED,
@@ -32,6 +35,9 @@ from xenomask.models.presets import without_warnings
 from xenomask.types import CITYSCAPES_CLASSES
 
 SHOWN = 3  # tensors that an error names
+# MMSegmentation 0.x wrote meta.CLASSES, its 1.x writes meta.dataset_meta.classes
+NAMED_IN_META = ("dataset_meta.", "", "metainfo.", "dataset_meta.metainfo.")
+NAMED_IN_CONFIG = ("metainfo.", "train_dataloader.dataset.metainfo.", "train_dataloader.dataset.dataset.metainfo.")
 
 
 def convert_mmseg(path: Path, config: Path | None = None, content: Any = None) -> Converted:
@@ -47,12 +53,13 @@ def convert_mmseg(path: Path, config: Path | None = None, content: Any = None) -
     try:
         tensors, layout = new_layout(checkpoint.tensors)
         architecture = read_architecture(tensors)
-        check_config(told, architecture)
+        preprocess, drop_path = CITYSCAPES, 0.3
+        if told:
+            preprocess, drop_path, sized = settings(Entries(told), architecture)
+            told_by += "" if sized else "; it has no test pipeline, so photos are sized as Cityscapes'"
         names = class_names(checkpoint.meta, told, architecture.classes)
-        preprocess = read_preprocess(told)
         rules = RULES[architecture.kind]
         weights, dropped = convert_tensors(tensors, rules)
-        drop_path = lookup(told, "model.backbone.drop_path_rate", 0.3)
         network_config, module = build_module(architecture, names, drop_path, weights, tensors)
     except XenomaskError as e:
         raise XenomaskError(f"{checkpoint.path}: {e}") from e
@@ -73,56 +80,41 @@ def _config(checkpoint: Checkpoint, path: Path, given: Path | None) -> tuple[Map
     return {}, "none: recognised by shapes, Cityscapes' preprocessing"
 
 
+def settings(config: Entries, architecture: Architecture) -> tuple[Preprocess, float, bool]:
+    """All that is taken from a config: how photos are prepared, Swin's drop path, whether the config tells a size.
+
+    Raises XenomaskError that names the first entry which contradicts the weights or asks for what we cannot do.
+    """
+    drop_path = check_model(config, architecture)
+    preprocess, sized = read_preprocess(config)
+    account_for_the_rest(config)
+    config.finish()
+    return preprocess, drop_path, sized
+
+
 def class_names(meta: Mapping[str, Any], config: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """The classes that the checkpoint names, else Cityscapes' where there are as many, else "class 0" and so on."""
-    told = lookup(meta, "dataset_meta.classes") or lookup(config, "metainfo.classes")
-    if isinstance(told, list | tuple) and told:
-        if len(told) != count or not all(isinstance(n, str) for n in told):
-            raise XenomaskError(f"its meta names {len(told)} classes, but decode_head.cls_embed.weight has {count}")
-        return tuple(told)
+    """The classes that the checkpoint names, else its config, else Cityscapes' where there are as many, else "class 0".
+
+    Raises XenomaskError for names that are not `count`, or no names, and where two places name different ones.
+    """
+    for source, what, places in ((meta, "meta", NAMED_IN_META), (config, "config", NAMED_IN_CONFIG)):
+        found = {}
+        for place in (f"{p}{key}" for p in places for key in ("classes", "CLASSES")):  # lower case since MMEngine
+            if names := lookup(source, place):
+                found[place] = _names(names, f"the checkpoint's {what}: {place}", count)
+        if len(set(found.values())) > 1:
+            raise XenomaskError(f"the checkpoint's {what} names different classes in {' and '.join(found)}")
+        if found:
+            return next(iter(found.values()))
     return CITYSCAPES_CLASSES if count == len(CITYSCAPES_CLASSES) else tuple(f"class {i}" for i in range(count))
 
 
-def read_preprocess(config: Mapping[str, Any]) -> Preprocess:
-    """How the config prepares a photo at test time; what xenomask cannot do in the same way is refused by name."""
-    pre = "model.data_preprocessor" if lookup(config, "model.data_preprocessor") else "data_preprocessor"
-    if lookup(config, pre) is None:
-        return Preprocess("fit", 1024, 2048)
-    for entry, default, wanted in (("bgr_to_rgb", False, True), ("pad_val", 0, 0), ("test_cfg.size", None, None)):
-        if (found := lookup(config, f"{pre}.{entry}", default)) != wanted:
-            raise XenomaskError(f"the config's {pre}.{entry} = {found!r} is not supported, only {wanted!r}")
-    mean, std = (_three(lookup(config, f"{pre}.{entry}"), f"{pre}.{entry}") for entry in ("mean", "std"))
-    divisor = lookup(config, f"{pre}.test_cfg.size_divisor", 1)
-    if not isinstance(divisor, int) or not 1 <= divisor <= 1024:
-        raise XenomaskError(f"the config's {pre}.test_cfg.size_divisor = {divisor!r} is no number of pixels")
-    policy, size, longest = _resize(config)
-    return Preprocess(policy, size, longest, mean, std, divisor)
-
-
-def _three(value: Any, where: str) -> tuple[float, float, float]:
-    if not isinstance(value, list | tuple) or len(value) != 3 or not all(isinstance(v, int | float) for v in value):
-        raise XenomaskError(f"the config's {where} = {value!r} is not three numbers")
-    return float(value[0]), float(value[1]), float(value[2])
-
-
-def _resize(config: Mapping[str, Any]) -> Any:
-    """(policy, size, longest) of the test pipeline."""
-    steps = lookup(config, "test_dataloader.dataset.pipeline") or lookup(config, "test_pipeline")
-    if steps is None:
-        return "fit", 1024, 2048
-    for step in steps if isinstance(steps, list | tuple) else ():
-        scale, kind = lookup(step, "scale"), lookup(step, "type")
-        if kind == "Resize" and lookup(step, "keep_ratio") is True and _is_size(scale):
-            return "fit", min(scale), max(scale)
-        if kind == "ResizeShortestEdge" and isinstance(scale, int) and isinstance(lookup(step, "max_size"), int):
-            return "shortest", scale, lookup(step, "max_size")
-        if isinstance(kind, str) and "Resize" in kind:
-            raise XenomaskError(f"the config's test pipeline has {step!r}; only Resize(scale=(w, h), keep_ratio=True)")
-    return "none", 0, 0
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int) and v > 0 for v in value)
+def _names(names: Any, where: str, count: int) -> tuple[str, ...]:
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n for n in names):
+        raise XenomaskError(f"{where} is no list of names: {shown(names)}")
+    if len(names) != count:
+        raise XenomaskError(f"{where} names {len(names)} classes, but decode_head.cls_embed.weight has {count}")
+    return tuple(names)
 
 
 def convert_tensors(tensors: Mapping[str, Tensor], rules: tuple[Rule, ...]) -> tuple[dict[str, Tensor], dict[str, str]]:

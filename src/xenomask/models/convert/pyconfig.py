@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xenomask.errors import XenomaskError
+from xenomask.files import read_text
 
 MAX_BYTES = 256 * 1024  # a dumped config is 16 KB
 MAX_ITEMS = 100_000  # that all sequences made by arithmetic may hold together
@@ -83,7 +84,7 @@ def _read_file(path: Path, root: Path, above: tuple[Path, ...]) -> dict[str, Any
     try:
         if path.stat().st_size > MAX_BYTES:
             _refuse(str(path), f"is larger than {MAX_BYTES // 1024} KB")
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, ValueError) as e:
         raise XenomaskError(f"config {path} cannot be read: {getattr(e, 'strerror', None) or e}") from e
 

@@ -25,7 +25,7 @@ def _newest_last(folder: Path, pattern: str) -> list[Path]:
 
 def _lines(path: Path) -> list[str]:
     found = []
-    with path.open(encoding="utf-8", errors="replace") as f:
+    with path.open(encoding="utf-8-sig", errors="replace") as f:
         while line := f.readline(MAX_LINE):
             if "mIoU" in line or "Iter(train)" in line:
                 found.append(line)

@@ -1,0 +1,244 @@
+"""Maps and networks' outputs are never taken for those of other photos, sizes or detectors; litter is cleared."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from test_cli import fails
+from test_cli import run as command
+from xenomask.cluster.ray import Actor
+from xenomask.datasets import Dataset, open_dataset
+from xenomask.datasets.synthetic import draw_scene
+from xenomask.detector import Detector
+from xenomask.errors import XenomaskError
+from xenomask.files import atomic, create, remove_litter
+from xenomask.models import graph_cache
+from xenomask.run.crossval import crossval
+from xenomask.run.evaluation import evaluate_maps
+from xenomask.run.manifest import claim
+from xenomask.run.outputs import cache_outputs
+from xenomask.run.photos import open_maps, score_dataset, shard_of
+from xenomask.run.pictures import draw_heatmaps
+from xenomask.run.suite import benchmark
+from xenomask.store import map_photo
+from xenomask.types import ScoreMap
+
+SIZE = (48, 64)
+
+
+def write(root: Path, seed: int, frames: int = 3) -> Dataset:
+    """A folder of 0, 1, ...: other roots have the same names, sizes and kinds of labels."""
+    for d in ("images", "labels_masks"):
+        (root / d).mkdir(parents=True)
+    for i in range(frames):
+        scene = draw_scene(100 * seed + i, SIZE)
+        Image.fromarray(scene.image).save(root / f"images/{i}.png")
+        Image.fromarray(scene.anomaly).save(root / f"labels_masks/{i}.png")
+    return open_dataset("folder", root)
+
+
+@pytest.fixture
+def a(tmp_path) -> Dataset:
+    return write(tmp_path / "a", 1)
+
+
+@pytest.fixture
+def b(tmp_path) -> Dataset:
+    return write(tmp_path / "b", 2)
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_detector) -> Detector:
+    return Detector.from_folder(tiny_detector)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+OTHER = "holds maps of other photos than these: 3 of 3 differ, the first is 0 .*: choose another folder"
+
+
+def test_score__into_the_maps_of_another_root_is_refused(a, b, pair, tmp_path):
+    score_dataset(pair, a, tmp_path / "maps")
+    before = files(tmp_path / "maps")
+    with pytest.raises(XenomaskError, match=OTHER):
+        score_dataset(pair, b, tmp_path / "maps")
+    with pytest.raises(XenomaskError, match="1 of 1 differ, the first is 1 "):
+        score_dataset(pair, shard_of(b, 2, 3), tmp_path / "maps")
+    assert files(tmp_path / "maps") == before
+
+
+def test_score__on_the_command_line_refuses_in_one_line(a, b, capsys, tiny_detector, tmp_path):
+    words = ["score", "--dataset", "folder", "--detector", str(tiny_detector), "--out", str(tmp_path / "maps")]
+    command(capsys, *words, "--root", str(a.root))
+    said = fails(capsys, *words, "--root", str(b.root))
+    assert "holds maps of other photos than these" in said and "\n" not in said.strip()
+    said = fails(capsys, *words, "--root", str(a.root), "--resize", "32x24")
+    assert "its resize differ" in said
+
+
+def test_score__a_moved_data_set_keeps_its_maps_and_a_replaced_photo_does_not(a, pair, tmp_path):
+    score_dataset(pair, a, tmp_path / "maps")
+    expected = evaluate_maps(tmp_path / "maps", a, resamples=0).numbers
+    (tmp_path / "elsewhere").mkdir()
+    a.root.rename(tmp_path / "elsewhere/moved")
+    moved = open_dataset("folder", tmp_path / "elsewhere/moved")
+    assert score_dataset(pair, moved, tmp_path / "maps") == 0
+    assert evaluate_maps(tmp_path / "maps", moved, resamples=0).numbers == expected
+    photo = moved.root / "images/1.png"
+    before = photo.stat()
+    pixels = np.array(Image.open(photo))
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(photo)
+    os.utime(photo, ns=(before.st_atime_ns, before.st_mtime_ns))  # a copy may keep its time
+    with pytest.raises(XenomaskError, match="1 of 3 differ, the first is 1 .*images/1.png"):
+        score_dataset(pair, moved, tmp_path / "maps")
+    (tmp_path / "maps/1.hdf5").unlink()  # as the error says
+    assert score_dataset(pair, moved, tmp_path / "maps") == 1
+
+
+def test_score__another_resize_is_refused(a, pair, tmp_path):
+    score_dataset(pair, a, tmp_path / "maps")
+    with pytest.raises(XenomaskError, match="another run .its resize differ"):
+        score_dataset(pair, replace(a, resize=(24, 32)), tmp_path / "maps")
+    (tmp_path / "maps/manifest.json").write_text('{"dataset": "folder", "leave_one_out": false}')
+    with pytest.raises(XenomaskError, match="does not say which photos"):
+        score_dataset(pair, a, tmp_path / "maps")
+
+
+def test_evaluate__says_that_the_maps_are_of_other_photos(a, b, pair, capsys, tmp_path):
+    score_dataset(pair, a, tmp_path / "maps")
+    with pytest.raises(XenomaskError, match="map .*0.hdf5 was made from another photo than .*b/images/0.png"):
+        evaluate_maps(tmp_path / "maps", b, resamples=0)
+    with pytest.raises(XenomaskError, match="another photo"):
+        draw_heatmaps(tmp_path / "maps", b, tmp_path / "pictures")
+    said = fails(capsys, "evaluate", "--maps", str(tmp_path / "maps"), "--dataset", "folder", "--root", str(b.root))
+    assert "was made from another photo" in said
+    shutil.rmtree(b.root / "images")  # labels alone: nothing says that they are of others
+    assert evaluate_maps(tmp_path / "maps", open_dataset("folder", b.root), resamples=0).frames == ("0", "1", "2")
+
+
+def test_benchmark__does_not_take_the_maps_of_another_root(a, b, pair, tmp_path):
+    benchmark([pair], [None], [(a, "anomaly")], tmp_path / "bench", resamples=0)
+    with pytest.raises(XenomaskError, match=OTHER):
+        benchmark([pair], [None], [(b, "anomaly")], tmp_path / "bench", resamples=0)
+
+
+def test_crossval__does_not_take_the_outputs_of_another_root_or_size(a, b, pair, tmp_path):
+    one = pair.only("a")
+    crossval(one, a, tmp_path / "cache", what=[])
+    cache_outputs(one, open_dataset("folder", shutil.copytree(a.root, tmp_path / "copy")), tmp_path / "cache")
+    with pytest.raises(XenomaskError, match="3 of 3 differ"):
+        cache_outputs(one, b, tmp_path / "cache")
+    with pytest.raises(XenomaskError, match="outputs of another network or data set .its resize differ"):
+        cache_outputs(one, replace(a, resize=(24, 32)), tmp_path / "cache")
+
+
+def test_actor__does_not_overwrite_the_map_of_another_photo(a, b, tiny_detector, pair, tmp_path):
+    open_maps(pair, replace(a, frames=()), tmp_path / "maps")
+    score_dataset(pair, a, tmp_path / "maps")
+    from xenomask.run.manifest import keep_map
+
+    found = ScoreMap(np.zeros(SIZE, np.float32), "entropy")
+    with pytest.raises(XenomaskError, match="0.hdf5 was written meanwhile from another photo"):
+        keep_map(tmp_path / "maps", b.frames[0], found, "f" * 64)
+    actor = Actor(partial(Detector.from_folder, tiny_detector), replace(b, frames=()), tmp_path / "maps", False, 1)
+    rows = {k: np.array([str(getattr(b.frames[0], k))], object) for k in ("id", "image", "label")}
+    assert "was made from another photo" in actor(rows)["error"][0]
+
+
+def test_map_photo__is_the_digest_of_the_file(a, pair, tmp_path):
+    score_dataset(pair, a, tmp_path / "maps")
+    done = subprocess.run(["sha256sum", str(a.frames[0].image)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("needs sha256sum")
+    assert map_photo(tmp_path / "maps/0.hdf5") == done.stdout.split()[0]
+
+
+def try_claim(folder: Path, i: int, ready: threading.Barrier, refused: list[tuple[int, str]]) -> None:
+    ready.wait()
+    try:
+        claim(folder, {"detector": i % 2, "resize": None}, ())
+    except XenomaskError as e:
+        refused.append((i, str(e)))
+
+
+def test_claim__of_many_at_once_exactly_one_kind_wins(tmp_path):
+    for n in range(60):
+        folder, ready, refused = tmp_path / str(n), threading.Barrier(4), []
+        folder.mkdir()
+        threads = [threading.Thread(target=try_claim, args=(folder, i, ready, refused)) for i in range(4)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert len(refused) == 2 and len({i % 2 for i, _ in refused}) == 1
+        assert all("its detector differ" in e for _, e in refused)
+        assert [p.name for p in folder.iterdir()] == ["manifest.json"]
+
+
+def test_create__without_links_is_still_exclusive(tmp_path, monkeypatch):
+    def none(*_):
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(os, "link", none)
+    assert create(tmp_path / "m", "one") and not create(tmp_path / "m", "two")
+    assert (tmp_path / "m").read_text() == "one" and [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from xenomask.files import atomic
+writing = [atomic(Path(sys.argv[1]) / name) for name in ("0.hdf5", "folder")]
+for part in [w.__enter__() for w in writing]:
+    part.mkdir() if part.name.endswith("folder") else part.write_bytes(b"half")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_remove_litter__removes_what_killed_processes_left_and_nothing_else(tmp_path):
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)]).returncode == -9
+    assert len(list(tmp_path.glob(".*.part.*"))) == 2
+    (tmp_path / ".0badcafe.part.1.hdf5").touch()  # an older version's name
+    os.utime(tmp_path / ".0badcafe.part.1.hdf5", (0, 0))
+    (tmp_path / ".mine").touch()
+    foreign = tmp_path / ".00000000-1-00000000.part.2.hdf5"  # another machine may be writing it
+    foreign.touch()
+    with atomic(tmp_path / "3.hdf5") as living:
+        living.touch()
+        remove_litter(tmp_path)
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted([".mine", foreign.name, living.name])
+    os.utime(foreign, (0, 0))
+    remove_litter(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".mine", "3.hdf5"]
+
+
+def test_score__clears_the_folder_of_a_killed_run(a, pair, tmp_path):
+    (tmp_path / "maps").mkdir()
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "maps")]).returncode == -9
+    score_dataset(pair, a, tmp_path / "maps")
+    assert sorted(files(tmp_path / "maps")) == ["0.hdf5", "1.hdf5", "2.hdf5", "manifest.json"]
+
+
+def test_graph_cache__counts_what_is_not_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph_cache, "LIMIT", 3000)
+    for n, name in enumerate(("old", "new", ".00000000-1-00000000.part.other")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / graph_cache.FACTS).write_bytes(b"x" * 1000)
+        os.utime(tmp_path / name, (n, n))
+    graph_cache._shrink(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+    monkeypatch.setattr(graph_cache, "LIMIT", 2999)
+    graph_cache._shrink(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".00000000-1-00000000.part.other", "new"]

@@ -1,0 +1,61 @@
+"""Text files of others: a byte order mark is no part of them, another encoding is named."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from xenomask.cli.hub import _read_numbers
+from xenomask.cluster.records import read_json
+from xenomask.datasets.labelmap import read_label_map
+from xenomask.errors import XenomaskError
+from xenomask.files import read_object, read_text
+from xenomask.models.convert.pyconfig import read_config as read_python
+from xenomask.train.config import read_config
+
+SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
+RECIPE = Path(__file__).parents[1] / "configs" / "nano-s.toml"
+READERS = {
+    "text": (read_text, "a text"),
+    "json": (read_object, '{"a": 1}'),
+    "numbers": (_read_numbers, '{"a": 1}'),
+    "run": (read_json, '{"a": 1}'),
+    "label map": (read_label_map, 'classes = ["road"]\n[ids]\n7 = "road"\n'),
+    "recipe": (read_config, RECIPE.read_text()),
+    "python": (lambda path: read_python(path, path.parent), "a = dict(b=1)\n"),
+}
+
+
+def test_source__text_of_others_is_read_in_one_place_only():
+    found = {str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*.py") if re.search(r"\.read_text\(", p.read_text())}
+    assert found == {"plots/report/page.py"}  # the package's own files
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_readers__a_byte_order_mark_is_no_part_of_the_text(tmp_path, name):
+    read, text = READERS[name]
+    plain, marked = tmp_path / "f", tmp_path / "g" / "f"
+    marked.parent.mkdir()
+    plain.write_text(text, "utf-8")
+    marked.write_text("\ufeff" + text.replace("\n", "\r\n"), "utf-8")
+    want, got = read(plain), read(marked)
+    if name == "label map":
+        want, got = (want.classes, want.coding.table), (got.classes, got.coding.table)
+    assert got == want
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_readers__another_encoding_is_one_line(tmp_path, name, encoding):
+    read, text = READERS[name]
+    (tmp_path / "f").write_text(text + "# \u00e4", encoding)
+    with pytest.raises(XenomaskError, match="save it as UTF-8") as e:
+        read(tmp_path / "f")
+    assert str(tmp_path / "f") in str(e.value) and "\n" not in str(e.value)
+
+
+def test_read_object__still_json(tmp_path):
+    (tmp_path / "f").write_text(json.dumps([1]))
+    with pytest.raises(XenomaskError, match="it holds a list, not an object"):
+        read_object(tmp_path / "f")
