@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    CLIPTokenizer,
     DetrConfig,
     DPTConfig,
     EomtConfig,
@@ -15,11 +16,12 @@ from transformers import (
     EomtForUniversalSegmentation,
     MaskFormerConfig,
     MaskFormerForInstanceSegmentation,
-    OneFormerConfig,
-    OneFormerForUniversalSegmentation,
+    OneFormerImageProcessor,
+    OneFormerProcessor,
     SwinConfig,
 )
 
+import hf_folders
 from xenomask.detector import Detector
 from xenomask.detector_folder import assemble
 from xenomask.errors import XenomaskError
@@ -84,26 +86,27 @@ def test_load__maskformer(x, tmp_path):
         assert torch.allclose(ours, theirs, atol=1e-5)
 
 
-def test_load__oneformer_says_its_task_by_the_folders_tokenizer(x, tmp_path):
-    sizes: dict[str, Any] = dict(
-        backbone_config=swin(), conv_dim=32, mask_dim=32, hidden_dim=32, encoder_feedforward_dim=32, encoder_layers=1,
-        decoder_layers=2, dim_feedforward=32, num_attention_heads=2, num_queries=7, use_task_norm=True, task_seq_len=9,
-        text_encoder_width=32, text_encoder_num_layers=1, text_encoder_context_length=9, text_encoder_vocab_size=64,
-    )  # fmt: skip
-    module = OneFormerForUniversalSegmentation(OneFormerConfig(**sizes)).eval()
-    module.save_pretrained(tmp_path)
+def test_load__oneformer_says_its_task_as_transformers_does(x, tmp_path):
+    module = hf_folders.oneformer().eval()
+    module.save_pretrained(tmp_path)  # pyright: ignore
     with pytest.raises(XenomaskError, match="needs its tokenizer"):
         load(tmp_path)
-    words = ["the</w>", "task</w>", "is</w>", "semantic</w>", "<|startoftext|>", "<|endoftext|>", *"theaskicmn"]
-    vocabulary = {w: i for i, w in enumerate(dict.fromkeys(words))}
-    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
-    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    hf_folders.write_tokenizer(tmp_path)
+    # its metadata is for training's texts, and would be asked of the Hub by their default name
+    images = OneFormerImageProcessor(class_info_file=None, num_text=0)
+    theirs = OneFormerProcessor(images, CLIPTokenizer.from_pretrained(tmp_path), task_seq_length=9)
+    image = np.zeros((64, 96, 3), np.uint8)
+    tokens = theirs(images=image, task_inputs=["semantic"], return_tensors="pt")["task_inputs"]
+    assert theirs.tokenizer.pad_token_id != 0 and (tokens == 0).sum() == 3, tokens
     network = load(tmp_path)
-    tokens = network.module.get_buffer("task_inputs")
-    assert tokens.shape == (1, 9)
+    assert torch.equal(network.module.get_buffer("task_inputs"), tokens)
     with torch.inference_mode():
         expected = module(pixel_values=x, task_inputs=tokens).class_queries_logits
+        padded = module(pixel_values=x, task_inputs=theirs.tokenizer(
+            "the task is semantic", padding="max_length", max_length=9, return_tensors="pt")["input_ids"])  # fmt: skip
     assert torch.allclose(logits(network.module, x)[0], expected, atol=1e-5)
+    assert (padded.class_queries_logits - expected).abs().max() > 1e-3  # the tokens matter to this network
+    assert network.predict(image).image_size == (64, 96)
 
 
 def eomt(**sizes):

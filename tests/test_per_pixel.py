@@ -83,8 +83,7 @@ def upernet(kind):
 
 
 def normalised(image):
-    x = torch.tensor((image / 255 - MEAN) / STD, dtype=torch.float32).permute(2, 0, 1)[None]
-    return F.pad(x, (0, -x.shape[3] % 32, 0, -x.shape[2] % 32))
+    return torch.tensor((image / 255 - MEAN) / STD, dtype=torch.float32).permute(2, 0, 1)[None]
 
 
 def test_segformer__map_equals_transformers_and_interpolate(segformer):
@@ -92,13 +91,12 @@ def test_segformer__map_equals_transformers_and_interpolate(segformer):
     network = load_model(folder)
     with torch.inference_mode():
         logits = module(pixel_values=normalised(IMAGE)).logits
-    assert logits.shape == (1, 19, 16, 24)
+    assert logits.shape == (1, 19, 15, 23)
     output = network.predict(IMAGE, size_policy="native")
     assert isinstance(output, PixelOutput)
-    assert (output.padded_size, output.input_size, output.image_size) == ((64, 96), (60, 92), (60, 92))
+    assert (output.padded_size, output.input_size, output.image_size) == ((60, 92), (60, 92), (60, 92))
     assert torch.allclose(output.class_map_logits, logits[0], atol=1e-4)
-    # 60 x 92 of 64 x 96 are 15 x 23 of 16 x 24 logits
-    whole = F.interpolate(logits[:, :, :15, :23], (60, 92), mode="bilinear", align_corners=False)[0]
+    whole = F.interpolate(logits, (60, 92), mode="bilinear", align_corners=False)[0]
     for name, expected in (
         ("msp", 1 - whole.softmax(0).amax(0)),
         ("max_logit", -whole.amax(0)),
@@ -112,15 +110,15 @@ def test_segformer__map_equals_transformers_and_interpolate(segformer):
 def test_segformer__a_photo_resized_as_stored_equals_the_loops(segformer):
     folder, module = segformer
     network = load(folder)
-    assert (network.preprocess.policy, network.preprocess.size, network.preprocess.divisor) == ("shortest", 1024, 32)
+    assert (network.preprocess.policy, network.preprocess.size, network.preprocess.divisor) == ("shortest", 1024, 1)
     assert "512" in network.facts["preprocess_note"]
     network = replace(network, preprocess=replace(network.preprocess, size=64, longest=128))
     small = draw_scene(0, (16, 25)).image
     with torch.inference_mode():
         seen = cv2.resize(small, (100, 64), interpolation=cv2.INTER_LINEAR)
         logits = module(pixel_values=normalised(seen)).logits[0].double().numpy()
-    assert logits.shape == (19, 16, 32)
-    expected = naive.logit_scores(naive.resized(logits, (64, 128), (64, 100), (16, 25)))
+    assert logits.shape == (19, 16, 25)
+    expected = naive.logit_scores(naive.resized(logits, (64, 100), (64, 100), (16, 25)))
     output = network.predict(small)
     for name, value in expected.items():
         assert np.abs(SCORES[name](output).value - value).max() < 1e-4, name
@@ -180,7 +178,7 @@ def test_outputs__of_a_per_pixel_network_round_trip(segformer, tmp_path):
     again = read_output(tmp_path / "o.safetensors")
     assert isinstance(again, PixelOutput) and isinstance(output, PixelOutput)
     assert torch.equal(again.class_map_logits, output.class_map_logits)
-    assert (again.padded_size, again.input_size, again.image_size) == ((64, 96), (60, 92), (60, 92))
+    assert (again.padded_size, again.input_size, again.image_size) == ((60, 92),) * 3
 
 
 @pytest.fixture(scope="module")

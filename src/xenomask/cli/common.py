@@ -136,11 +136,10 @@ def choose_device(name: str | None, runtime: str = "") -> str:
     """Chooses once, says what (`runtime`: how that goes on); raises XenomaskError for a device that is not there."""
     import torch
 
-    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as e:
-        raise XenomaskError(f"device {chosen} cannot be used: {str(e).splitlines()[0]}") from e
+    from xenomask.models.device import check_device
+
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name is None else name
+    check_device(chosen)
     err_console.print(f"device {chosen}{'' if name else ' (choose with --device)'}{runtime}", style="dim")
     return chosen
 

@@ -18,6 +18,8 @@ MAX_LAYERS = 1000  # each is built before any shape can be compared
 MAX_WINDOW = 64  # real ones are 7 to 24; its table grows with the fourth power
 REPEATED = re.compile(r"depths?|.*(layers|blocks|stages|levels)")
 NAME = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
+# How transformers 4 gave a backbone that it then built by its name.
+BY_NAME = ("backbone", "backbone_config", "backbone_kwargs", "use_timm_backbone", "use_pretrained_backbone")
 # How a config can make transformers fetch code: each of these may only be what stands beside it.
 CODE: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(
@@ -31,6 +33,7 @@ CODE: Mapping[str, tuple[Any, ...]] = {
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a checkpoint folder, as plain JSON.
 
+    A backbone that is given by its name alone is written out, as transformers would otherwise ask the Hub what it is.
     Raises XenomaskError for numbers that no network has, and for entries by which transformers would ask the network
     for more, or run code.
     """
@@ -40,9 +43,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         if n >= MAX_ITEMS:
             raise XenomaskError(f"{where} has more than {MAX_ITEMS} entries")
         _check(where, key, value)
-    for part, inner in [(config, False), *((v, True) for _, v in _walk(config) if isinstance(v, dict))]:
-        _check_backbone(where, part, inner)
-    return config
+    return _with_backbone(where, config)
 
 
 def _walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -70,12 +71,19 @@ def _check(where: str, key: str, value: Any) -> None:
         raise XenomaskError(f"{where} says {key[:60]} = {str(value)[:30]}, which no network has (at most {most})")
 
 
-def _check_backbone(where: str, part: Mapping[str, Any], inner: bool) -> None:
+def _with_backbone(where: str, part: Mapping[str, Any], key: str = "") -> dict[str, Any]:
+    """The table with each named backbone, however deep, as a backbone_config."""
+    found = {k: _with_backbone(where, v, k) if isinstance(v, dict) else v for k, v in part.items()}
     name = part.get("backbone")
-    if name is None:
-        return
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if name is not None and (not isinstance(name, str) or not NAME.fullmatch(name)):
         raise XenomaskError(f"{where} has the backbone {str(name)[:80]!r}, not a plain name of timm's")
-    # transformers would ask the Hub for a backbone of this name
-    if not inner and not part.get("backbone_config") and part.get("model_type") != "timm_backbone":
+    if key == "decoder_config" and not part.get("backbone_config"):
+        # a MaskFormer's decoder is that of a DETR, whose own backbone is part of its settings and never built
+        return {k: v for k, v in found.items() if k not in BY_NAME}
+    if name is None or part.get("backbone_config") or part.get("model_type") == "timm_backbone":
+        return found
+    settings = part.get("backbone_kwargs") or {}
+    if part.get("use_timm_backbone") is not True or not isinstance(settings, dict):
         raise XenomaskError(f"{where} names the backbone {name} and has no backbone_config that says how it is built")
+    rest = {k: v for k, v in found.items() if k not in BY_NAME}
+    return {**rest, "backbone_config": {**settings, "model_type": "timm_backbone", "backbone": name}}

@@ -5,7 +5,6 @@ Mask2Former, MaskFormer, OneFormer and EoMT; SegFormer and UPerNet, which classi
 
 import hashlib
 import itertools
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
     EomtDinov3ForUniversalSegmentation,
     EomtForUniversalSegmentation,
     Mask2FormerForUniversalSegmentation,
@@ -28,13 +26,14 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from xenomask.errors import XenomaskError, first_line, unknown
-from xenomask.files import read_object, sha256
+from xenomask.files import sha256
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.deformable import use_kernel
 from xenomask.models.hf_files import check_files, check_finite
 from xenomask.models.network import WINDOWED, Network
-from xenomask.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, check_preprocess
+from xenomask.models.preprocess import Preprocess, check_preprocess
 from xenomask.models.presets import without_warnings
+from xenomask.models.processor import read_preprocess
 
 log = logging.getLogger(__name__)
 
@@ -144,20 +143,17 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
     Raises XenomaskError for another kind of network, missing or foreign tensors, and damaged files.
     """
     config = _read_config(folder)
-    if config.model_type not in CLASSES:
-        raise unknown(f"kind of network in {folder / CONFIG}", str(config.model_type), CLASSES)
     if config.model_type == "upernet":  # its second head is for training
         config.use_auxiliary_head = False
     module = _load_module(folder, config)
     if config.model_type == "oneformer":
         module = WithTask(module, _task_tokens(folder, config))
-    preprocess, note = read_preprocess(folder)
+    preprocess, note = read_preprocess(folder, config.model_type)
     if config.model_type in WINDOWED:
         if type(config.image_size) is not int or type(config.patch_size) is not int:
             raise XenomaskError(f"{folder / CONFIG} has an image_size or a patch_size that is no whole number")
         module = WithWindows(module, config.image_size, config.patch_size)
-        preprocess = replace(preprocess, size=config.image_size, longest=16 * config.image_size)
-        preprocess = replace(preprocess, divisor=config.patch_size)
+        preprocess = _windowed(folder, preprocess, config.image_size, config.patch_size)
     try:
         check_preprocess(preprocess)
     except (ValueError, TypeError) as e:
@@ -172,37 +168,38 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
 def _read_config(folder: Path):
     if not (folder / CONFIG).is_file():
         raise XenomaskError(f"{folder} is no Hugging Face folder: it has no {CONFIG}")
-    read_config(folder)  # refuses what asks for code or for a size that no network has
+    stored = read_config(folder)
+    kind = str(stored.get("model_type"))
+    if kind not in CLASSES:
+        raise unknown(f"kind of network in {folder / CONFIG}", kind, CLASSES)
     try:
         with without_warnings():
-            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            # NOTE: not from_pretrained, which would read the file again, with what it asks of the Hub
+            return CLASSES[kind].config_class.from_dict(stored)
     except Exception as e:  # the checks of its many configurations raise whatever they like
         raise XenomaskError(f"{folder / CONFIG} cannot be read: {first_line(e)}") from e
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Hides, while it is open, transformers' progress bar and its table of tensors, of which we say what matters."""
+def _without_bar() -> Iterator[None]:
+    """Hides transformers' progress bar while it is open."""
     shown = hf_logging.is_progress_bar_enabled()
     hf_logging.disable_progress_bar()
-    table = logging.getLogger("transformers.modeling_utils")
-    level = table.level
-    table.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        table.setLevel(level)
         if shown:
             hf_logging.enable_progress_bar()
 
 
 def _load_module(folder: Path, config) -> nn.Module:
-    check_files(folder, CLASSES[config.model_type], config)
+    names = check_files(folder, CLASSES[config.model_type], config)
     try:
-        with without_warnings(), _quietly():
+        with without_warnings(), _without_bar():
             module, report = CLASSES[config.model_type].from_pretrained(
                 folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32,
                 ignore_mismatched_sizes=True, weights_only=True,
+                **({"key_mapping": names} if names else {}),
             )  # fmt: skip
     except (
         Exception
@@ -237,31 +234,17 @@ def _task_tokens(folder: Path, config) -> torch.Tensor:
                           return_tensors="pt")  # fmt: skip
     except Exception as e:  # whatever the tokenizers' reader makes of a damaged file
         raise XenomaskError(f"the tokenizer in {folder} cannot be read: {first_line(e)}") from e
-    return found["input_ids"]
+    # as transformers' OneFormerProcessor: padding is 0, whatever the tokenizer's own padding token
+    return found["input_ids"] * found["attention_mask"]
 
 
-def read_preprocess(folder: Path) -> tuple[Preprocess, str | None]:
-    """The folder's own mean and std with a sensible size, and what of its preprocessing was replaced, if anything.
-
-    NOTE: the stored processors of the Cityscapes checkpoints squeeze every photo to 384x384, with which no published
-    number was made: shortest edge 1024, longest 2048 instead, as the models were tested.
-    """
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        return Preprocess("shortest", 1024, 2048), "no preprocessor_config.json: ImageNet's mean and std, 1024 x 2048"
-    try:
-        stored = read_object(path)
-        mean, std = stored.get("image_mean"), stored.get("image_std")
-        mean = tuple(255 * float(x) for x in mean) if mean else IMAGENET_MEAN
-        std = tuple(255 * float(x) for x in std) if std else IMAGENET_STD
-        divisor = int(stored.get("size_divisor") or 32)
-        size = stored.get("size") or {}
-    except (ValueError, TypeError, AttributeError, OverflowError) as e:
-        raise XenomaskError(f"{path} is damaged: {first_line(e)}") from e
-    if len(mean) != 3 or len(std) != 3:
-        raise XenomaskError(f"{path} has {len(mean)} means and {len(std)} deviations, not three of each")
-    p = Preprocess("shortest", 1024, 2048, mean, std, max(divisor, 32))  # pyright: ignore[reportArgumentType]
-    return p, f"its own resizing ({json.dumps(size)}) is replaced by shortest edge 1024, longest at most 2048"
+def _windowed(folder: Path, p: Preprocess, size: int, patch: int) -> Preprocess:
+    """The preprocessing of an EoMT, whose position table is for photos of that size."""
+    if p.policy != "truncated":  # no processor's file, or one that squeezes
+        return replace(p, size=size, longest=16 * size, divisor=patch)
+    if p.size != size:
+        raise XenomaskError(f"the processor in {folder} resizes photos to {p.size}, its network takes {size}")
+    return p if p.black else replace(p, divisor=patch)
 
 
 def _weights_hash(folder: Path) -> str:

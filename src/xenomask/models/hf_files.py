@@ -1,5 +1,6 @@
 """A Hugging Face folder's weights files, looked at before transformers opens them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,19 @@ from torch import nn
 from xenomask.errors import XenomaskError, first_line
 from xenomask.files import read_object
 from xenomask.models.convert.arrays import Refused
+from xenomask.models.convert.checkpoint import bare_names, read_torch, state_dict
 from xenomask.models.convert.torchfile import check_legacy, check_zip
 from xenomask.models.presets import without_warnings
-from xenomask.models.weights import read_header
+from xenomask.models.weights import is_finite, read_header
 
 SPARE = 512 * 2**20  # bytes that a network may have beyond its files, for parts that inference never reads
 
 
-def check_files(folder: Path, kind: Any, config: Any) -> None:
+def check_files(folder: Path, kind: Any, config: Any) -> dict[str, str]:
     """Raises XenomaskError for files with lies in them, and for a config that asks for far more memory than they fill.
 
-    `kind` is the network's class, built on the meta device to know its size.
+    `kind` is the network's class, built on the meta device to know its size. Gives transformers' key mapping that frees
+    the files' names of a wrapper's (DDP's, torch.compile's, Lightning's); {} where there is none.
     """
     for index in sorted(folder.glob("*.index.json")):
         parts = read_object(index).get("weight_map")
@@ -27,10 +30,14 @@ def check_files(folder: Path, kind: Any, config: Any) -> None:
             if Path(name).name != name or not (folder / name).is_file():
                 raise XenomaskError(f"{index} names {name[:80]!r} as a weights file, which is none inside the folder")
     weights = sorted(folder.glob("*.safetensors"))
-    total = sum(sum(4 * e.size // e.dtype.itemsize for e in read_header(p).values()) for p in weights)
+    headers = [read_header(p) for p in weights]
+    names = [name for header in headers for name in header]
+    total = sum(sum(4 * e.size // e.dtype.itemsize for e in header.values()) for header in headers)
     for path in sorted(folder.glob("pytorch_model*.bin")):
         _check_bin(path)
         total += 2 * path.stat().st_size
+        if not weights:
+            names += map(str, state_dict(read_torch(path), path))
     try:
         with torch.device("meta"), without_warnings():
             module: nn.Module = kind(config)
@@ -41,6 +48,14 @@ def check_files(folder: Path, kind: Any, config: Any) -> None:
         raise XenomaskError(
             f"the config in {folder} describes a network of {wanted >> 20} MB, but its weights hold {total >> 20} MB"
         )
+    # transformers 4 and 5 call inner parts otherwise, but not what stands at the top
+    tops = {_top(name) for name in module.state_dict()}
+    freed = bare_names(names, lambda name: _top(name) in tops, folder)
+    return {f"^{re.escape(name)}$": bare for name, bare in freed.items() if name != bare}
+
+
+def _top(name: str) -> str:
+    return ".".join(name.split(".")[:2])
 
 
 def _check_bin(path: Path) -> None:
@@ -59,5 +74,5 @@ def _check_bin(path: Path) -> None:
 def check_finite(folder: Path, module: nn.Module) -> None:
     """Raises XenomaskError for a weight that is NaN or infinite."""
     for name, t in module.state_dict().items():
-        if t.is_floating_point() and t.numel() and not all(x.isfinite() for x in t.aminmax()):
+        if not is_finite(t):
             raise XenomaskError(f"the weights in {folder}: tensor {name} holds NaN or infinity")

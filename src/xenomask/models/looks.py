@@ -70,6 +70,6 @@ def at_edge(p: Preprocess, edge: int) -> Preprocess:
     >>> at_edge(Preprocess("shortest", 1024, 2048), 512).longest
     1024
     """
-    bounded = p.policy in ("shortest", "fit")
+    bounded = p.policy in ("shortest", "fit", "truncated")
     longest = min(max(1, round(p.longest * edge / p.size)), 16 * LARGEST) if bounded else 16 * LARGEST
-    return replace(p, policy="shortest", size=edge, longest=longest)
+    return replace(p, policy="truncated" if p.policy == "truncated" else "shortest", size=edge, longest=longest)

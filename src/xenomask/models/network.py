@@ -25,7 +25,9 @@ from xenomask.errors import XenomaskError, first_line, unknown
 from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
 from xenomask.masks import MaskOutput, PixelOutput, as_logits
 from xenomask.models.config import CONFIG, read_config
+from xenomask.models.convert.checkpoint import bare_names
 from xenomask.models.deformable import use_kernel
+from xenomask.models.device import check_device
 from xenomask.models.levels import one_level
 from xenomask.models.looks import Look
 from xenomask.models.preprocess import Preprocess, check_preprocess, network_input
@@ -241,8 +243,10 @@ def with_outlier_class(network: Network, *, released: bool = False) -> Network:
 def load(folder: Path, device: str = "cpu") -> Network:
     """Reads a checkpoint folder that `Network.save` or `xenomask train` wrote, or one in Hugging Face's layout.
 
-    Raises XenomaskError for a missing or damaged file and for weights of another architecture.
+    Raises XenomaskError for a missing or damaged file, weights of another architecture, and a device that cannot be
+    used.
     """
+    check_device(device)
     if (folder / CONFIG).is_file() and not (folder / CARD).is_file():
         refuse_stripped(folder)
         from xenomask.models.hf import load_hf  # it builds Networks itself
@@ -291,7 +295,10 @@ def _filled(config: Mask2FormerConfig, weights: Path, header: Mapping[str, Entry
             module = _module(config)
     except Exception as e:  # whatever transformers and timm make of numbers that fit no network
         raise XenomaskError(f"{weights.parent / CONFIG} describes no network that can be built: {first_line(e)}") from e
-    check_shapes(module.state_dict(), header, str(weights), CONFIG)
+    own = module.state_dict()
+    bare = bare_names(header, own.__contains__, weights)
+    header = {bare[name]: entry for name, entry in header.items()}
+    check_shapes(own, header, str(weights), CONFIG)
     if sum(b.nbytes for _, _, b in own_buffers(module)) > MAX_BUFFERS:
         raise XenomaskError(f"{weights.parent / CONFIG} describes a network whose own tables take too much memory")
     if not fill_buffers(module):  # a backbone whose tables only its constructor computes

@@ -6,7 +6,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 from xenomask.arrays import ImageLike, as_image
@@ -22,23 +22,30 @@ class Preprocess:
     """How an image enters a network; stored with the checkpoint, never guessed."""
 
     # "shortest": shortest edge to `size`, but the longest at most `longest`; "longest": longest edge to
-    # `size`; "fit": as large as fits into `size` x `longest` (MMSegmentation's keep_ratio); "none"
-    policy: Literal["shortest", "longest", "fit", "none"] = "shortest"
+    # `size`; "fit": as large as fits into `size` x `longest` (MMSegmentation's keep_ratio); "truncated": "shortest"
+    # with the other edge rounded down, as transformers does; "none"
+    policy: Literal["shortest", "longest", "fit", "truncated", "none"] = "shortest"
     size: int = 1024
     longest: int = 2048
     mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB, 0..255
     std: tuple[float, float, float] = IMAGENET_STD
     divisor: int = 32  # padded right and bottom, after normalisation, with zeros
     antialias: bool = False  # average over the source pixels when shrinking (cv2 INTER_AREA)
+    # "opencv", or how torchvision resizes for transformers: "nearest", or antialiased "bilinear" or "bicubic"
+    resample: Literal["opencv", "nearest", "bilinear", "bicubic"] = "opencv"
+    stretch: bool = False  # resized to multiples of the divisor, not padded to them
+    black: bool = False  # padded before normalisation, with black
 
 
 def check_preprocess(p: Preprocess) -> None:
     """Raises ValueError for settings, read from a file, that no photo can be prepared by."""
-    if p.policy not in ("shortest", "longest", "fit", "none"):
+    if p.policy not in ("shortest", "longest", "fit", "truncated", "none"):
         raise ValueError(f"unknown policy {str(p.policy)[:40]!r}")
+    if p.resample not in ("opencv", "nearest", "bilinear", "bicubic"):
+        raise ValueError(f"unknown resample {str(p.resample)[:40]!r}")
     least = 0 if p.policy == "none" else 1
     for name, value, low, high in (
-        ("size", p.size, least, LARGEST), ("divisor", p.divisor, 1, 1024),
+        ("size", p.size, least, LARGEST), ("divisor", p.divisor, 1, 2048),
         ("longest", p.longest, 0 if p.policy == "longest" else least, 16 * LARGEST),
     ):  # fmt: skip
         if type(value) is not int or not low <= value <= high:
@@ -48,8 +55,8 @@ def check_preprocess(p: Preprocess) -> None:
             raise ValueError(f"{name} is not three numbers")
         if not all(abs(v) < 1e6 and (name == "mean" or v > 0) for v in values):
             raise ValueError(f"{name} = {values} is out of range")
-    if type(p.antialias) is not bool:
-        raise ValueError("antialias is neither true nor false")
+    if not all(type(v) is bool for v in (p.antialias, p.stretch, p.black)):
+        raise ValueError("antialias, stretch or black is neither true nor false")
 
 
 def target_size(p: Preprocess, size: Size) -> Size:
@@ -60,10 +67,28 @@ def target_size(p: Preprocess, size: Size) -> Size:
     >>> target_size(Preprocess("fit", 1024, 2048), (1080, 1920))
     (1024, 1820)
     """
-    H, W = size
-    short, long = min(H, W), max(H, W)
     if p.policy == "none":
         return size
+    h, w = _truncated(p, size) if p.policy == "truncated" else _rounded(p, size)
+    return (h + -h % p.divisor, w + -w % p.divisor) if p.stretch else (h, w)
+
+
+def _truncated(p: Preprocess, size: Size) -> Size:
+    H, W = size
+    short, long = min(H, W), max(H, W)
+    edge = float(p.size)
+    if long / short * p.size > p.longest:
+        edge = p.longest * short / long
+    whole = max(1, round(edge))
+    if short == whole:
+        return size
+    other = max(1, int(edge * long / short))
+    return (whole, other) if H <= W else (other, whole)
+
+
+def _rounded(p: Preprocess, size: Size) -> Size:
+    H, W = size
+    short, long = min(H, W), max(H, W)
     if p.policy == "shortest":
         scale = min(p.size / short, p.longest / long)
     elif p.policy == "longest":
@@ -85,7 +110,7 @@ def input_size(p: Preprocess, size: Size) -> Size:
 
 def averages(p: Preprocess, size: Size) -> bool:
     """Whether an image of `size` is resized by averaging (cv2 INTER_AREA); otherwise bilinearly."""
-    return p.antialias and target_size(p, size)[0] < size[0]
+    return p.antialias and p.resample == "opencv" and target_size(p, size)[0] < size[0]
 
 
 def network_input(p: Preprocess, image: ImageLike) -> tuple[Float32[Tensor, "1 3 ph pw"], Size]:
@@ -96,8 +121,23 @@ def network_input(p: Preprocess, image: ImageLike) -> tuple[Float32[Tensor, "1 3
     image = as_image(image)
     h, w = target_size(p, (image.shape[0], image.shape[1]))
     if (h, w) != image.shape[:2]:
-        how = cv2.INTER_AREA if averages(p, (image.shape[0], image.shape[1])) else cv2.INTER_LINEAR
-        image = cv2.resize(image, (w, h), interpolation=how)
+        image = _resized(p, image, (h, w))
+    padding = (0, -h % p.divisor), (0, -w % p.divisor), (0, 0)
+    if p.black:
+        image = np.pad(image, padding)
     x = (image.astype(np.float32) - np.array(p.mean, np.float32)) / np.array(p.std, np.float32)
-    x = np.pad(x, ((0, -h % p.divisor), (0, -w % p.divisor), (0, 0)))
+    if not p.black:
+        x = np.pad(x, padding)
     return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))[None], (h, w)
+
+
+def _resized(p: Preprocess, image: UInt8[np.ndarray, "H W 3"], size: Size) -> UInt8[np.ndarray, "h w 3"]:
+    h, w = size
+    if p.resample == "opencv":
+        how = cv2.INTER_AREA if averages(p, (image.shape[0], image.shape[1])) else cv2.INTER_LINEAR
+        return cv2.resize(image, (w, h), interpolation=how)
+    from torchvision.transforms.v2 import InterpolationMode, functional  # slow to import, and needed here alone
+
+    how = InterpolationMode.NEAREST_EXACT if p.resample == "nearest" else InterpolationMode(p.resample)
+    x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    return functional.resize(x, [h, w], interpolation=how, antialias=True)[0].numpy().transpose(1, 2, 0)

@@ -1,6 +1,7 @@
 """Architectures by name: each is a plain function's answer, a Mask2FormerConfig and a Preprocess."""
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,22 +21,36 @@ LEVELS: dict[str, Any] = {"out_indices": [1, 2, 3, 4]}
 LITE_MEAN, LITE_STD = (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
 
 
+# What transformers says of networks that it runs well, by logger; any other word of its is let through.
+REMARKS = {
+    # timm's backbones, or a Swin under MaskFormer's own name
+    "transformers.models.mask2former.configuration_mask2former": re.compile("Backbone .* is not a supported model"),
+    "transformers.models.maskformer.configuration_maskformer": re.compile("Backbone .* is not a supported model"),
+    # its table of missing and unknown tensors, of which an error of ours says what matters
+    "transformers.modeling_utils": re.compile(".*LOAD REPORT", re.DOTALL),
+}
+# heads of nano-l's width (20) would be slow in the authors' CUDA operator, which is not used
+SLOW_HEADS = ".*dimension of each attention head a power of 2"
+
+
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Mutes, while it is open, two remarks of transformers about networks that it runs well.
+    """Mutes, while it is open, the remarks of transformers above, and none of its other warnings."""
 
-    That timm's backbones are "not supported", and that heads of nano-l's width (20) would be slow in the authors' CUDA
-    operator, which is not used.
-    """
-    log = logging.getLogger("transformers.models.mask2former.configuration_mask2former")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    # NOTE: filters, as a level of its own makes transformers list every layer that no second GPU gets a part of
+    def wanted(record: logging.LogRecord) -> bool:
+        return not REMARKS[record.name].match(record.getMessage())
+
+    loggers = [logging.getLogger(name) for name in REMARKS]
+    for log in loggers:
+        log.addFilter(wanted)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*dimension of each attention head a power of 2")
+            warnings.filterwarnings("ignore", message=SLOW_HEADS)
             yield
     finally:
-        log.setLevel(level)
+        for log in loggers:
+            log.removeFilter(wanted)
 
 
 @dataclass(frozen=True)

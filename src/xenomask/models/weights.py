@@ -116,10 +116,15 @@ def _tensors(path: Path, header: Mapping[str, Entry]) -> Iterator[tuple[str, Ten
             f.seek(e.start)
             if e.size and _read_into(f, t) != e.size:
                 raise XenomaskError(f"{path} was cut short while it was read")
-            # the extremes are NaN where one number is
-            if t.is_floating_point() and t.numel() and not all(x.isfinite() for x in t.aminmax()):
+            if not is_finite(t):
                 raise XenomaskError(f"{path}: tensor {name} holds NaN or infinity, so the network can see nothing")
             yield name, t
+
+
+def is_finite(t: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
+    # the extremes are NaN where one number is
+    return not t.is_floating_point() or not t.numel() or all(bool(x.isfinite()) for x in t.aminmax())
 
 
 def _read_into(f: Any, t: Tensor) -> int:

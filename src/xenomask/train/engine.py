@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.utils.checkpoint import checkpoint
 
 from xenomask.errors import XenomaskError, first_line
+from xenomask.models.device import check_device
 from xenomask.train.config import TrainConfig
 from xenomask.train.optim import parameter_groups
 
@@ -169,8 +170,9 @@ class Engine:
 def open_engine(config: TrainConfig, device: str) -> Engine:
     """The engine that the recipe asks for, on this device, in this process or the group that torchrun started.
 
-    Raises XenomaskError where the batch cannot be dealt out evenly or a precision or tracker is not to be had.
+    Raises XenomaskError where the batch cannot be dealt out evenly or a precision, tracker or device is not to be had.
     """
+    check_device(device)
     # accelerate would leave a missing tracker out, and compute in float32 where the CPU is asked for fp16
     for name in config.engine.trackers:
         if find_spec(name) is None:

@@ -6,7 +6,7 @@ Before PyTorch's own restricted unpickler sees the file, its zip directory is lo
 import contextlib
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from xenomask.errors import XenomaskError
 from xenomask.models.convert.arrays import Refused
 from xenomask.models.convert.torchfile import check_legacy, check_zip
+from xenomask.models.weights import is_finite, read_tensors
 
 MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began its files before 1.6
 ADVICE = "nothing of it was run; if you trust the file, keep only its state_dict: torch.save({'state_dict': ...}, ...)"
@@ -75,7 +76,12 @@ def find_checkpoint(path: Path) -> Path:
         numbered = [(int(m[1]), p) for p in path.glob(pattern) if (m := re.search(r"_(\d{1,9})\.pth$", p.name))]
         if numbered:
             return max(numbered)[1]
-    raise XenomaskError(f"{path} holds no checkpoint: no last_checkpoint that is there, no iter_N.pth, no best_*.pth")
+    if len(single := [*path.glob("*.safetensors")]) == 1:
+        return single[0]
+    raise XenomaskError(
+        f"{path} holds no checkpoint: no last_checkpoint that is there, no iter_N.pth, no best_*.pth, no single "
+        ".safetensors"
+    )
 
 
 def read_checkpoint(path: Path, content: Any = None) -> Checkpoint:
@@ -84,27 +90,88 @@ def read_checkpoint(path: Path, content: Any = None) -> Checkpoint:
     Raises XenomaskError for damage, for a pickle that wants to call or import, for a zip bomb.
     """
     path = find_checkpoint(path)
-    content = read_torch(path) if content is None else content
-    inner = state_dict(content)
-    tensors = {str(k).removeprefix("module."): v for k, v in inner.items() if isinstance(v, Tensor)}
-    if not tensors:
+    content = read_content(path) if content is None else content
+    inner = {str(k): v for k, v in state_dict(content, path).items() if isinstance(v, Tensor)}
+    if not inner:
         raise XenomaskError(f"{path} holds no tensors by name, so it is no checkpoint")
+    bare = bare_names(inner, of_a_project, path)
+    tensors = {bare[k]: v for k, v in inner.items()}
     for name, tensor in tensors.items():
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
             raise XenomaskError(f"{path} has a tensor of the name {name[:60]!r}, which no layer can have")
         _check_tensor(path, name, tensor)
     if sum(t.numel() * t.element_size() for t in tensors.values()) > path.stat().st_size:
         raise XenomaskError(f"{path}: its tensors share their bytes: together they claim more than the file has")
+    for name, tensor in tensors.items():
+        if not is_finite(tensor):
+            raise XenomaskError(f"{path}: tensor {name} holds NaN or infinity, so the network can see nothing")
     meta = content.get("meta") if isinstance(content, Mapping) else None
     return Checkpoint(path, tensors, meta if isinstance(meta, Mapping) else {})
 
 
-def state_dict(content: Any) -> Mapping[Any, Any]:
-    """The part of a checkpoint that holds the weights; {} where there is none."""
+# Where trainers keep the weights (mmengine: state_dict, detectron2: model), and where their running average.
+# NOTE: not mmengine's ema_state_dict: its state_dict is the average, and that is what its users test
+WEIGHTS = ("state_dict", "model", "model_state_dict", "model_state", "module", "network", "net", "weights")
+AVERAGES = ("state_dict_ema", "model_ema", "ema", "params_ema", "model_state_dict_ema")
+# What PyTorch puts into the names of modules that it wraps, at any depth.
+WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+PROJECTS = ("backbone.", "decode_head.", "sem_seg_head.")  # how names of MMSegmentation's and detectron2's begin
+
+
+def state_dict(content: Any, path: Path) -> Mapping[Any, Any]:
+    """The part of a checkpoint that holds the weights; {} where there is none.
+
+    Raises XenomaskError where weights and their running average lie side by side: they are two networks.
+    """
     if not isinstance(content, Mapping):
         return {}
-    # NOTE: mmengine says state_dict, detectron2 model; a bare state dict has neither
-    return next((content[k] for k in ("state_dict", "model") if isinstance(content.get(k), Mapping)), content)
+    weights, averages = ([k for k in keys if isinstance(content.get(k), Mapping)] for keys in (WEIGHTS, AVERAGES))
+    if weights and averages:
+        raise XenomaskError(
+            f"{path} holds two networks, {weights[0]!r} and its average {averages[0]!r}: keep the one that you mean, "
+            f"torch.save({{'state_dict': checkpoint['{averages[0]}']}}, ...)"
+        )
+    inner = next((content[k] for k in (*weights, *averages)), None)
+    return content if inner is None else inner
+
+
+def of_a_project(name: str) -> bool:
+    """Whether a tensor's name begins as those of MMSegmentation or detectron2 do."""
+    return name.startswith(PROJECTS)
+
+
+def bare_names(names: Iterable[str], known: Callable[[str], bool], where: Path) -> dict[str, str]:
+    """Each name with the same name freed of what wrappers put before it (DDP, torch.compile, Lightning, ...).
+
+    `known` says of a name whether it needs no freeing. Names that stand outside the wrapper stay as they are. Raises
+    XenomaskError where there are several wrappers, thus several networks, and where two names become one.
+    """
+    found = {name: WRAPPED.sub("", name) for name in names}
+    prefixes: set[str] = set()
+    if not any(known(bare) for bare in found.values()):
+        for bare in found.values():
+            parts = bare.split(".")
+            cut = next((i for i in range(1, min(4, len(parts))) if known(".".join(parts[i:]))), 0)
+            prefixes |= {".".join(parts[:cut]) + "."} if cut else set()
+    if len(prefixes) > 1:
+        several = ", ".join(repr(p[:60]) for p in sorted(prefixes)[:3])
+        raise XenomaskError(f"{where} holds several networks, their tensors under {several}: keep one of them")
+    found = {name: bare.removeprefix("".join(prefixes)) for name, bare in found.items()}
+    if len({*found.values()}) < len(found):
+        raise XenomaskError(f"{where} has the same tensor twice, with a wrapper's name and without: keep one of them")
+    return found
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one of safetensors, by its first bytes: a length and the beginning of a JSON object."""
+    with path.open("rb") as f:
+        head = f.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
+def read_content(path: Path) -> Any:
+    """What a file of torch.save or safetensors holds; raises XenomaskError as `read_torch` and `read_tensors` do."""
+    return read_tensors(path) if is_safetensors(path) else read_torch(path)
 
 
 def is_torch_file(path: Path) -> bool:

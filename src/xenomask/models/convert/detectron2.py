@@ -24,7 +24,14 @@ from xenomask.errors import XenomaskError
 from xenomask.files import sha256
 from xenomask.models import network
 from xenomask.models.convert.arrays import read_arrays
-from xenomask.models.convert.checkpoint import is_torch_file, read_torch
+from xenomask.models.convert.checkpoint import (
+    bare_names,
+    is_safetensors,
+    is_torch_file,
+    of_a_project,
+    read_content,
+    state_dict,
+)
 from xenomask.models.convert.common import Converted
 from xenomask.models.convert.detectron2_config import check_config
 from xenomask.models.convert.detectron2_names import HEAD, OWN, PIXEL, QUERY, D, source_of, why_dropped
@@ -33,6 +40,7 @@ from xenomask.models.convert.yamlconfig import read_yaml
 from xenomask.models.network import Network
 from xenomask.models.preprocess import Preprocess
 from xenomask.models.presets import STAGES, without_warnings
+from xenomask.models.weights import is_finite
 from xenomask.types import CITYSCAPES_CLASSES
 
 BACKBONES = {  # by width and depths
@@ -119,29 +127,31 @@ def _facts(path: Path, s: Sources, config: Any, dropped: Mapping[str, str]) -> d
 
 def _sources(path: Path, found: Any = None) -> Sources:
     if found is None:
-        found = read_torch(path) if is_torch_file(path) else read_arrays(path)
-    tensors = (
-        found.get("model", found) if isinstance(found, dict) else None
-    )  # beside it: the optimizer's state, the author, the iteration
-    if not isinstance(tensors, dict) or not tensors:
+        found = read_content(path) if is_torch_file(path) or is_safetensors(path) else read_arrays(path)
+    tensors = state_dict(found, path)  # beside it: the optimizer's state, the author, the iteration
+    if not tensors:
         raise XenomaskError(f"{path} holds no 'model': a dict of named tensors")
     total, arrays, called = 0, {}, {}
+    bare = bare_names(map(str, tensors), of_a_project, path)
     for name, value in tensors.items():
         dense = value.layout == torch.strided if isinstance(value, Tensor) else isinstance(value, np.ndarray)
         if not dense:
             raise XenomaskError(f"{path}: {str(name)[:80]!r} is no dense tensor; convert the file of the model alone")
         total += value.nbytes
-        arrays[_current(str(name))], called[_current(str(name))] = value, str(name)
+        current = _current(bare[str(name)])
+        arrays[current], called[current] = value, str(name)
     if len(arrays) != len(tensors):
         raise XenomaskError(f"{path} has the same tensor under an old name and a new one")
     if total > path.stat().st_size:  # views of one storage: each would become memory of its own
         raise XenomaskError(f"{path} is refused: its tensors claim {total} bytes, more than the file has")
+    for name, value in arrays.items():  # what is wrong with a mean or a deviation, _preprocess says
+        if not name.startswith("pixel_") and not is_finite(_tensor(value)):
+            raise XenomaskError(f"{path}: tensor {called[name]} holds NaN or infinity, so the network can see nothing")
     return Sources(arrays, called, str(path))
 
 
 def _current(name: str) -> str:
     """The name as of Mask2Former's present code, which renames older checkpoints in the same way."""
-    name = name.removeprefix("module.")  # of torch's DistributedDataParallel
     if name.startswith(f"{HEAD}.") and not name.startswith((f"{PIXEL}.", f"{QUERY}.")):
         name = name.replace(HEAD, PIXEL, 1)
     return name.replace(f"{QUERY}.static_query.", f"{QUERY}.query_feat.")

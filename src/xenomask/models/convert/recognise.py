@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from xenomask.errors import XenomaskError
-from xenomask.models.convert.checkpoint import find_checkpoint, is_torch_file, read_torch, state_dict
+from xenomask.models.convert.checkpoint import (
+    bare_names,
+    find_checkpoint,
+    is_safetensors,
+    is_torch_file,
+    of_a_project,
+    read_content,
+    state_dict,
+)
 from xenomask.models.convert.common import Converted
 
 
@@ -15,13 +23,15 @@ def recognise(path: Path) -> str:
 
 def _recognised(path: Path) -> tuple[str, Any]:
     """The project, and what the file holds where it had to be read to tell."""
-    if not is_torch_file(path):
+    if not is_torch_file(path) and not is_safetensors(path):
         with path.open("rb") as f:
             if f.read(1) == b"\x80":
                 return "detectron2", None  # its .pkl files are plain pickles of arrays
-        raise XenomaskError(f"{path} is neither a file of torch.save nor a pickle, so it is no checkpoint to convert")
-    content = read_torch(path)
-    names = [str(k).removeprefix("module.") for k in state_dict(content)]
+        raise XenomaskError(
+            f"{path} is neither a file of torch.save or safetensors nor a pickle, so it is no checkpoint to convert"
+        )
+    content = read_content(path)
+    names = [*bare_names(map(str, state_dict(content, path)), of_a_project, path).values()]
     for prefix, project in (("decode_head.", "mmsegmentation"), ("sem_seg_head.", "detectron2")):
         if any(n.startswith(prefix) for n in names):
             return project, content

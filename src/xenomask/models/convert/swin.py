@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from xenomask.errors import XenomaskError
-from xenomask.models.convert.checkpoint import is_torch_file, read_torch, state_dict
+from xenomask.models.convert.checkpoint import bare_names, is_torch_file, read_torch, state_dict
 from xenomask.models.convert.detectron2_names import E, source_of
 from xenomask.models.weights import read_tensors
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a Hub folder, the first that is there
 # what a classifier has beside its backbone, and what follows from the window's size
 LEFT_OUT = re.compile(r"(head|classifier|norm|layernorm|pooler|hidden_states_norms)\..*|.*(attn_mask|position_index)")
+# how names of microsoft's and timm's begin, and Hugging Face's
+BEGINNINGS = ("patch_embed.", "layers.", "layers_", "embeddings.", "encoder.", "swin.")
+HEADS = {"decode_head", "sem_seg_head"}
 FRESH = "hidden_states_norms."  # the norms of the four outputs, which no classifier has
 HF4 = {  # transformers 5: 4, which is also how both write files
     "attention.q_proj": "attention.self.query",
@@ -101,8 +104,14 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise XenomaskError(
             f"no such weights: {path} ({e.strerror}); the recipe's comment says where to get them"
         ) from e
-    content: Mapping[Any, Any] = state_dict(read_torch(path)) if pickled else read_tensors(path)
-    names = {str(k): str(k).removeprefix("module.").removeprefix("swin.") for k in content}
+    content: Mapping[Any, Any] = state_dict(read_torch(path), path) if pickled else read_tensors(path)
+    if any(HEADS & {*str(name).split(".")} for name in content):
+        raise XenomaskError(
+            f"{path} is a whole network of MMSegmentation or detectron2: run `xenomask convert {path} --out FOLDER` "
+            "and set init to that folder"
+        )
+    bare = bare_names(map(str, content), lambda name: name.startswith(BEGINNINGS), path)
+    names = {k: v.removeprefix("swin.") for k, v in bare.items()}
     if odd := [k for k, v in content.items() if not isinstance(v, Tensor) or v.layout != torch.strided]:
         raise XenomaskError(f"{path}: {str(odd[0])[:80]!r} is no dense tensor; keep only the model's state dict")
     return {names[str(k)]: v for k, v in content.items()}

@@ -1,0 +1,17 @@
+"""Where a network can compute."""
+
+import torch
+
+from xenomask.errors import XenomaskError, first_line
+
+
+def check_device(name: str) -> None:
+    """Raises XenomaskError unless this is the name of a device on which torch computes here, such as cpu or cuda:1."""
+    try:
+        # a sum that comes back: a tensor alone can be made on "meta", which holds no numbers
+        if (torch.ones(2, device=name) + 1).sum().item() == 4:
+            return
+        reason = "it does not compute"
+    except Exception as e:  # each backend that is not there says so in its own way
+        reason = first_line(e)
+    raise XenomaskError(f"device {str(name)[:60]} cannot be used: {reason}")
