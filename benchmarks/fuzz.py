@@ -223,10 +223,34 @@ def seeds(folder: Path) -> None:
     arrays = {k.replace("decode_head.", "sem_seg_head."): v.numpy() for k, v in content["state_dict"].items()}
     (folder / "a.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "x"}, 2))
     y, x = np.mgrid[:30, :40]
+    pictures(folder / "pictures")
     write_map(folder / "map.hdf5", ScoreMap((np.sin(x / 5) + y / 30).astype(np.float32), "eam"))
     from transformers.utils import logging as hf_logging
 
     hf_logging.set_verbosity_error()
+
+
+def pictures(folder: Path) -> None:
+    """Small pictures of all formats and many modes, some turned by EXIF, and a program that Ghostscript would run."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 4), np.uint8)
+    rgb, rgba, grey = Image.fromarray(pixels[..., :3]), Image.fromarray(pixels), Image.fromarray(pixels[..., 0])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for ending in ("png", "jpg", "webp", "avif", "tif", "bmp", "gif"):
+        rgb.save(folder / f"rgb.{ending}", **({"exif": exif} if ending in ("png", "jpg", "webp", "tif") else {}))
+    rgba.save(folder / "rgba.png")
+    rgba.save(folder / "rgba.webp", lossless=True)
+    grey.save(folder / "grey.png")
+    grey.convert("P").save(folder / "palette.png")
+    grey.convert("1").save(folder / "bits.tif", compression="group4")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(pixels[..., 0].astype(np.float32)).save(folder / "float.tif", compression="tiff_lzw")
+    rgb.save(folder / "progressive.jpg", progressive=True)
+    (folder / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n{} loop\n")
 
 
 def mutated(r: random.Random, path: Path, how: Callable[[random.Random, bytes], bytes]) -> None:
@@ -348,8 +372,26 @@ def hdf5(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
     return lambda: (map_format(path), map_photo(path), read_map(path))
 
 
+def picture(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
+    """A photo, label or cut-out of one of the formats that are read, mutated, sometimes under another's name."""
+    from xenomask.datasets.read import read_label, read_photo
+    from xenomask.pictures import open_picture, read_header, read_numbers, read_rgba
+
+    source = r.choice(sorted((good / "pictures").iterdir()))
+    path = case / (source.name if r.random() < 0.8 else r.choice(("a.png", "b.jpg", "c.webp", "d.ps", "e")))
+    path.write_bytes(source.read_bytes())
+    mutated(r, path, of_bytes)
+    reads: list[Callable[[], Any]] = [
+        lambda: read_photo(path),
+        lambda: read_label(path, r.choice(("anomaly", "train_ids", "camvid"))),
+        lambda: read_rgba(open_picture(path)),
+        lambda: (read_header(path), read_numbers(open_picture(path))),
+    ]
+    return r.choice(reads)
+
+
 TARGETS: dict[str, Callable[[random.Random, Path, Path], Callable[[], Any]]] = {
-    f.__name__: f for f in (pth, pkl, config, checkpoint, huggingface, detector, queries, hdf5)
+    f.__name__: f for f in (pth, pkl, config, checkpoint, huggingface, detector, queries, hdf5, picture)
 }
 
 
