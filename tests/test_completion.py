@@ -57,7 +57,7 @@ def test_completion__loads_no_torch_numpy_or_cv2():
 def test_names__are_those_of_the_package():
     assert set(completion.SCORES) == set(SCORES)
     assert completion.DATASETS == tuple(DATASETS)
-    assert completion.DETECTORS == ("nano", *KNOWN)
+    assert completion.DETECTORS == ("nano", "nano-general", *KNOWN)
 
 
 @pytest.mark.parametrize(("shell", "file"), [("bash", ".bashrc"), ("zsh", ".zshrc")])

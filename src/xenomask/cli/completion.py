@@ -11,7 +11,7 @@ DATASETS = (
     "road-anomaly", "street-hazards", "small-obstacle", "bdd-anomaly", "bravo", "acdc", "cityscapes", "vistas", "idd",
     "camvid", "folder", "synthetic",
 )  # fmt: skip
-DETECTORS = ("nano", "maskomaly-paper", "mask2former-swin-s", "eomt-l")
+DETECTORS = ("nano", "nano-general", "maskomaly-paper", "mask2former-swin-s", "eomt-l")
 
 
 def names(known: tuple[str, ...]) -> Callable[[str], list[str]]:

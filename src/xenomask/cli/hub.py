@@ -12,6 +12,10 @@ from rich.table import Column, Table
 from xenomask.cli.common import err_console, out_console
 from xenomask.errors import XenomaskError
 
+SHIPPED_ARE = {
+    "nano": "two small Mask2Formers; for trying everything with",
+    "nano-general": "one of them, trained on more objects and countries: fewer false alarms",
+}
 app = typer.Typer()
 
 # Whether the user keeps the Hub away, read before main() makes that everybody's default.
@@ -63,9 +67,9 @@ def detectors() -> None:
     table = Table(Column("detector", no_wrap=True), "what it is", "score", "here", "terms", show_lines=True)
     shipped = Path(__file__).parents[1] / "detectors"
     for path in sorted(shipped.glob("*/detector.json")):
-        what = "two small Mask2Formers; for trying everything with"
+        what = SHIPPED_ARE[path.parent.name]
         scores = "\n".join(f"{m['name']}: {m['score']}" for m in read_table(path.parent)["members"])
-        table.add_row(path.parent.name, what, scores, "shipped", "non-commercial (Cityscapes, COCO photos)")
+        table.add_row(path.parent.name, what, scores, "shipped", "non-commercial (its model card lists the sources)")
     for k in KNOWN.values():
         here = on_machine(k)
         what = f"{k.what}\nhf:{k.repository}"
