@@ -22,10 +22,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> XenomaskError:
 
 
 def printable(text: str) -> str:
-    """A name as it can be shown and stored as text: a sign for each byte that is no UTF-8 and each control character.
+    r"""A name as it can be shown and stored as text: a sign for each byte that is no UTF-8 and each control character.
 
-    >>> printable("a\udcff b\x1b[1m.jpg")
-    'a\ufffd b\ufffd[1m.jpg'
+    >>> printable("a\udcff b\x1b[1m.jpg") == "a\ufffd b\ufffd[1m.jpg"
+    True
     """
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in text)
