@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 
 from test_convert_detectron2 import Checkpoint, plain, written
 from test_datasets_catalogue import COPIES, ROWS
+from test_trust_detectron2 import DUMPED
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
@@ -141,6 +143,7 @@ def _foreign(root: Path) -> None:
     shutil.copy(MMSEG / "config.py", root / "configs/mask2former/swin-l.py")
     for name in ("model_final.pkl", "model_final_17c1ee.pkl"):
         written(root / name, plain(Checkpoint(queries=100)))
+    (root / "config.yaml").write_text(re.sub(r"(NUM_OBJECT_QUERIES:) \d+", r"\1 100", DUMPED))
 
 
 def _maps(root: Path) -> None:
