@@ -71,8 +71,8 @@ def aupr(values: np.ndarray, labels: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("detectors", nargs="+")
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("detectors", nargs="*", default=["nano"])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--scores", default="max_logit")
     parser.add_argument("--photos", type=int, default=40, help="of each ordinary set, evenly spread")
     parser.add_argument("--size", type=int, help="shortest edge of the networks' input")

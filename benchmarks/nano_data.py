@@ -78,8 +78,8 @@ def write(out: Path, name: str, image: np.ndarray, label: np.ndarray) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/nano-data"))
     parser.add_argument("--drawn", type=int, default=150, help="synthetic scenes")
     args = parser.parse_args()
     data, out = args.data, args.out
