@@ -13,6 +13,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,31 +184,22 @@ entry("metrics.counters.count", "value", MAPS, lambda x: counters.count(x, TRUTH
 entry("metrics.counters.count", "label", TRUTHS, lambda x: counters.count(SCORES, x))
 entry("metrics.counters.keys", "value", ANY, counters.keys)
 entry("metrics.counters.values", "key", NO_LENGTH, counters.values)
-for name in ("key", "positive", "negative"):
-    own = {"key": KEYS, "positive": COUNTS, "negative": COUNTS}
-    rows = odd.columns(KEYS.astype(np.int64), True) if name == "key" else WHOLES
-    entry("metrics.counters.FrameCounters", name, rows, lambda x, n=name, o=own: counters.FrameCounters(**{**o, n: x}))
-for name in ("positive", "negative"):
-    own = {"positive": FULL, "negative": FULL}
-    entry(
-        "metrics.counters.Counters",
-        name,
-        odd.columns(FULL, True),
-        lambda x, n=name, o=own: counters.Counters(**{**o, n: x}),
-    )
-for name in ("threshold", "tp", "fp"):
-    own = {"threshold": COLUMN, "tp": COUNTS, "fp": COUNTS}
-    rows = FLOATS if name == "threshold" else WHOLES
-    entry("metrics.curves.Curve", name, rows, lambda x, n=name, o=own: curves.Curve(**{**o, n: x}))
-    entry("metrics.official.FrameBins", name, rows, lambda x, n=name, o=own: official.FrameBins(**{**o, n: x}))
-for name in ("at", "tp", "fp"):
-    own = {"at": KEYS, "tp": COUNTS, "fp": COUNTS}
-    rows = odd.columns(KEYS.astype(np.int64), True) if name == "at" else WHOLES
-    entry("metrics.resampling.Steps", name, rows, lambda x, n=name, o=own: resampling.Steps(**{**o, n: x}))
-for name in ("key", "count"):
-    own = {"key": KEYS, "count": COUNTS}
-    rows = odd.columns(KEYS.astype(np.int64), True) if name == "key" else WHOLES
-    entry("metrics.conformal.Targets", name, rows, lambda x, n=name, o=own: conformal.Targets(**{**o, n: x}))
+ROWS = {id(KEYS): odd.columns(KEYS.astype(np.int64), True), id(COUNTS): WHOLES, id(COLUMN): FLOATS,
+        id(FULL): odd.columns(FULL, True)}  # fmt: skip
+
+
+def entry_columns(name: str, make: Callable[..., Any], **proper: np.ndarray) -> None:
+    """An entry for each column of something made of columns."""
+    for argument, column in proper.items():
+        entry(name, argument, ROWS[id(column)], lambda x, argument=argument: make(**{**proper, argument: x}))
+
+
+entry_columns("metrics.counters.FrameCounters", counters.FrameCounters, key=KEYS, positive=COUNTS, negative=COUNTS)
+entry_columns("metrics.counters.Counters", counters.Counters, positive=FULL, negative=FULL)
+entry_columns("metrics.curves.Curve", curves.Curve, threshold=COLUMN, tp=COUNTS, fp=COUNTS)
+entry_columns("metrics.official.FrameBins", official.FrameBins, threshold=COLUMN, tp=COUNTS, fp=COUNTS)
+entry_columns("metrics.resampling.Steps", resampling.Steps, at=KEYS, tp=COUNTS, fp=COUNTS)
+entry_columns("metrics.conformal.Targets", conformal.Targets, key=KEYS, count=COUNTS)
 entry("metrics.components.binarise", "value", MAPS, lambda x: components.binarise(x, 3.0))
 entry("metrics.components.label_components", "mask", MASKS, components.label_components)
 for f in (components.compare, components.numbered):
@@ -337,22 +329,15 @@ entry(
     some(given(TRUTHS)),
     lambda x: agreement.agreement_figure(PHOTO, BINARY.astype("u1"), ["a", "b"], title="t", label=x),
 )
-for name in ("value", "positive", "negative"):
-    own = {"value": COLUMN, "positive": COUNTS, "negative": COUNTS}
-    entry(
-        "plots.distribution.histogram",
-        name,
-        FLOATS if name == "value" else WHOLES,
-        lambda x, n=name, o=own: distribution.histogram(**{**o, n: x}, title="t", marks={}),
-    )
+histogram = partial(distribution.histogram, title="t", marks={})
+entry_columns("plots.distribution.histogram", histogram, value=COLUMN, positive=COUNTS, negative=COUNTS)
 entry(
     "plots.distribution.reliability_diagram",
     "sides",
     FLOATS,
     lambda x: distribution.reliability_diagram({"a": (x, COLUMN, COUNTS)}),
 )
-for name in LINE:
-    entry("plots.curves.Line", name, FLOATS, lambda x, n=name: drawn.Line("a", **{**LINE, n: x}))
+entry_columns("plots.curves.Line", partial(drawn.Line, "a"), **LINE)
 entry("plots.curves.Line", "at", FLOATS, lambda x: drawn.Line("a", **LINE, at=x, recall_band=np.zeros((2, 3))))
 entry("queries.outlier.anomaly_iou", "label", TRUTHS, lambda x: outlier.anomaly_iou(OUTPUT, x, 0.5))
 entry("queries.outlier.mean_iou", "per_frame", FLOATS, lambda x: outlier.mean_iou({"a": x, "b": COLUMN}))

@@ -166,9 +166,8 @@ class Actor:
             tries.unlink(missing_ok=True)
 
     def _one(self, frame: Frame) -> str:
-        from xenomask.run.manifest import keep_map
+        from xenomask.run.manifest import frame_digest, keep_map
         from xenomask.store import ENDING, check_photo
-        from xenomask.store.provenance import photo_digest
 
         path = self.out / f"{frame.id}{ENDING}"
         if frame.image is not None and not frame.image.is_file():
@@ -180,7 +179,7 @@ class Actor:
             own: Any = self.detector
             own = own.without_frame(frame.id) if self.loo and frame.label else own
             found = own.detect(self.data.sample(frame).image)
-            keep_map(self.out, frame, found, photo_digest(frame.image or self.out))
+            keep_map(self.out, frame, found, frame_digest(frame))
         except XenomaskError as e:
             return str(e)
         return ""

@@ -1,6 +1,7 @@
 """Counters -> curve -> the pixel numbers; "anomaly" is score >= threshold everywhere but in components."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -8,6 +9,18 @@ from jaxtyping import Float64, Int64
 from xenomask.arrays import as_counts, as_numbers, check_same_length
 from xenomask.errors import XenomaskError
 from xenomask.metrics.counters import Counters, FrameCounters, values
+
+
+def check_points(points: Any, what: str) -> None:
+    """Makes the threshold, tp and fp of a frozen dataclass float64, int64 and int64 (n,).
+
+    Raises XenomaskError for columns of different lengths or no numbers.
+    """
+    object.__setattr__(points, "threshold", as_numbers(points.threshold, f"{what}: threshold", ndim=1))
+    for name in ("tp", "fp"):
+        counts = as_counts(getattr(points, name), f"{what}: {name}").astype(np.int64, copy=False)
+        object.__setattr__(points, name, counts)
+    check_same_length(what, threshold=points.threshold, tp=points.tp, fp=points.fp)
 
 
 @dataclass(frozen=True)
@@ -22,11 +35,7 @@ class Curve:
     fp: Int64[np.ndarray, "n"]
 
     def __post_init__(self):
-        object.__setattr__(self, "threshold", as_numbers(self.threshold, "curve: threshold", ndim=1))
-        for name in ("tp", "fp"):
-            counts = as_counts(getattr(self, name), f"curve: {name}").astype(np.int64, copy=False)
-            object.__setattr__(self, name, counts)
-        check_same_length("curve", threshold=self.threshold, tp=self.tp, fp=self.fp)
+        check_points(self, "curve")
         if not len(self.tp):
             raise XenomaskError("curve: no point at all")
 

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float16, Float64, Int64
 
-from xenomask.arrays import as_counts, as_numbers, check_same_length
 from xenomask.metrics.counters import FrameCounters, values
-from xenomask.metrics.curves import Curve, check_both, numbers
+from xenomask.metrics.curves import Curve, check_both, check_points, numbers
 
 QUANTILES = 384
 
@@ -33,11 +32,7 @@ class FrameBins:
     fp: Int64[np.ndarray, "n"]
 
     def __post_init__(self):
-        object.__setattr__(self, "threshold", as_numbers(self.threshold, "bins: threshold", ndim=1))
-        for name in ("tp", "fp"):
-            counts = as_counts(getattr(self, name), f"bins: {name}").astype(np.int64, copy=False)
-            object.__setattr__(self, name, counts)
-        check_same_length("bins", threshold=self.threshold, tp=self.tp, fp=self.fp)
+        check_points(self, "bins")
 
 
 def _quantiles(value: Float16[np.ndarray, "n"], counts: Int64[np.ndarray, "n"]) -> Float64[np.ndarray, "m"]:

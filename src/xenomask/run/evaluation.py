@@ -32,8 +32,12 @@ def reader(maps: Path, data: Dataset) -> tuple[list[str], Read]:
     labelled = {f.id: f for f in data.labelled().frames}
     check_frames(set(labelled), {f.id for f in data.frames}, set(map_ids(maps)), maps)
 
+    checked: set[str] = set()  # each frame is read several times, its photo hashed once
+
     def read(i: str) -> tuple[np.ndarray, np.ndarray]:
-        check_photo(maps / f"{i}{ENDING}", labelled[i].image)
+        if i not in checked:
+            check_photo(maps / f"{i}{ENDING}", labelled[i].image)
+            checked.add(i)
         return read_map(maps / f"{i}{ENDING}"), data.label(labelled[i])
 
     return sorted(labelled), read

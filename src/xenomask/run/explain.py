@@ -115,10 +115,9 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
     x, y = at
     score, row = member.score, slice(y, y + 1)
     score.drawn(isinstance(output, PixelOutput))
-    pixel = isinstance(output, PixelOutput)
-    check_classes([score], len(output.class_map_logits) if pixel else class_probabilities(output).shape[1] - 1)
     notes: list[str] = []
     if isinstance(output, PixelOutput):
+        check_classes([score], len(output.class_map_logits))
         L = resized_logits(output, row)[:, :, x : x + 1]
         names = class_names(member, len(L))
         value, parts, classes, voices = _of_classes(score, L, names, None)
@@ -126,6 +125,7 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
     else:
         p, m = class_probabilities(output), soft_masks(output, row)[:, :, x : x + 1]
         names = class_names(member, p.shape[1] - 1)
+        check_classes([score], p.shape[1] - 1)
         check_queries([score], member.queries, len(p))
         if score.rows is maskomaly:
             value, parts, voices = _of_maskomaly(score, p, m, member.queries, names, notes)

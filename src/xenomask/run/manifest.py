@@ -50,11 +50,18 @@ def claim(
         raise XenomaskError(f"{folder} holds {kind} of {of} (its {', '.join(differs)} differ): {_OTHER}")
 
 
+def frame_digest(frame: Frame) -> str:
+    """The SHA-256 of a frame's photo; raises XenomaskError where it has none or it cannot be read."""
+    if frame.image is None:
+        raise XenomaskError(f"frame {frame.id} has no photo")
+    return photo_digest(frame.image)
+
+
 def check_kept(folder: Path, frames: Iterable[Frame], made_from: Callable[[Frame], str | None]) -> None:
     """Raises XenomaskError where what is kept of a frame was made from another photo than the frame's."""
 
     def other(frame: Frame) -> bool:
-        return frame.image is not None and made_from(frame) != photo_digest(frame.image)
+        return frame.image is not None and made_from(frame) != frame_digest(frame)
 
     with ThreadPoolExecutor(THREADS) as pool:
         frames = list(frames)

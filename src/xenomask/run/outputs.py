@@ -13,9 +13,8 @@ from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.run.common import Tick, nothing
-from xenomask.run.manifest import check_kept, claim, made_of
+from xenomask.run.manifest import check_kept, claim, frame_digest, made_of
 from xenomask.store import PHOTO
-from xenomask.store.provenance import photo_digest
 
 ENDING = ".safetensors"
 SIZES = ("padded_size", "input_size", "image_size")
@@ -84,5 +83,5 @@ def cache_outputs(detector: Detector, data: Dataset, folder: Path, *, tick: Tick
         for frame in data.frames:
             if not paths[frame.id].is_file():
                 output = member.network.predict(data.sample(frame).image)
-                write_output(paths[frame.id], output, photo_digest(frame.image or folder))
+                write_output(paths[frame.id], output, frame_digest(frame))
             tick()

@@ -13,7 +13,7 @@ from xenomask.export import ExportedDetector
 from xenomask.files import atomic, make_dir
 from xenomask.plots import figure, overlay
 from xenomask.run.common import Tick, nothing, save_picture
-from xenomask.run.manifest import claim, keep_map, kept_maps, made_of
+from xenomask.run.manifest import claim, frame_digest, keep_map, kept_maps, made_of
 from xenomask.run.pipeline import Profile, Stage, run
 from xenomask.store import ENDING, map_ids, write_map
 from xenomask.store.provenance import photo_digest
@@ -175,7 +175,7 @@ def score_timed(
     def read(frame: Frame) -> Photo:
         own = detector.without_frame(frame.id) if leave_one_out and frame.label else detector
         image = data.sample(frame).image
-        return Photo(frame, image, own, photo_digest(frame.image or out))  # its bytes were just read
+        return Photo(frame, image, own, frame_digest(frame))  # its bytes were just read
 
     def write(seen: Photo) -> None:
         keep_map(out, seen.source, seen.state, seen.digest)

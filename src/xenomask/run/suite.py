@@ -12,10 +12,9 @@ from xenomask.export import ExportedDetector
 from xenomask.queries import without_frame
 from xenomask.run.common import Tick, nothing
 from xenomask.run.evaluation import evaluate_maps
-from xenomask.run.manifest import keep_map
+from xenomask.run.manifest import frame_digest, keep_map
 from xenomask.run.photos import chosen_on, chosen_where, open_maps
 from xenomask.scores import Score, get_score, score_all
-from xenomask.store.provenance import photo_digest
 from xenomask.types import EvalResult, ScoreMap
 
 # The data sets of a suite, in the order of its table; a root holds them side by side.
@@ -115,7 +114,7 @@ def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tic
     for frame in data.frames:
         pending = [w for w in ways if frame.id not in done[w.folder]]
         if pending:
-            image, digest = data.sample(frame).image, photo_digest(frame.image or folder)
+            image, digest = data.sample(frame).image, frame_digest(frame)
             maps = _member_maps(pending, image, frame.id)
             for w in pending:
                 if isinstance(w.detector, ExportedDetector):

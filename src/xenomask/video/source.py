@@ -88,9 +88,9 @@ def is_container(start: bytes) -> bool:
     return (
         box in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")  # mp4, mov
         or (first == b"RIFF" and start[8:12] in (b"AVI ", b"AVIX"))
-        or first in (b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3")  # mkv ... MPEG
+        or first in (b"\x1aE\xdf\xa3", b"OggS", b"FLV\x01")  # mkv, webm
         or first in (b"\x30\x26\xb2\x75", b"DKIF", b"YUV4")  # asf (wmv), ivf, y4m
-        or first == b"\x00\x00\x00\x01" or start[:3] == b"\x00\x00\x01"  # raw H.264, HEVC, MPEG-4
+        or first == b"\x00\x00\x00\x01" or start[:3] == b"\x00\x00\x01"  # MPEG-1, -2 and -4, H.264, HEVC
         or (len(start) > 752 and start[:753:188] == b"GGGGG")  # MPEG transport stream: packets of 188 bytes
     )  # fmt: skip
 

@@ -8,11 +8,10 @@ from typing import Any
 from transformers import Mask2FormerConfig
 
 from xenomask.errors import XenomaskError, first_line
-from xenomask.models.convert.entries import Entries
+from xenomask.models.convert.entries import DROPOUT, MEMORY, START, TRAINING, Entries
 from xenomask.models.preprocess import Preprocess, check_preprocess
 
-TRAINING, START, MEMORY = "used in training alone", "the checkpoint's weights replace it", "saves memory in training"
-DROPOUT, OTHERS = "dropout, which is off at inference", "of other networks than this one"
+OTHERS = "of other networks than this one"
 UNUSED, AFTER = "Mask2Former never reads it", "what is made of the queries, which xenomask does itself"
 RUN = "neither of the network nor of its photos"
 STAGES = ("res2", "res3", "res4", "res5")
@@ -84,9 +83,7 @@ def check_config(
 
 
 def _three(e: Entries, key: str, default: Any, stored: tuple[float, ...] | None) -> tuple[float, float, float]:
-    values = e.take(key, default)
-    if not isinstance(values, tuple) or len(values) != 3 or not all(type(v) in (int, float) for v in values):
-        e.refuse(key, values, "is not three numbers")
+    values = e.three(key, default)
     if stored is not None and any(abs(a - b) > 1e-3 for a, b in zip(values, stored, strict=True)):
         e.refuse(key, values, f"but the checkpoint has {stored}", ", ")
     a, b, c = map(float, values)

@@ -11,6 +11,9 @@ Path = tuple[str | int, ...]
 REQUIRED: Any = object()  # in place of a default: the foreign project has none either
 USED = ""
 SHOWN = 80  # letters of a value that an error repeats
+# reasons for which an entry of any project has no effect
+TRAINING, START, MEMORY = "used in training alone", "the checkpoint's weights replace it", "saves memory in training"
+DROPOUT = "dropout, which is off at inference"
 
 
 class Entries:
@@ -56,6 +59,13 @@ class Entries:
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             self.refuse(key, value, f"is no number in {least}..{most}")
         return value
+
+    def three(self, key: str, default: Any = REQUIRED) -> tuple[float, float, float]:
+        """The entry, a number for each of a photo's channels."""
+        values = self.take(key, default)
+        if not isinstance(values, tuple) or len(values) != 3 or not all(type(v) in (int, float) for v in values):
+            self.refuse(key, values, "is not three numbers")
+        return values
 
     def kind(self, *classes: str, key: str = "type", default: Any = REQUIRED) -> Any:
         """The name of a class, without its module; it must be one of these.

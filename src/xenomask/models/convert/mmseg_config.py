@@ -8,11 +8,9 @@ import math
 from collections.abc import Mapping
 
 from xenomask.models.convert.architecture import LEVELS, POINTS, Architecture
-from xenomask.models.convert.entries import Entries
+from xenomask.models.convert.entries import DROPOUT, MEMORY, START, TRAINING, Entries
 
-TRAINING, START, MEMORY = "used in training alone", "the checkpoint's weights replace it", "saves memory in training"
 GRADIENT, REPLACED = "whether training changes it", "the decode head's own replaces it"
-DROPOUT = "dropout, which is off at inference"
 
 LAYER_NORM = ("LN", "torch.nn.modules.normalization.LayerNorm")
 GROUP_NORM = ("GN", "torch.nn.modules.normalization.GroupNorm")

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from xenomask.errors import XenomaskError, first_line
-from xenomask.models.convert.entries import Entries, dotted
+from xenomask.models.convert.entries import TRAINING, Entries, dotted
 from xenomask.models.preprocess import Preprocess, check_preprocess
 
 CITYSCAPES = Preprocess("fit", 1024, 2048)  # what a network of which no config tells anything is tested with
-TRAINING, DECODED, LABELS = "used in training alone", "photos are decoded by xenomask", "of labels, not of photos"
+DECODED, LABELS = "photos are decoded by xenomask", "of labels, not of photos"
 WHICH_PHOTOS = "which photos are tested, and how they are fetched"
 LOADING, TRANSFORMS = "mmcv.transforms.loading.", "mmseg.datasets.transforms."
 STEPS = (
@@ -56,10 +56,7 @@ def _normalisation(config: Entries) -> tuple[Any, Any, int]:
     else:
         e.only("bgr_to_rgb", False)
     e.only("pad_val", 0)
-    mean, std = (e.take(key, None) for key in ("mean", "std"))
-    for key, values in (("mean", mean), ("std", std)):
-        if not isinstance(values, tuple) or len(values) != 3 or not all(type(v) in (int, float) for v in values):
-            e.refuse(key, values, "is not three numbers")
+    mean, std = (e.three(key, None) for key in ("mean", "std"))
     e.without_effect(dict.fromkeys(("size", "size_divisor", "batch_augments"), TRAINING) | {"seg_pad_val": LABELS})
     if not _is_there(e, "test_cfg"):  # not padded at all
         return mean, std, 1
