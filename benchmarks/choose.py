@@ -11,6 +11,7 @@ ordinary pixels above the threshold that finds half of the anomalous pixels (the
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,8 @@ from xenomask import load_model
 from xenomask.datasets import open_dataset
 from xenomask.datasets.read import read_photo
 from xenomask.detector import Detector, Member
+from xenomask.metrics.counters import Counters, FrameCounters, count, pool, values
+from xenomask.metrics.curves import curve, numbers
 from xenomask.scores import get_score, score_all
 from xenomask.types import QuerySet
 
@@ -60,15 +63,6 @@ def maps(d: Detector, scores: list[str], image: np.ndarray) -> dict[str, np.ndar
     return total
 
 
-def aupr(values: np.ndarray, labels: np.ndarray) -> float:
-    """Average precision: over distinct values, the sum of precision times the step of recall."""
-    order = np.argsort(-values, kind="stable")
-    values, labels = values[order], labels[order]
-    last = np.flatnonzero(np.diff(values, append=np.nan))
-    hits = np.cumsum(labels)[last]
-    return float((np.diff(hits, prepend=0) / hits[-1] * hits / (last + 1)).sum())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("detectors", nargs="*", default=["nano"])
@@ -86,19 +80,17 @@ def main() -> None:
             members = (replace(m.network, preprocess=replace(m.network.preprocess, size=args.size)) for m in d.members)
             d = replace(d, members=tuple(replace(m, network=n) for m, n in zip(d.members, members, strict=True)))
         d = d.with_runtime(args.runtime)
-        sets: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {s: {} for s in scores}
+        sets: dict[str, dict[str, Counters]] = {s: {} for s in scores}
         for key, (data, folder) in SETS.items():
             dataset = open_dataset(data, args.data / folder)
-            found: dict[str, list] = {s: [] for s in scores}
+            found: dict[str, list[FrameCounters]] = {s: [] for s in scores}
             for frame in track(dataset.frames, f"{name} {key}", transient=True):
                 sample = dataset.sample(frame)
-                label = sample.label[::2, ::2]
-                kept = label != 255
                 for s, value in maps(d, scores, sample.image).items():
-                    found[s].append((value[kept].astype(np.float16), label[kept] == 1))
+                    found[s].append(count(value, sample.label[::2, ::2]))
             for s in scores:
-                sets[s][key] = tuple(np.concatenate(x) for x in zip(*found[s], strict=True))
-        ordinary: dict[str, dict[str, list]] = {s: {k: [] for k in ORDINARY} for s in scores}
+                sets[s][key] = pool(found[s])
+        ordinary: dict[str, dict[str, list[FrameCounters]]] = {s: {k: [] for k in ORDINARY} for s in scores}
         for key, (pattern, size) in ORDINARY.items():
             paths = sorted(p for p in args.data.glob(pattern) if p.is_file())
             step = max(1, len(paths) // args.photos)
@@ -106,9 +98,9 @@ def main() -> None:
                 image = read_photo(path)
                 image = image if size is None else cv2.resize(image, size)
                 for s, value in maps(d, scores, image).items():
-                    ordinary[s][key].append(value.astype(np.float16).ravel())
+                    ordinary[s][key].append(count(value, np.zeros(value.shape, np.uint8)))
         for s in scores:
-            rows.append(numbers(name, s, sets[s], {k: np.concatenate(v) for k, v in ordinary[s].items()}))
+            rows.append(summary(name, s, sets[s], {k: pool(v) for k, v in ordinary[s].items()}))
             print(json.dumps(rows[-1]), flush=True)
     keys = ["OT", "FS", "AT", "mean", "city", "camvid", "rural", "false", "number"]
     table = Table("detector, score", *keys, "threshold")
@@ -121,18 +113,22 @@ def main() -> None:
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def numbers(name: str, score: str, sets: dict, ordinary: dict) -> dict:
+def above(counts: np.ndarray) -> np.ndarray:
+    """The share of pixels above each float16, in rising order: those at or above the next."""
+    return np.append(counts[::-1].cumsum()[::-1][1:], 0) / counts.sum()
+
+
+def summary(name: str, score: str, sets: Mapping[str, Counters], ordinary: Mapping[str, Counters]) -> dict:
     """AUPR by set, the share of false pixels by ordinary set at half of the anomalous ones, and the number."""
-    found = {k: aupr(v, y) for k, (v, y) in sets.items()}
-    # the threshold at which the mean recall is .5, among the anomalous pixels' own values
-    candidates = np.unique(np.concatenate([v[y] for v, y in sets.values()]))
-    recalls = [1 - np.searchsorted(np.sort(v[y]), candidates, side="right") / y.sum() for v, y in sets.values()]
-    threshold = float(candidates[np.flatnonzero(np.mean(recalls, 0) <= 0.5)[0]])
-    false = {k: float((v > np.float16(threshold)).mean()) for k, v in ordinary.items()}
+    found = {k: numbers(curve(c))["aupr_sum"] for k, c in sets.items()}
+    recall = np.mean([above(c.positive) for c in sets.values()], 0)
+    held = np.sum([c.positive for c in sets.values()], 0) > 0
+    at = int(np.flatnonzero(held & (recall <= 0.5))[0])
+    false = {k: float(above(c.negative)[at]) for k, c in ordinary.items()}
     mean, alarms = float(np.mean([*found.values()])), float(np.mean([*false.values()]))
     return {
         "detector": name, "score": score, **found, "mean": mean, **false, "false": alarms, "number": mean - alarms,
-        "threshold": threshold,
+        "threshold": float(values(np.array([at]))[0]),
     }  # fmt: skip
 
 
