@@ -24,11 +24,11 @@ import torch
 from xenomask.datasets import read_photo
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector, Member
-from xenomask.ensemble import ensemble
+from xenomask.detector.fuse import ensemble
 from xenomask.models import build
 from xenomask.models.deformable import plain
 from xenomask.models.preprocess import network_input
-from xenomask.models.runtimes import with_runtime
+from xenomask.models.runtimes.runtime import with_runtime
 from xenomask.scores import SCORES, score_all
 from xenomask.store import write_map
 from xenomask.types import QuerySet, ScoreMap

@@ -20,7 +20,7 @@ import torch
 from xenomask.datasets import read_photo
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
-from xenomask.detector_folder import assemble
+from xenomask.detector.folder import assemble
 from xenomask.export import FORMATS, ExportedDetector, export_detector, open_exported
 from xenomask.models import build, load
 from xenomask.queries import write_queries

@@ -197,7 +197,7 @@ def seeds(folder: Path) -> None:
     import numpy as np
     import torch
 
-    from xenomask.detector_folder import assemble
+    from xenomask.detector.folder import assemble
     from xenomask.models import build, load
     from xenomask.queries import write_queries
     from xenomask.store import write_map
@@ -339,7 +339,7 @@ def huggingface(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
 
 def detector(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
     from xenomask.detector import Detector
-    from xenomask.detector_folder import describe_folder
+    from xenomask.detector.folder import describe_folder
 
     folder = Path(shutil.copytree(good / "detector", case / "detector"))
     path = folder / "detector.json" if r.random() < 0.7 else r.choice(sorted(folder.rglob("*.json")))

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from xenomask.datasets import open_dataset
+from xenomask.evaluate.evaluate import THREADS, evaluate_maps, reader
 from xenomask.metrics import measure, summarise
-from xenomask.run.evaluation import THREADS, evaluate_maps, reader
 from xenomask.store import write_map
 from xenomask.types import ScoreMap
 

@@ -97,7 +97,7 @@ def measure(o: argparse.Namespace) -> dict:
     from xenomask.cluster.records import source_commit
     from xenomask.datasets import open_dataset
     from xenomask.detector import Detector
-    from xenomask.ensemble import ensemble
+    from xenomask.detector.fuse import ensemble
     from xenomask.scores import score_all
     from xenomask.store import write_map
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from xenomask.detector_folder import assemble
+from xenomask.detector.folder import assemble
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.models import build
 

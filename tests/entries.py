@@ -24,23 +24,25 @@ from matplotlib.figure import Figure
 import odd_arrays as odd
 import xenomask
 from odd_arrays import BINARY, LABEL, PHOTO, SCORES, H, W
-from xenomask import arrays, ensemble, masks, metrics, scores, store
+from xenomask import arrays, masks, metrics, scores, store
 from xenomask.arrays import as_single
 from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
+from xenomask.detector import fuse as ensemble
 from xenomask.errors import XenomaskError
+from xenomask.evaluate import agreement as run_agreement
 from xenomask.export import read as exported
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics import (
-    bands,
     calibration,
+    component_list,
     components,
     conformal,
     conventions,
     counters,
+    curve_bands,
     curves,
     guards,
-    judged,
     official,
     resampling,
     segmentation,
@@ -48,17 +50,16 @@ from xenomask.metrics import (
 from xenomask.metrics.components import Sizes
 from xenomask.metrics.evaluate import resample
 from xenomask.models import build, preprocess
+from xenomask.objects import objects as exports
 from xenomask.plots import agreement, distribution, gallery, heatmap
 from xenomask.plots import curves as drawn
+from xenomask.predict import smooth
 from xenomask.queries import inlier, outlier
-from xenomask.run import agreement as run_agreement
-from xenomask.run import components as exports
-from xenomask.run import levels
+from xenomask.report import slider as levels
 from xenomask.scores import get_score
 from xenomask.scores.cpu import add_scores
 from xenomask.scores.plan import plan
 from xenomask.types import QuerySet, Sample, ScoreMap
-from xenomask.video import smooth
 
 TRUTH, ONE = LABEL, Sizes(1, 1)
 KEYS, COUNTS = np.array([3, 40000, 50000], np.uint16), np.array([2, 0, 5])
@@ -157,8 +158,8 @@ entry("types.ScoreMap", "value", MAPS, lambda x: ScoreMap(x, "s"))
 entry("types.Sample", "image", ARRAYS, lambda x: Sample(x, None, "a", "d"))
 entry("types.Sample", "label", given(LABELS), lambda x: Sample(PHOTO, x, "a", "d"))
 entry("datasets.photos.as_photo", "image", PHOTOS, as_photo)
-entry("detector.Detector.detect", "image", PHOTOS, DETECTOR.detect)
-entry("detector.Detector.prepare", "image", PHOTOS, lambda x: DETECTOR.prepare(x)[0].x)
+entry("detector.detector.Detector.detect", "image", PHOTOS, DETECTOR.detect)
+entry("detector.detector.Detector.prepare", "image", PHOTOS, lambda x: DETECTOR.prepare(x)[0].x)
 entry("models.network.Network.prepare", "image", PHOTOS, lambda x: NETWORK.prepare(x).x)
 entry("models.network.Network.predict", "image", PHOTOS, lambda x: NETWORK.predict(x))
 entry(
@@ -171,7 +172,7 @@ entry("models.preprocess.network_input", "image", ARRAYS, lambda x: preprocess.n
 entry("export.read.ExportedDetector.detect", "image", PHOTOS, lambda x: EXPORTED.detect(x).value)
 entry("export.read.resized", "image", ARRAYS, lambda x: exported.resized(x, (5, 7)))
 entry(
-    "ensemble.ensemble",
+    "detector.fuse.ensemble",
     "maps",
     MAPS,
     lambda x: ensemble.ensemble([ScoreMap(x, "a"), ScoreMap(SCORES, "b")], [0.5, 0.5]),
@@ -216,8 +217,8 @@ for name in ("siou_gt", "siou_pred", "ppv"):
         rows,
         lambda x, n=name, o=own: components.FrameComponents(**{**o, n: x}),
     )
-entry("metrics.judged.judge", "value", MAPS, lambda x: judged.judge("a", x, TRUTH, 3.0, ONE))
-entry("metrics.judged.judge", "label", TRUTHS, lambda x: judged.judge("a", SCORES, x, 3.0, ONE))
+entry("metrics.component_list.judge", "value", MAPS, lambda x: component_list.judge("a", x, TRUTH, 3.0, ONE))
+entry("metrics.component_list.judge", "label", TRUTHS, lambda x: component_list.judge("a", SCORES, x, 3.0, ONE))
 entry("metrics.conformal.component_targets", "value", MAPS, lambda x: conformal.component_targets(x, TRUTH, ONE))
 entry("metrics.conformal.component_targets", "label", TRUTHS, lambda x: conformal.component_targets(SCORES, x, ONE))
 entry("metrics.conventions.resized_counters", "value", MAPS, lambda x: conventions.resized_counters(x, TRUTH, (7, 9)))
@@ -281,7 +282,7 @@ WEIGHT_ROWS = [(t, WEIGHTS.astype(t), WEIGHTS) for t in ("f2", "f4", ">f8", "u1"
 entry("metrics.evaluate.resample", "weights", WEIGHT_ROWS, lambda x: resample(MEASURED, x))
 entry("metrics.resampling.curve_numbers", "weights", WEIGHT_ROWS, lambda x: resampling.curve_numbers(*STEPS, x))
 entry("metrics.resampling.as_weights", "weights", WEIGHT_ROWS, lambda x: resampling.as_weights(x, 2))
-entry("metrics.bands.bands", "weights", WEIGHT_ROWS, lambda x: bands.bands([FRAME, FRAME], x, 5))
+entry("metrics.curve_bands.bands", "weights", WEIGHT_ROWS, lambda x: curve_bands.bands([FRAME, FRAME], x, 5))
 entry(
     "metrics.resampling.interval",
     "values",
@@ -348,17 +349,17 @@ entry(
     odd.tensors(LOGITS[0].softmax(1)),
     lambda x: inlier.count_predictions(x, 0.4),
 )
-entry("run.agreement.shares", "count", VOTES, lambda x: run_agreement.shares("a", x, TRUTH, 2))
-entry("run.agreement.shares", "label", TRUTHS, lambda x: run_agreement.shares("a", BINARY.astype("u1"), x, 2))
-entry("run.components.instances", "value", MAPS, found)
-entry("run.components.encode_rle", "mask", MASKS, exports.encode_rle)
-entry("run.components.write_png16", "value", MAPS, png16)
+entry("evaluate.agreement.shares", "count", VOTES, lambda x: run_agreement.shares("a", x, TRUTH, 2))
+entry("evaluate.agreement.shares", "label", TRUTHS, lambda x: run_agreement.shares("a", BINARY.astype("u1"), x, 2))
+entry("objects.objects.instances", "value", MAPS, found)
+entry("objects.objects.encode_rle", "mask", MASKS, exports.encode_rle)
+entry("objects.objects.write_png16", "value", MAPS, png16)
 LEVELS = levels.slider_levels(curves.Curve(COLUMN[::-1], np.array([1, 2, 3]), np.array([0, 1, 4])), (0, 1), {})
-entry("run.levels.level_map", "value", MAPS, lambda x: levels.level_map(x, LEVELS, (4, 6)))
-entry("run.levels.jpeg", "picture", ARRAYS, levels.jpeg)
-entry("video.smooth.follow", "image", ARRAYS, lambda x: smooth.follow(smooth.Held(SCORES), x, SCORES, "ema"))
+entry("report.slider.level_map", "value", MAPS, lambda x: levels.level_map(x, LEVELS, (4, 6)))
+entry("report.slider.jpeg", "picture", ARRAYS, levels.jpeg)
+entry("predict.smooth.follow", "image", ARRAYS, lambda x: smooth.follow(smooth.Held(SCORES), x, SCORES, "ema"))
 entry(
-    "video.smooth.follow",
+    "predict.smooth.follow",
     "found",
     given(MAPS),
     lambda x: smooth.follow(smooth.Held(SCORES), PHOTO, x, "ema"),
@@ -400,7 +401,7 @@ def onto_rows(*more):
     return [*rows, ("Fortran", np.asfortranarray(zeros()), zeros()), *((n, x, None) for n, x in refused.items())]
 
 
-entry("scores.add_score", "onto", onto_rows(), onto)
+entry("scores.score.add_score", "onto", onto_rows(), onto)
 entry("arrays.check_onto", "onto", onto_rows(), lambda x: arrays.check_onto(x, (H, W)))
 entry("scores.cpu.add_scores", "onto", onto_rows(1), add)
 
@@ -413,21 +414,21 @@ EXEMPT = {
     r"export\.(free|fused|resize|write|quantize)\..*": "parts of a graph that is being traced",
     r"export\.read\.ExportedDetector": "a session, no array",
     r"scores\.(semantic|mask|maskomaly|plan|gpu|gpu_kernels|kernels)\..*": "formulas on a validated MaskOutput's parts",
-    r"scores\.Score": "a formula, no array",
+    r"scores\.score\.Score": "a formula, no array",
     r"masks\.(refuse_nan|bounded|semantic|row_groups|source)": "parts of a validated MaskOutput",
     r"jit\..*": "what checks the arguments of compiled loops: tests/test_jit.py",
     r"pictures\..*|datasets\.(read|synthetic)\..*": "pictures that were read and checked by the readers themselves",
     r"metrics\.(evaluate\.Measured|calibration\.Reliability|components\.Numbered|bands\.Bands)": "results",
     r"queries\.inlier\.InlierCounts": "results, which nobody gives",
     r"arrays\.(as_array|is_finite|foreign_values|check_same_size|check_same_length)": "parts of the others",
-    r"plots\.report\.view\.Levels": "results, which nobody gives",
+    r"report\.view\.Levels": "results, which nobody gives",
     r"queries\.analysis\..*": "samples are validated Samples",
     r"run\.(common|outputs|query_sheet|report|thresholds|video)\..*": "maps and photos that were read by the readers",
-    r"run\.components\.to_supervision": "run.components.instances, for a package that is not installed here",
+    r"objects\.objects\.to_supervision": "objects.objects.instances, for a package that is not installed here",
     r"plots\.heatmap\.drawable": "arrays that the figures have checked",
-    r"run\.levels\.png": "levels of run.levels.level_map, and colours of its own",
+    r"report\.slider\.png": "levels of report.slider.level_map, and colours of its own",
     r"video\.(source|stages|writer)\..*": "frames of a decoder",
-    r"video\.smooth\.Held": "results, which nobody gives",
+    r"predict\.smooth\.Held": "results, which nobody gives",
 }
 ERRORS = XenomaskError, TypeError, ValueError
 
@@ -522,7 +523,7 @@ def unlisted() -> list[str]:
     """Functions that are neither called here nor exempt, and names here that are no function any more."""
     known, named = functions(), {name for name, _ in ENTRIES}
     found = [f"{n}: takes an array and is not in tests/entries.py" for n in known if n not in named and not exempt(n)]
-    pipes = {"metrics.evaluate.evaluate", "metrics.evaluate.measure", "store.write_map", "ensemble.ensemble"}
+    pipes = {"metrics.evaluate.evaluate", "metrics.evaluate.measure", "store.write_map", "detector.fuse.ensemble"}
     return found + [f"{n}: is no function that takes an array" for n in sorted(named - set(known) - pipes)]
 
 

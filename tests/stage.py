@@ -17,11 +17,11 @@ from test_trust_detectron2 import DUMPED
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
-from xenomask.detector_folder import assemble
+from xenomask.detector.folder import assemble
 from xenomask.models import build, load
 from xenomask.models.network import with_outlier_class
+from xenomask.predict.photos import score_dataset
 from xenomask.queries import analyse_inlier, analyse_outlier, write_queries
-from xenomask.run.photos import score_dataset
 from xenomask.types import QuerySet
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ from test_docs import DOCS, fences
 from test_report_browser import CHROMIUM
 from test_video import write_clip
 from xenomask.datasets.synthetic import draw_scene
-from xenomask.detector_folder import SHIPPED
+from xenomask.detector.folder import SHIPPED
 from xenomask.store import read_map
 
 pytestmark = pytest.mark.slow

@@ -27,7 +27,7 @@ from xenomask.metrics.calibration import (
     reliability,
 )
 from xenomask.metrics.operating import folds
-from xenomask.run.photos import score_dataset
+from xenomask.predict.photos import score_dataset
 from xenomask.types import ScoreMap
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from xenomask.cli import completion
 from xenomask.datasets import DATASETS
-from xenomask.known import KNOWN
+from xenomask.detector.known import KNOWN
 from xenomask.scores import SCORES
 
 # typer names the protocol's variable after the program

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from test_cli import fails, run, write_maps
 from xenomask.errors import XenomaskError
-from xenomask.run.components import decode_rle, encode_rle, instances, relative_box, to_fiftyone, to_supervision
+from xenomask.objects.objects import decode_rle, encode_rle, instances, relative_box, to_fiftyone, to_supervision
 
 
 def decode_by_hand(rle) -> np.ndarray:

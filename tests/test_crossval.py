@@ -10,15 +10,15 @@ from conftest import from_probabilities
 from xenomask.datasets import open_dataset
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
+from xenomask.evaluate.crossval import crossval, make_folds, weight_grid
+from xenomask.evaluate.evaluate import evaluate_maps
 from xenomask.files import sha256
 from xenomask.masks import with_queries
 from xenomask.metrics import count, curve, numbers, pool
 from xenomask.models.network import Network
-from xenomask.run.common import MANIFEST
-from xenomask.run.crossval import crossval, make_folds, weight_grid
-from xenomask.run.evaluation import evaluate_maps
-from xenomask.run.outputs import ENDING, cache_outputs, read_output, write_output
-from xenomask.run.photos import score_dataset
+from xenomask.predict.cache import ENDING, cache_outputs, read_output, write_output
+from xenomask.predict.photos import score_dataset
+from xenomask.store.manifest import MANIFEST
 
 
 @pytest.fixture

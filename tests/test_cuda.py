@@ -27,7 +27,7 @@ from xenomask.models import build, load, streams
 from xenomask.models.cuda_graphs import WARM_UP, Constants, capture
 from xenomask.models.deformable import plain
 from xenomask.models.network import Prepared
-from xenomask.models.runtimes import KEPT, with_precision, with_runtime
+from xenomask.models.runtimes.runtime import KEPT, with_precision, with_runtime
 
 ROOT = Path(__file__).parents[1]
 

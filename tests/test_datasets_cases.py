@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from xenomask.cli.common import out_console
-from xenomask.cli.data import app
+from xenomask.cli.datasets import app
 from xenomask.datasets import CODINGS, open_dataset, read_label
 from xenomask.datasets.check import check, check_all, find
 from xenomask.datasets.read import decode

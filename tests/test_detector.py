@@ -10,13 +10,13 @@ from conftest import SHARED, without_hashes
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
-from xenomask.detector_folder import assemble, record_files
+from xenomask.detector.folder import assemble, record_files
 from xenomask.errors import XenomaskError
+from xenomask.evaluate.benchmark import benchmark
+from xenomask.evaluate.evaluate import evaluate_maps
 from xenomask.models import load
+from xenomask.predict.photos import score_dataset, shard_of
 from xenomask.queries import write_queries
-from xenomask.run.evaluation import evaluate_maps
-from xenomask.run.photos import score_dataset, shard_of
-from xenomask.run.suite import benchmark
 from xenomask.scores import SCORES
 from xenomask.store import map_ids
 from xenomask.types import QuerySet
@@ -119,12 +119,12 @@ def test_score_dataset__another_shard_may_begin_at_any_moment(tiny_detector, sce
     pair, other = Detector.from_folder(tiny_detector), shard_of(scenes, 2, 2)
 
     def begun_before(folder):
-        monkeypatch.setattr("xenomask.run.photos.map_ids", map_ids)
+        monkeypatch.setattr("xenomask.predict.photos.map_ids", map_ids)
         score_dataset(pair, other, folder)
         return map_ids(folder)
 
     # between this shard's first look at the folder and its next, the other writes its manifest and map
-    monkeypatch.setattr("xenomask.run.photos.map_ids", begun_before)
+    monkeypatch.setattr("xenomask.predict.photos.map_ids", begun_before)
     assert score_dataset(pair, shard_of(scenes, 1, 2), tmp_path / "m") == 2
     assert len(map_ids(tmp_path / "m")) == 3
 

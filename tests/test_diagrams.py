@@ -15,16 +15,16 @@ from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.masks import soft_masks
 from xenomask.metrics import count
-from xenomask.metrics.bands import bands
+from xenomask.metrics.component_list import judge
 from xenomask.metrics.components import TAUS, Sizes, binarise, compare, tallies
-from xenomask.metrics.judged import judge
+from xenomask.metrics.curve_bands import bands
 from xenomask.metrics.resampling import draw
 from xenomask.plots import svg
 from xenomask.plots.agreement import shades
 from xenomask.plots.curves import Line, Mark, precision_recall
 from xenomask.plots.gallery import SIDE, crop
-from xenomask.plots.report.queries import query_page
-from xenomask.run.query_sheet import Seen, grouped, look
+from xenomask.report.queries import query_page
+from xenomask.report.query_sheet import Seen, grouped, look
 from xenomask.store import read_map
 from xenomask.types import QuerySet
 

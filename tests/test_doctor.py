@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from xenomask import cli
-from xenomask.run import doctor
-from xenomask.run.doctor import Finding, examine, healthy
+from xenomask.cli import doctor_checks as doctor
+from xenomask.cli.doctor_checks import Finding, examine, healthy
 
 
 def test_doctor__finds_what_is_here():

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from xenomask.cli import main
+from xenomask.evaluate.evaluate import compare_maps, measure_maps
 from xenomask.metrics import evaluate, guards
 from xenomask.metrics.components import NAMES
-from xenomask.run.evaluation import compare_maps, measure_maps
 from xenomask.store import read_map, write_map
 from xenomask.types import ScoreMap
 
@@ -209,14 +209,14 @@ def test_guards__void_frames_and_a_single_anomalous_one():
 
 
 def test_evaluate__loads_no_torch():
-    code = "import sys, xenomask.run.evaluation, xenomask.submission; assert 'torch' not in sys.modules"
+    code = "import sys, xenomask.evaluate.evaluate, xenomask.store.submission; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_tables__the_same_numbers_in_every_format(tiny_detector):
     from xenomask.detector import Detector
-    from xenomask.run.suite import Entry, Method
-    from xenomask.run.tables import latex, markdown, table_csv, table_json
+    from xenomask.evaluate.benchmark import Entry, Method
+    from xenomask.evaluate.tables import latex, markdown, table_csv, table_json
 
     frames = some()
     result = evaluate(list(frames), frames.__getitem__, "obstacle", resamples=30)

@@ -12,10 +12,10 @@ from transformers import Mask2FormerConfig, SegformerConfig
 from conftest import from_probabilities, make_output, make_pixel_output
 from test_cli import fails, run
 from xenomask.detector import Detector, Member
+from xenomask.detector.explain import explain, parse_point
 from xenomask.errors import XenomaskError
 from xenomask.models.network import Network
 from xenomask.models.presets import preset
-from xenomask.run.explain import explain, parse_point
 from xenomask.scores import SCORES, get_score, score_all
 from xenomask.types import QuerySet
 

@@ -24,8 +24,8 @@ from xenomask.export.free import Free, shrink
 from xenomask.export.fused import Fused, score_map
 from xenomask.export.resize import Resize
 from xenomask.export.write import MARK, stamped
-from xenomask.models.graph import onnx_bytes, to_openvino, trace
-from xenomask.models.runtimes import onnx_session, openvino_session
+from xenomask.models.runtimes.graph import onnx_bytes, to_openvino, trace
+from xenomask.models.runtimes.runtime import onnx_session, openvino_session
 from xenomask.scores import SCORES, score_all
 from xenomask.types import QuerySet
 

@@ -413,7 +413,7 @@ def test_coco__damaged_files_are_named(tmp_path, given, message):
 
 
 def test_written_outputs__keep_the_outlier_class(tmp_path):
-    from xenomask.run.outputs import read_output, write_output
+    from xenomask.predict.cache import read_output, write_output
 
     for output in (make_output(), replace(make_output(), outlier_class=True)):
         write_output(tmp_path / "o.safetensors", output)

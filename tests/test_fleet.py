@@ -27,13 +27,13 @@ from xenomask.datasets import Dataset, open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
+from xenomask.evaluate.evaluate import evaluate_maps
 from xenomask.metrics import count, measure, summarise
 from xenomask.metrics.counters import empty
 from xenomask.metrics.curves import curve, numbers
 from xenomask.metrics.evaluate import Measured
-from xenomask.run.evaluation import evaluate_maps
-from xenomask.run.photos import open_maps, shard_of
-from xenomask.run.photos import score_dataset as score_here
+from xenomask.predict.photos import open_maps, shard_of
+from xenomask.predict.photos import score_dataset as score_here
 from xenomask.store import ENDING, map_ids
 from xenomask.types import ScoreMap
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 import naive
 from conftest import make_output
-from xenomask.ensemble import ensemble
+from xenomask.detector.fuse import ensemble
 from xenomask.errors import XenomaskError
 from xenomask.masks import MaskOutput, class_probabilities
-from xenomask.scores import SCORES, cpu, get_score, paths, score_all
+from xenomask.scores import SCORES, backend, cpu, get_score, score_all
 from xenomask.scores.plan import plan
 from xenomask.types import QuerySet
 
@@ -180,21 +180,21 @@ def test_numba__outlier_class():
 
 def test_choose__unknown_and_foreign_paths():
     with pytest.raises(XenomaskError, match="unknown kernel 'numbaa'; did you mean 'numba'"):
-        paths.choose("numbaa", "cpu")
+        backend.choose("numbaa", "cpu")
     with pytest.raises(XenomaskError, match="kernel triton is not for device cpu: take --kernel numba"):
-        paths.choose("triton", "cpu")
-    assert paths.choose("auto", "cpu").name == "numba" and paths.choose("auto", "mps").name == "torch"
+        backend.choose("triton", "cpu")
+    assert backend.choose("auto", "cpu").name == "numba" and backend.choose("auto", "mps").name == "torch"
 
 
 def test_choose__a_path_that_does_not_load_says_why(monkeypatch):
     def broken(name):
         raise ImportError("no numba here")
 
-    monkeypatch.setattr(paths, "_load", broken)
-    paths.choose.cache_clear()
+    monkeypatch.setattr(backend, "_load", broken)
+    backend.choose.cache_clear()
     try:
-        assert "no numba here" in paths.choose("auto", "cpu").why and paths.choose("auto", "cpu").name == "torch"
+        assert "no numba here" in backend.choose("auto", "cpu").why and backend.choose("auto", "cpu").name == "torch"
         with pytest.raises(XenomaskError, match="numba does not load: ImportError: no numba here; take --kernel torch"):
-            paths.choose("numba", "cpu")
+            backend.choose("numba", "cpu")
     finally:
-        paths.choose.cache_clear()
+        backend.choose.cache_clear()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xenomask.errors import XenomaskError
-from xenomask.scores import paths
+from xenomask.scores import backend
 
 HERE = Path(__file__).parent
 MISSING = "Triton, which compiles the GPU's pass, is not installed"
@@ -78,11 +78,11 @@ def test_choose__a_gpu_without_a_driver_falls_back_and_says_why(monkeypatch):
     def broken(name):
         raise RuntimeError("0 active drivers ([]). There should only be one.")
 
-    monkeypatch.setattr(paths, "_load", broken)
-    paths.choose.cache_clear()
+    monkeypatch.setattr(backend, "_load", broken)
+    backend.choose.cache_clear()
     try:
-        assert paths.choose("auto", "cuda").why.startswith("triton does not load: RuntimeError: 0 active drivers")
+        assert backend.choose("auto", "cuda").why.startswith("triton does not load: RuntimeError: 0 active drivers")
         with pytest.raises(XenomaskError, match="triton does not load: .*; take --kernel torch"):
-            paths.choose("triton", "cuda")
+            backend.choose("triton", "cuda")
     finally:
-        paths.choose.cache_clear()
+        backend.choose.cache_clear()

@@ -23,7 +23,7 @@ from transformers import (
 
 import hf_folders
 from xenomask.detector import Detector
-from xenomask.detector_folder import assemble
+from xenomask.detector.folder import assemble
 from xenomask.errors import XenomaskError
 from xenomask.models import build, load
 from xenomask.models.hf import read_preprocess, window_starts

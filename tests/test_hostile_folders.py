@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import without_hashes
 from xenomask.detector import Detector
-from xenomask.detector_folder import describe_folder
+from xenomask.detector.folder import describe_folder
 from xenomask.errors import XenomaskError
 from xenomask.models import load
 from xenomask.models.weights import read_header

@@ -16,11 +16,10 @@ from PIL import Image
 from conftest import without_hashes
 from fakehub import COMMIT, FakeHub, serve
 from test_cli import fails, run
-from xenomask import hub, load_model
-from xenomask.cli import hub as cli_hub
+from xenomask import load_model, offline
 from xenomask.datasets.synthetic import draw_scene
-from xenomask.detector import Detector
-from xenomask.detector_folder import SHIPPED, describe_folder, fingerprint, write_card
+from xenomask.detector import Detector, hub
+from xenomask.detector.folder import SHIPPED, describe_folder, fingerprint, write_card
 from xenomask.errors import XenomaskError
 from xenomask.models import load
 from xenomask.types import QuerySet
@@ -291,7 +290,7 @@ def test_push__what_is_refused(fake, tiny_detector, tmp_path, monkeypatch):
 def as_cli(fake, monkeypatch, tmp_path):
     """The state in which main() leaves huggingface_hub where the user has said nothing: offline."""
     point_at(monkeypatch, fake.url, tmp_path / "cache", offline=True)
-    monkeypatch.setattr(cli_hub, "USER_OFFLINE", False)
+    monkeypatch.setattr(offline, "USER_OFFLINE", False)
     return fake
 
 
@@ -301,10 +300,10 @@ def test_cli__goes_online_on_request_alone(as_cli, tiny_detector, tmp_path, caps
     detect = ("detect", photo, "--out", tmp_path / "out", "--device", "cpu", "--detector")
     code, _, err = run(capsys, *detect, tiny_detector)
     assert (code, as_cli.requests) == (0, []), err
-    monkeypatch.setattr(cli_hub, "USER_OFFLINE", True)
+    monkeypatch.setattr(offline, "USER_OFFLINE", True)
     error = fails(capsys, *detect, "hf:me/pair")
     assert error.startswith("error: me/pair is not on this machine") and as_cli.requests == []
-    monkeypatch.setattr(cli_hub, "USER_OFFLINE", False)
+    monkeypatch.setattr(offline, "USER_OFFLINE", False)
     code, out, err = run(capsys, *detect, "hf:me/pair", "--score", "eam")
     assert code == 0 and "score eam" in out, err
     assert any("/resolve/" in r for r in as_cli.requests) and constants.HF_HUB_OFFLINE

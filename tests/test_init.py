@@ -16,7 +16,7 @@ from transformers import Mask2FormerConfig, SwinConfig, SwinForImageClassificati
 from fakehub import FakeHub, serve
 from xenomask.errors import XenomaskError
 from xenomask.models import Network, build
-from xenomask.models.network import _module
+from xenomask.models.network import mask2former
 from xenomask.models.presets import STAGES, preset
 from xenomask.train.init import ENCODER, initialise, locate
 
@@ -48,7 +48,7 @@ def network(window: int = 3, seed: int = 0) -> Network:
     )
     config = Mask2FormerConfig.from_dict({**tiny.to_dict(), "backbone_config": backbone.to_dict()})
     own = build("tiny")
-    made = replace(own, module=_module(config).eval(), config=config)
+    made = replace(own, module=mask2former(config).eval(), config=config)
     randomised(made.module.get_submodule(f"{ENCODER}.swin"), seed)
     return made
 

@@ -15,12 +15,11 @@ from fakehub import FakeHub, serve
 from test_cli import fails, run
 from test_convert_detectron2 import Checkpoint, plain, written
 from test_hub import point_at
-from xenomask import load_model
-from xenomask.cli import hub as cli_hub
+from xenomask import load_model, offline
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
+from xenomask.detector.known import KNOWN, by_hand
 from xenomask.errors import XenomaskError
-from xenomask.known import KNOWN, by_hand
 from xenomask.masks import class_probabilities, soft_masks, with_queries
 from xenomask.models.presets import preset
 from xenomask.scores import get_score
@@ -57,7 +56,7 @@ def nobody(monkeypatch, tmp_path):
     server = serve(own)
     point_at(monkeypatch, own.url, tmp_path / "cache", offline=True)
     monkeypatch.setenv("XENOMASK_HOME", str(tmp_path / "xm"))
-    monkeypatch.setattr(cli_hub, "USER_OFFLINE", False)
+    monkeypatch.setattr(offline, "USER_OFFLINE", False)
     yield own
     close_session()
     server.shutdown()
@@ -142,7 +141,7 @@ def test_known__from_the_hub_only_its_files_and_its_commit(nobody, random_hundre
 
 
 def test_known__offline_says_which_files_go_where(nobody, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli_hub, "USER_OFFLINE", True)
+    monkeypatch.setattr(offline, "USER_OFFLINE", True)
     photo = tmp_path / "p.png"
     cv2.imwrite(str(photo), np.zeros((32, 64, 3), np.uint8))
     error = fails(capsys, "detect", photo, "--out", tmp_path, "--detector", PAPER, "--device", "cpu")

@@ -19,18 +19,18 @@ from test_cli import fails, run
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
-from xenomask.detector_folder import store_threshold
+from xenomask.detector.explain import explain
+from xenomask.detector.folder import store_threshold
 from xenomask.errors import XenomaskError
+from xenomask.evaluate.benchmark import benchmark
 from xenomask.export import ExportedDetector, export_detector
 from xenomask.masks import resized_logits, soft_masks
 from xenomask.models import streams
-from xenomask.models.looks import at_edge, looks_at
 from xenomask.models.preprocess import Preprocess, target_size
-from xenomask.models.runtimes import with_looks
-from xenomask.run.explain import explain
-from xenomask.run.outputs import cache_outputs, read_output
-from xenomask.run.photos import detect_photos, score_dataset
-from xenomask.run.suite import benchmark
+from xenomask.models.runtimes.runtime import with_looks
+from xenomask.models.tta import at_edge, looks_at
+from xenomask.predict.cache import cache_outputs, read_output
+from xenomask.predict.photos import detect_photos, score_dataset
 from xenomask.scores import SCORES, add_score, score_all
 from xenomask.store import read_map
 from xenomask.types import QuerySet

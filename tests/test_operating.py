@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from xenomask.cli.thresholds import app
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.detector import Detector
-from xenomask.detector_folder import assemble, describe_folder, store_threshold
+from xenomask.detector.folder import assemble, describe_folder, store_threshold
 from xenomask.errors import XenomaskError
 from xenomask.metrics import count, curve, numbers, pool
 from xenomask.metrics.curves import Curve
@@ -158,7 +158,7 @@ def test_held_out__equals_choosing_on_the_others():
 def scored(tiny_checkpoint, tmp_path_factory):
     """A detector folder of one member, drawn frames and its maps, as `xenomask score` leaves them."""
     from xenomask.datasets import open_dataset
-    from xenomask.run.photos import score_dataset
+    from xenomask.predict.photos import score_dataset
 
     root = tmp_path_factory.mktemp("scored")
     write_scenes(root / "data", "anomaly-track", 4, size=(64, 64))

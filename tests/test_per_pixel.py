@@ -27,13 +27,13 @@ from xenomask import load_model
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
-from xenomask.detector_folder import assemble, describe_folder
+from xenomask.detector.folder import assemble, describe_folder
 from xenomask.errors import XenomaskError
+from xenomask.evaluate.crossval import crossval
 from xenomask.masks import PixelOutput
 from xenomask.models import load
+from xenomask.predict.cache import read_output, write_output
 from xenomask.queries import analyse_inlier, analyse_outlier
-from xenomask.run.crossval import crossval
-from xenomask.run.outputs import read_output, write_output
 from xenomask.scores import SCORES
 from xenomask.types import QuerySet
 

@@ -18,7 +18,7 @@ from xenomask.errors import XenomaskError
 from xenomask.files import sha256
 from xenomask.masks import with_queries
 from xenomask.plots import overlay
-from xenomask.run.photos import detect_photos, detect_timed, score_dataset, score_timed, work
+from xenomask.predict.photos import detect_photos, detect_timed, score_dataset, score_timed, work
 from xenomask.store import read_map, write_map
 
 STAGES = ["decode", "preprocess", "network", "score", "write"]

@@ -8,7 +8,7 @@ import pytest
 
 import naive
 from xenomask.errors import XenomaskError
-from xenomask.run.pipeline import DEPTH, Profile, Stage, StageTimes, run
+from xenomask.predict.pipeline import DEPTH, Profile, Stage, StageTimes, run
 
 
 def stages(batch=None):

@@ -16,7 +16,7 @@ from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.export import is_exported, open_exported, quantize_detector
 from xenomask.export.quantize import kept_in_float, photo_of, spread
-from xenomask.models.runtimes import logits, openvino_session
+from xenomask.models.runtimes.runtime import logits, openvino_session
 
 SIZE = (60, 100)
 

@@ -15,8 +15,8 @@ from PIL import Image
 from test_cli import fails, run
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
-from xenomask.plots.report.html import policy_hash
-from xenomask.run.report import embedded_size
+from xenomask.report.html import policy_hash
+from xenomask.report.report import embedded_size
 from xenomask.store import read_map, write_map
 from xenomask.types import ScoreMap
 
@@ -78,8 +78,8 @@ def drawn(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def written(drawn, tmp_path_factory):
     """The page of two methods and, beside it, what `evaluate --json` writes of each."""
-    from xenomask.run.evaluation import evaluate_maps, numbers_table
-    from xenomask.run.report import write_report
+    from xenomask.evaluate.evaluate import evaluate_maps, numbers_table
+    from xenomask.report.report import write_report
 
     data, out = open_dataset("folder", drawn), tmp_path_factory.mktemp("out") / "report.html"
     write_report([drawn / "good", drawn / "poor"], data, out, "obstacle", resamples=50, seed=3)
@@ -251,7 +251,7 @@ def copied(folder: Path, out: Path) -> Path:
 
 
 def test_report__every_folders_frames_are_checked_before_the_first_is_evaluated(drawn, tmp_path, capsys, monkeypatch):
-    import xenomask.run.report as report
+    import xenomask.report.report as report
 
     monkeypatch.setattr(report, "evaluated", lambda *a, **k: pytest.fail("evaluated first"))
     short, foreign = copied(drawn / "poor", tmp_path / "short"), copied(drawn / "poor", tmp_path / "foreign")

@@ -199,7 +199,7 @@ def test_print__holds_all_frames_and_manifests(tab, tmp_path):
 
 def test_page__foreign_names_run_nothing(tab, tmp_path):
     """Titles, frames, folders and manifests that are scripts: the browser shows them and runs none."""
-    from xenomask.run.report import write_report
+    from xenomask.report.report import write_report
 
     page, heard = tab[0].context.browser.new_page(), []
     evil = "<img src=x onerror=alert(1)><script>alert(2)<!--"  # without a slash: also a file's name

@@ -11,8 +11,9 @@ from xenomask import load_model
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.masks import with_queries
-from xenomask.models import graph_cache, load
-from xenomask.models.runtimes import WORTH_A_GRAPH, choose_runtime, with_precision, with_runtime
+from xenomask.models import load
+from xenomask.models.runtimes import graph_cache
+from xenomask.models.runtimes.runtime import WORTH_A_GRAPH, choose_runtime, with_precision, with_runtime
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", pytest.param("compiled", marks=pytest.mark.slow)])

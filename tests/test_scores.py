@@ -130,7 +130,7 @@ def test_per_pixel__extreme_logits_stay_finite_and_nan_is_refused():
 
 
 def test_scores__class_map_is_summed_once_a_block(monkeypatch):
-    from xenomask import scores
+    from xenomask.scores import score as scores
 
     sums = []
     plain = scores.class_masses

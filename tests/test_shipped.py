@@ -8,10 +8,10 @@ import pytest
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
-from xenomask.detector_folder import DEFAULT, SHIPPED
+from xenomask.detector.folder import DEFAULT, SHIPPED
+from xenomask.evaluate.evaluate import evaluate_maps
 from xenomask.metrics import count, curve, numbers
-from xenomask.run.evaluation import evaluate_maps
-from xenomask.run.photos import score_dataset
+from xenomask.predict.photos import score_dataset
 
 
 @pytest.fixture(scope="module")

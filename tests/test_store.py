@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from xenomask.ensemble import ensemble
+from xenomask.detector.fuse import ensemble
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir
 from xenomask.store import encode_map, map_format, map_ids, read_map, write_map

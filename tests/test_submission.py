@@ -14,7 +14,7 @@ from xenomask.datasets import Dataset, open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.errors import XenomaskError
 from xenomask.store import read_map, write_map
-from xenomask.submission import TRACKS, UNVERIFIED, check, check_method, write
+from xenomask.store.submission import TRACKS, UNVERIFIED, check, check_method, write
 from xenomask.types import ScoreMap
 
 SIZE = (64, 96)

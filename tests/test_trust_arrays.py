@@ -15,11 +15,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from conftest import from_probabilities, make_pixel_output
 from xenomask import arrays, jit
 from xenomask.detector import Detector, Member
+from xenomask.detector.explain import explain_member
 from xenomask.errors import XenomaskError
 from xenomask.metrics import evaluate
 from xenomask.models import build
-from xenomask.run.components import instances
-from xenomask.run.explain import explain_member
+from xenomask.objects.objects import instances
 from xenomask.scores import SCORES, get_score, score_all
 from xenomask.types import QuerySet
 

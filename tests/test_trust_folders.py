@@ -12,7 +12,7 @@ from conftest import without_hashes
 from test_cli import run
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
-from xenomask.detector_folder import SHIPPED, assemble, describe_folder, record_files
+from xenomask.detector.folder import SHIPPED, assemble, describe_folder, record_files
 from xenomask.errors import XenomaskError
 from xenomask.models import load
 from xenomask.queries import read_queries, write_queries

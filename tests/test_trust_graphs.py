@@ -19,8 +19,8 @@ from xenomask.errors import XenomaskError
 from xenomask.export import open_exported
 from xenomask.export.write import describe, marked, save_openvino
 from xenomask.models import load
-from xenomask.models.graph_cache import keep_graph, read_graph
-from xenomask.models.runtimes import openvino_graph, with_runtime
+from xenomask.models.runtimes.graph_cache import keep_graph, read_graph
+from xenomask.models.runtimes.runtime import openvino_graph, with_runtime
 
 openvino = pytest.importorskip("openvino")
 SIZE = (60, 100)
@@ -85,7 +85,7 @@ def test_graph__half_written_ones_of_killed_runs_are_removed_and_counted(cache, 
             os.utime(path, (time.time() - age, time.time() - age))
     keep_graph("k", small_model())
     assert sorted(p.name for p in cache.iterdir()) == [".00000002.part.k", "k"]  # which another run may be writing
-    monkeypatch.setattr("xenomask.models.graph_cache.LIMIT", 1)
+    monkeypatch.setattr("xenomask.models.runtimes.graph_cache.LIMIT", 1)
     keep_graph("l", small_model())
     assert [p.name for p in cache.iterdir()] == ["l"]
 

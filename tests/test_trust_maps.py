@@ -20,16 +20,16 @@ from xenomask.datasets import Dataset, open_dataset
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
+from xenomask.evaluate.benchmark import benchmark
+from xenomask.evaluate.crossval import crossval
+from xenomask.evaluate.evaluate import evaluate_maps
+from xenomask.evaluate.heatmaps import draw_heatmaps
 from xenomask.files import atomic, create, remove_litter
-from xenomask.models import graph_cache
-from xenomask.run.crossval import crossval
-from xenomask.run.evaluation import evaluate_maps
-from xenomask.run.manifest import claim
-from xenomask.run.outputs import cache_outputs
-from xenomask.run.photos import open_maps, score_dataset, shard_of
-from xenomask.run.pictures import draw_heatmaps
-from xenomask.run.suite import benchmark
+from xenomask.models.runtimes import graph_cache
+from xenomask.predict.cache import cache_outputs
+from xenomask.predict.photos import open_maps, score_dataset, shard_of
 from xenomask.store import map_photo
+from xenomask.store.manifest import claim
 from xenomask.types import ScoreMap
 
 SIZE = (48, 64)
@@ -147,7 +147,7 @@ def test_crossval__does_not_take_the_outputs_of_another_root_or_size(a, b, pair,
 def test_actor__does_not_overwrite_the_map_of_another_photo(a, b, tiny_detector, pair, tmp_path):
     open_maps(pair, replace(a, frames=()), tmp_path / "maps")
     score_dataset(pair, a, tmp_path / "maps")
-    from xenomask.run.manifest import keep_map
+    from xenomask.store.manifest import keep_map
 
     found = ScoreMap(np.zeros(SIZE, np.float32), "entropy")
     with pytest.raises(XenomaskError, match="0.hdf5 was written meanwhile from another photo"):

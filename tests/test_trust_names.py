@@ -15,7 +15,7 @@ from xenomask.datasets.synthetic import write_scenes
 from xenomask.plots import contact_sheet, figure
 from xenomask.plots.agreement import agreement_figure
 from xenomask.plots.heatmap import fitted
-from xenomask.run.report import thumbnail
+from xenomask.report.report import thumbnail
 
 ODD = os.fsdecode(b"pic\xff[night] :car: \\[b].jpg")
 

@@ -18,7 +18,7 @@ from hf_folders import KINDS, as_written_by_457, change_config, write
 from test_convert_detectron2 import Checkpoint, plain, written
 from test_convert_mmseg import MICRO
 from xenomask.detector import Detector
-from xenomask.detector_folder import assemble
+from xenomask.detector.folder import assemble
 from xenomask.errors import XenomaskError
 from xenomask.export import export_detector
 from xenomask.models import load

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from test_cli import run
+from xenomask.evaluate.evaluate import rounding_note
 from xenomask.metrics import evaluate
 from xenomask.metrics.components import TRACKS, Sizes
-from xenomask.run.evaluation import rounding_note
 from xenomask.store import write_map
 from xenomask.types import ScoreMap
 

@@ -19,8 +19,8 @@ from xenomask.datasets.codings import Coding
 from xenomask.datasets.read import decode, photo_size, read_stored
 from xenomask.errors import XenomaskError
 from xenomask.pictures import is_picture, open_picture, read_header, turned
+from xenomask.predict.frames import open_source
 from xenomask.train.cutouts import Cutout, list_cutouts
-from xenomask.video import open_source
 
 SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
 SCENE = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 255, (40, 64, 3), np.uint8), (0, 0), 2)

@@ -14,7 +14,7 @@ from transformers import AutoImageProcessor
 from hf_folders import write
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
-from xenomask.detector_folder import assemble
+from xenomask.detector.folder import assemble
 from xenomask.errors import XenomaskError
 from xenomask.export import export_detector
 from xenomask.masks import PixelOutput

@@ -19,10 +19,13 @@ from PIL import Image
 
 from test_cli import fails, run
 from xenomask.errors import XenomaskError
-from xenomask.run.video import detect_video, stop_on_signals
+from xenomask.predict.frames import Source, open_source
+from xenomask.predict.smooth import follow
+from xenomask.predict.stages import frames_of
+from xenomask.predict.video import detect_video, stop_on_signals
+from xenomask.predict.writer import Recording
 from xenomask.store import read_map
 from xenomask.types import ScoreMap
-from xenomask.video import Recording, Source, follow, frames_of, open_source
 
 SIZE = (48, 64)
 
@@ -324,7 +327,7 @@ def test_cli__a_disk_that_fills_up(tmp_path, capsys, faked, clip, monkeypatch):
         asked.append(path)
         return real(path)._replace(free=2**20 if len(asked) > 5 else 2**40)
 
-    monkeypatch.setattr("xenomask.video.writer.shutil.disk_usage", usage)
+    monkeypatch.setattr("xenomask.predict.writer.shutil.disk_usage", usage)
     text = fails(capsys, "video", clip, "--out", tmp_path / "o.mp4")
     assert "the disk has less than 32 MB left; " in text and "holds the 5 frames" in text
     assert numbers(shown(tmp_path / "o.mp4")) == [0, 1, 2, 3, 4]

@@ -3,13 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xenomask.version import __version__ as __version__
+
 if TYPE_CHECKING:  # importing xenomask loads no torch
     from xenomask.models.network import Network
-
-__version__ = "0.1.0"
-RUNTIMES = ("torch", "compiled", "graphs", "openvino", "onnxruntime")
-# Ways to compute scores from masks (scores.paths): "numba" on CPUs, "triton" on GPUs.
-KERNELS = ("auto", "numba", "triton", "torch")
 
 
 def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str = "cpu") -> "Network":
@@ -27,10 +24,10 @@ def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str =
     >>> network.facts["preset"]
     'nano-s'
     """
-    from xenomask import hub
+    from xenomask.detector import hub
     from xenomask.errors import unknown
-    from xenomask.models.network import load
-    from xenomask.models.runtimes import check_runtime, with_runtime
+    from xenomask.models.load import load
+    from xenomask.models.runtimes.runtime import check_runtime, with_runtime
 
     check_runtime(runtime, device)
     shipped = {p.parent.name: p.parent for p in Path(__file__).parent.glob("detectors/*/*/config.json")}

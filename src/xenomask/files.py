@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -282,3 +283,18 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def home() -> Path:
+    """xenomask's own folder for what a user places by hand: $XENOMASK_HOME, or the platform's cache folder."""
+    own = os.environ.get("XENOMASK_HOME")
+    return Path(own) if own else platform_cache()
+
+
+def platform_cache() -> Path:
+    """xenomask's part of the platform's cache folder; raises RuntimeError where the user has no home."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "xenomask"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "xenomask"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xenomask"

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from xenomask.errors import XenomaskError, first_line
+from xenomask.files import atomic
 from xenomask.types import Size
 
 # NOTE: never Image.open without this list: among Pillow's other formats are programs (PostScript is run by
@@ -316,3 +317,9 @@ def _no_picture(path: Path) -> str:
     if head[4:8] == b"ftyp":
         return "is a video: xenomask video FILE --out seen.mp4"
     return "is not an image (or of a kind that is not read here: save it as PNG or JPEG)"
+
+
+def save_picture(path: Path, pixels: UInt8[np.ndarray, "H W 3"]) -> None:
+    """Write an RGB picture (H, W, 3) whole or not at all; its name says the format."""
+    with atomic(path) as part:
+        Image.fromarray(pixels).save(part, quality=90)

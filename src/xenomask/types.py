@@ -5,7 +5,7 @@ H W image pixels. Sizes are (height, width). The types that hold tensors, MaskOu
 xenomask.masks: what deals with maps and labels alone need not load torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,12 @@ from jaxtyping import Float32, UInt8
 from xenomask import arrays
 
 Size = tuple[int, int]
+Tick = Callable[[], None]  # what moves a progress bar one on
+
+
+def nothing() -> None:
+    """Move no progress bar: for callers who do not want to see any."""
+
 
 CITYSCAPES_CLASSES = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",

@@ -10,7 +10,7 @@ import numpy as np
 
 from xenomask.app import session
 from xenomask.app.session import Reading, Seen
-from xenomask.run.explain import Answer
+from xenomask.detector.explain import Answer
 from xenomask.store import ENDING, write_map
 
 SHOWN = 900  # pixels of the longest edge up to which a small photo is enlarged

@@ -13,16 +13,16 @@ from jaxtyping import UInt8
 from xenomask.datasets import read_photo
 from xenomask.datasets.read import photo_size
 from xenomask.detector import Detector
-from xenomask.ensemble import ensemble
+from xenomask.detector.explain import Answer, explain
+from xenomask.detector.fuse import ensemble
 from xenomask.errors import XenomaskError
 from xenomask.masks import MaskOutput, PixelOutput, soft_masks
+from xenomask.objects.objects import Instance, instances
 from xenomask.plots import coloured, overlay
-from xenomask.run.components import Instance, instances
-from xenomask.run.explain import Answer, explain
+from xenomask.predict.frames import open_source
 from xenomask.scores import get_score, score_all
 from xenomask.scores.maskomaly import maskomaly
 from xenomask.types import ScoreMap, Size
-from xenomask.video import open_source
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS, MIN_SIDE, MAX_ASPECT = 24_000_000, 16, 8

@@ -9,33 +9,33 @@ from typing import Annotated
 
 import typer
 
-from xenomask import __version__
 from xenomask.cli import (
     benchmark,
     cluster,
     components,
     convert,
-    data,
+    datasets,
+    detectors,
     doctor,
-    evaluation,
+    evaluate,
     explain,
     export,
-    hub,
-    page,
-    photos,
+    predict,
     report,
     submission,
     thresholds,
-    training,
+    train,
     video,
+    web_app,
 )
 from xenomask.cli.common import err_console, marked, out_console
 from xenomask.errors import XenomaskError, printable
+from xenomask.version import __version__
 
 app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 PARTS = (
-    photos, video, explain, components, page, evaluation, report, thresholds, benchmark, convert, export, training,
-    data, hub, doctor,
+    predict, video, explain, components, web_app, evaluate, report, thresholds, benchmark, convert, export, train,
+    datasets, detectors, doctor,
 )  # fmt: skip
 for part in PARTS:
     app.add_typer(part.app)

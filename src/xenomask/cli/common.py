@@ -18,7 +18,7 @@ from xenomask.errors import XenomaskError, printable
 if TYPE_CHECKING:
     from xenomask.detector import Detector
     from xenomask.export import ExportedDetector
-    from xenomask.run.pipeline import Profile
+    from xenomask.predict.pipeline import Profile
 
 
 class _PlainConsole(Console):
@@ -125,132 +125,30 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def read_looks(text: str) -> tuple[tuple[int, ...], bool]:
-    """'mirror,288,384' -> ((288, 384), True), for `Detector.with_looks`."""
-    from xenomask.models.looks import parse_looks
-
-    return parse_looks(text)
+def say(line: str) -> None:
+    """Print what was chosen for the user, dimmed, or a note, on stderr."""
+    err_console.print(line, style="yellow" if line.startswith("note:") else "dim", soft_wrap=True)
 
 
-def choose_device(name: str | None, runtime: str = "") -> str:
-    """Chooses once, says what (`runtime`: how that goes on); raises XenomaskError for a device that is not there."""
-    import torch
+def choose_device(name: str | None) -> str:
+    """The device asked for, or the best one, which is then said; raises XenomaskError for one that is not there."""
+    from xenomask import opening
 
-    from xenomask.models.device import check_device
-
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name is None else name
-    check_device(chosen)
-    err_console.print(f"device {chosen}{'' if name else ' (choose with --device)'}{runtime}", style="dim")
-    return chosen
+    return opening.choose_device(name, say)
 
 
-def load_detector(
-    detector: str, device: str | None, score: str | None = None, member: str | None = None,
-    runtime: str | None = None, *, precision: str = "float32", work: tuple[tuple[int, int], int, int] | None = None,
-    kernel: str | None = None, looks: str | None = None,
-) -> "Detector | ExportedDetector":  # fmt: skip
-    """Opens a detector folder or a Hub's in the runtime asked for, or an exported file in its own.
+def load_detector(detector: str, device: str | None, *args: Any, **options: Any) -> "Detector | ExportedDetector":
+    """`opening.open_detector`, saying what it chose on stderr."""
+    from xenomask.opening import open_detector
 
-    `work` is (size of the photos, how many, how many together): the runtime is then auto where none is named. `kernel`
-    is said on stderr where it is given.
-    """
-    from xenomask.export import is_exported
-
-    shown = None if looks is None else read_looks(looks)  # before anything is loaded
-    exported, auto = is_exported(detector), work is not None and runtime in (None, "auto")
-    if exported and precision != "float32":
-        raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
-    if exported:
-        found = _open_file(detector, device, None if auto else runtime)
-    else:
-        found = _open_folder(detector, device, "torch" if auto else runtime, precision, quiet=auto)
-    if member:
-        found = found.only(member)
-    if shown is not None:
-        if found.thresholds and not score:
-            err_console.print(f"note: the stored threshold of {found.name} is for one look and is left out",
-                              style="yellow", soft_wrap=True)  # fmt: skip
-        found = found.with_looks(*shown)
-    if work and auto and not exported:
-        found = _in_best_runtime(found, *work)
-    if kernel is not None:
-        found = _with_kernel(found, kernel)
-    return found.with_score(score) if score else found
+    return open_detector(detector, device, *args, say=say, **options)
 
 
-def _with_kernel(found: Any, kernel: str) -> Any:
-    """Chooses once, and says what and why; networks without masks have no such choice."""
-    from xenomask.detector import Detector
-    from xenomask.scores.paths import choose
+def load_folder(detector: str, device: str | None, *args: Any, **options: Any) -> "Detector":
+    """`opening.open_masks`, saying what it chose on stderr."""
+    from xenomask.opening import open_masks
 
-    if not isinstance(found, Detector):
-        if kernel != "auto":
-            raise XenomaskError(f"{found.name} computes its scores in its own graph: leave --kernel out")
-        return found
-    chosen = found.with_kernel(kernel)
-    if not all(m.network.per_pixel for m in chosen.used):
-        path = choose(kernel, chosen.used[0].network.device)
-        err_console.print(f"score kernel {path.name}: {path.why} (choose with --kernel)", style="dim", soft_wrap=True)
-    return chosen
-
-
-def _in_best_runtime(found: Any, size: tuple[int, int], frames: int, batch: int) -> "Detector":
-    """Chooses once, and says what and why."""
-    from xenomask.models.runtimes import choose_runtime
-
-    networks = [m.network for m in found.used if not m.network.shown.mirror]  # the others share their graphs
-    device = str(next(networks[0].module.parameters()).device)
-    chosen, why = choose_runtime(networks, size, frames, batch, device)
-    err_console.print(f"runtime {chosen}: {why} (choose with --runtime)", style="dim", soft_wrap=True)
-    return found.with_runtime(chosen, device)
-
-
-def _open_folder(
-    detector: str, device: str | None, runtime: str | None, precision: str = "float32", *, quiet: bool = False
-) -> "Detector":
-    from xenomask.cli.hub import open_remote
-    from xenomask.detector import Detector
-    from xenomask.hub import is_remote
-    from xenomask.models.runtimes import CPU_ONLY, CUDA_ONLY, check_runtime
-
-    chosen = runtime or "torch"
-    device = device or ("cuda" if chosen in CUDA_ONLY else None)
-    check_runtime(chosen, device or "cpu")
-    said = "" if quiet else f", runtime {chosen}{'' if runtime else ' (choose with --runtime)'}"
-    own_device = choose_device("cpu" if chosen in CPU_ONLY else device, said)
-    if is_remote(detector):
-        return open_remote(detector, own_device).with_precision(precision).with_runtime(chosen, own_device)
-    if precision == "float32":
-        return Detector.from_folder(detector, own_device, chosen)
-    return Detector.from_folder(detector, own_device).with_precision(precision).with_runtime(chosen, own_device)
-
-
-def _open_file(file: str, device: str | None, runtime: str | None) -> "Detector | ExportedDetector":
-    from xenomask.export import open_exported
-
-    own = "onnxruntime" if file.endswith(".onnx") else "openvino"
-    if runtime not in (None, own):
-        raise XenomaskError(f"{file} runs in {own}, not in {runtime}: leave --runtime out, or name the detector folder")
-    if device and not device.startswith("cpu"):
-        raise XenomaskError(f"{file} runs in {own} on the CPU: leave --device {device} out, or name the folder")
-    choose_device("cpu", f", runtime {own}, as {Path(file).name} is a file for it")
-    return open_exported(Path(file))
-
-
-def load_folder(
-    detector: str, device: str | None, score: str | None = None, member: str | None = None, runtime: str | None = None,
-    looks: str | None = None,
-) -> "Detector":  # fmt: skip
-    """`load_detector` where each member's queries are asked for, which a fused file has no more.
-
-    Raises XenomaskError for such a file.
-    """
-    from xenomask.detector import Detector
-
-    found = load_detector(detector, device, score, member, runtime, looks=looks)
-    if not isinstance(found, Detector):
-        raise XenomaskError(f"{detector} holds a detector in one graph: name its folder, or export with --queries")
-    return found
+    return open_masks(detector, device, *args, say=say, **options)
 
 
 def load_dataset(name: str, root: Path, split: str = "val", resize: str | None = None, coding: str | None = None):

@@ -23,7 +23,7 @@ def components(
 
     Example: xenomask components maps/at --threshold 0.5 --out at.json
     """
-    from xenomask.run.components import export_components, export_png16
+    from xenomask.objects.objects import export_components, export_png16
     from xenomask.store import map_ids
 
     with progress("components", len(map_ids(maps))) as tick:

@@ -20,8 +20,8 @@ def doctor(json_file: JsonOption = None) -> None:
 
     Example: xenomask doctor
     """
-    from xenomask.cli.hub import USER_OFFLINE
-    from xenomask.run.doctor import examine, healthy
+    from xenomask.cli.doctor_checks import examine, healthy
+    from xenomask.offline import USER_OFFLINE
 
     findings = examine(USER_OFFLINE)
     table = Table("", "", "", show_header=False, box=None)

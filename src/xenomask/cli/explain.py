@@ -42,7 +42,7 @@ def explain(
     Example: xenomask explain street.jpg --at 640,400
     """
     from xenomask.datasets import read_photo
-    from xenomask.run.explain import check_point, explain, parse_point
+    from xenomask.detector.explain import check_point, explain, parse_point
 
     point = parse_point(at)
     image = read_photo(photo)

@@ -39,7 +39,7 @@ def export(
     Example: xenomask export nano --size 1280x720 --out nano.onnx
     """
     from xenomask.detector import Detector
-    from xenomask.detector_folder import find
+    from xenomask.detector.folder import find
     from xenomask.export import export_detector
 
     photo = parse_size(size)
@@ -75,7 +75,7 @@ def quantize(
     Example: xenomask quantize nano --dataset cityscapes --root data/cityscapes --size 1280x720 --out nano-int8
     """
     from xenomask.detector import Detector
-    from xenomask.detector_folder import find
+    from xenomask.detector.folder import find
     from xenomask.export import quantize_detector
 
     photo = parse_size(size)

@@ -44,7 +44,7 @@ def wants_gpu(detector: str, device: str | None, runtime: str | None) -> bool:
     (True, False, False)
     """
     from xenomask.export import is_exported
-    from xenomask.models.runtimes import CPU_ONLY
+    from xenomask.models.runtimes.runtime import CPU_ONLY
 
     return runtime not in CPU_ONLY and not is_exported(detector) and (device or "cuda").startswith("cuda")
 
@@ -55,7 +55,8 @@ def on_ray(
 ) -> str:  # fmt: skip
     """Scores on Ray; returns what the last line says. `opening`: device, score, member, runtime, looks."""
     from xenomask.cluster.ray import choose_pool, connected, score_dataset
-    from xenomask.hub import is_remote
+    from xenomask.detector.hub import is_remote
+    from xenomask.opening import open_detector
 
     if is_remote(detector):
         raise XenomaskError(
@@ -71,7 +72,7 @@ def on_ray(
         # says what the maps are made by
         here = load_detector(detector, "cpu", opening["score"], opening["member"], looks=looks)
         own = "cuda" if pool.gpus else device or "cpu"  # of several GPUs Ray shows an actor its own alone
-        opened = partial(load_detector, detector, own, opening["score"], opening["member"], runtime, looks=looks)
+        opened = partial(open_detector, detector, own, opening["score"], opening["member"], runtime, looks=looks)
         machines = sum(n["Alive"] for n in ray.nodes())
         each = f"{pool.cpus} CPUs{' and a GPU' if pool.gpus else ''}"
         err_console.print(f"ray: {pool.actors} workers of {each} each, {machines} machines", style="dim")
@@ -88,9 +89,9 @@ def on_slurm(words: Sequence[str], detector: str, out: Path, shards: int, sbatch
     from xenomask.cluster.plan import score_alone
     from xenomask.cluster.records import finished
     from xenomask.cluster.slurm import Resources, need_slurm, prepare, submissions, submit
-    from xenomask.detector_folder import find
+    from xenomask.detector.folder import find
+    from xenomask.detector.hub import is_remote
     from xenomask.export import is_exported
-    from xenomask.hub import is_remote
 
     run, resources = out.with_name(f"{out.name}.slurm"), Resources(extra=tuple(sbatch))
     if is_exported(detector) and not os.path.isfile(detector):

@@ -17,7 +17,7 @@ from xenomask.cli.common import (
     progress,
     write_json,
 )
-from xenomask.cli.evaluation import ResamplesOption, SeedOption, TrackOption
+from xenomask.cli.evaluate import ResamplesOption, SeedOption, TrackOption
 
 app = typer.Typer()
 
@@ -39,8 +39,8 @@ def report(
 
     Example: xenomask report maps/maskomaly maps/max_logit --dataset anomaly-track --root data/smiyc --out report.html
     """
-    from xenomask.run.evaluation import track_of
-    from xenomask.run.report import write_report
+    from xenomask.evaluate.evaluate import track_of
+    from xenomask.report.report import write_report
 
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
@@ -66,8 +66,8 @@ def diagrams(
 
     Example: xenomask diagrams maps/maskomaly maps/max_logit --dataset anomaly-track --root data/smiyc --out diagrams
     """
-    from xenomask.run.evaluation import track_of
-    from xenomask.run.report import write_diagrams
+    from xenomask.evaluate.evaluate import track_of
+    from xenomask.report.report import write_diagrams
 
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
@@ -93,7 +93,7 @@ def agreement(
 
     Example: xenomask agreement maps/nano-s maps/nano-l --dataset anomaly-track --root data/smiyc --out agreement
     """
-    from xenomask.run.agreement import draw_agreement
+    from xenomask.evaluate.agreement import draw_agreement
 
     data = load_dataset(dataset, root, split, resize)
     with progress("agreement", (len(maps) + 1) * len(data.labelled().frames)) as tick:

@@ -37,7 +37,7 @@ def write(
 
     Example: xenomask submission write --maps maps/at --dataset anomaly-track --root data/smiyc --out sub --method mine
     """
-    from xenomask.submission import write as run_write
+    from xenomask.store.submission import write as run_write
 
     data = load_dataset(dataset, root)
     with progress("write", 3 * len(data.frames)) as tick:
@@ -56,7 +56,7 @@ def check(
 
     Example: xenomask submission check sub --dataset anomaly-track --root data/smiyc
     """
-    from xenomask.submission import check as run_check
+    from xenomask.store.submission import check as run_check
 
     data = load_dataset(dataset, root)
     with progress("check", len(data.frames)) as tick:
@@ -65,7 +65,7 @@ def check(
 
 
 def _show(report: Any, json_file: Path | None) -> None:
-    from xenomask.submission import UNVERIFIED
+    from xenomask.store.submission import UNVERIFIED
 
     if report.problems:
         table = Table("", "frame", "what", "problem")

@@ -20,7 +20,7 @@ from xenomask.cli.common import (
     progress,
     write_json,
 )
-from xenomask.cli.evaluation import MapsOption, TrackOption
+from xenomask.cli.evaluate import MapsOption, TrackOption
 from xenomask.errors import XenomaskError
 
 app = typer.Typer()
@@ -57,8 +57,8 @@ def operate(
 
     Example: xenomask operate --maps maps/at --dataset anomaly-track --root data/smiyc --tpr .95 --f1
     """
-    from xenomask.run.evaluation import track_of
-    from xenomask.run.thresholds import check_maker, choose, choose_conformal, see, store_choice
+    from xenomask.evaluate.evaluate import track_of
+    from xenomask.evaluate.thresholds import check_maker, choose, choose_conformal, see, store_choice
 
     wishes = {"fpr": fpr, "tpr": tpr, "precision": precision}
     asked = [(k, x) for k, x in wishes.items() if x is not None] + ([("f1", None)] if f1 else [])
@@ -142,8 +142,8 @@ def calibrate(
 
     Example: xenomask calibrate --maps maps/at --dataset anomaly-track --root data/smiyc --fit isotonic
     """
+    from xenomask.evaluate.thresholds import calibrate_frames, check_maker, see, store_fit
     from xenomask.metrics.calibration import get_fit
-    from xenomask.run.thresholds import calibrate_frames, check_maker, see, store_fit
 
     if fit is not None:
         get_fit(fit)

@@ -53,8 +53,9 @@ def video(
     Example: xenomask video drive.mp4 --out seen.mp4 --every 3 --smooth flow
     """
     _quiet_opencv()
-    from xenomask.run.video import detect_video, stop_on_signals
-    from xenomask.video import check_out, open_source
+    from xenomask.predict.frames import open_source
+    from xenomask.predict.video import detect_video, stop_on_signals
+    from xenomask.predict.writer import check_out
 
     if alpha is not None and smooth == "none":
         raise XenomaskError("--alpha is for --smooth ema and --smooth flow")

@@ -133,8 +133,8 @@ class Actor:
     ):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as the command line has it
         os.environ.setdefault("NUMBA_NUM_THREADS", str(cpus))  # Ray sets OMP_NUM_THREADS alone
-        from xenomask.run.common import MANIFEST
-        from xenomask.run.photos import open_maps
+        from xenomask.predict.photos import open_maps
+        from xenomask.store.manifest import MANIFEST
 
         self.data, self.out, self.loo, self.error = data, out, loo, ""
         try:
@@ -166,8 +166,8 @@ class Actor:
             tries.unlink(missing_ok=True)
 
     def _one(self, frame: Frame) -> str:
-        from xenomask.run.manifest import frame_digest, keep_map
         from xenomask.store import ENDING, check_photo
+        from xenomask.store.manifest import frame_digest, keep_map
 
         path = self.out / f"{frame.id}{ENDING}"
         if frame.image is not None and not frame.image.is_file():
@@ -218,7 +218,7 @@ def score_dataset(
     maps, for a frame that cannot be read, for actors that do not see detector, data or output, and where they die
     again and again.
     """
-    from xenomask.run.photos import open_maps
+    from xenomask.predict.photos import open_maps
     from xenomask.store import ENDING, map_ids
 
     done = open_maps(detector, data, out, leave_one_out)

@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import xenomask
 from xenomask.cluster.plan import Step, from_json, shard_names
 from xenomask.errors import XenomaskError
 from xenomask.files import read_text, sha256, write_numbers
+from xenomask.version import __version__
 
 PLAN, JOBS, MANIFEST, METRICS = "plan.json", "jobs.json", "manifest.json", "evaluation.json"
 
@@ -72,7 +72,7 @@ def output_hashes(out: Path, step: Step) -> dict[str, str]:
 
 def source_commit() -> str | None:
     """The commit of the git checkout that xenomask runs from, with -dirty where files differ; None outside of one."""
-    git = ["git", "-C", str(Path(xenomask.__file__).parent)]
+    git = ["git", "-C", str(Path(__file__).parents[1])]
     try:
         # an installed copy may lie, untracked, in somebody else's checkout
         for command in ("ls-files --error-unmatch __init__.py", "describe --always --dirty --abbrev=40 --exclude=*"):
@@ -91,7 +91,7 @@ def write_manifest(out: Path) -> None:
     write_numbers(
         out / MANIFEST,
         {
-            "xenomask": xenomask.__version__,
+            "xenomask": __version__,
             "commit": source_commit(),
             "configs": {p.stem: sha256(p) for p in sorted((out / "configs").glob("*.toml"))},
             "members": {p.stem: _member(p.stem, records) for p in sorted((out / "configs").glob("*.toml"))},

@@ -16,9 +16,9 @@ from xenomask.export.fused import used_members
 from xenomask.export.read import TABLE, open_exported, resized
 from xenomask.export.write import describe, marked, save_openvino
 from xenomask.files import atomic, make_dir, remove_litter, write_numbers
-from xenomask.models.graph import need, quiet
 from xenomask.models.preprocess import network_input
-from xenomask.models.runtimes import openvino_graph
+from xenomask.models.runtimes.graph import need, quiet
+from xenomask.models.runtimes.runtime import openvino_graph
 from xenomask.types import Size
 
 HELD_OUT = 5  # every fifth photo is kept from the calibration, to see what it did

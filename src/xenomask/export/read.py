@@ -18,14 +18,14 @@ from transformers import PreTrainedConfig
 from xenomask.arrays import ImageLike, as_image
 from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
+from xenomask.detector.saving import plain
 from xenomask.errors import XenomaskError
 from xenomask.export.write import CONTENT, FORMATS, OUTPUTS, VERSION, content_of
 from xenomask.files import read_object
 from xenomask.models import Network, Preprocess
-from xenomask.models.graph import KEY, ONNX_LIMIT, need, read_openvino
 from xenomask.models.preprocess import check_preprocess, target_size
-from xenomask.models.runtimes import Run, Session, logits, onnx_session, openvino_session
-from xenomask.saving import plain
+from xenomask.models.runtimes.graph import KEY, ONNX_LIMIT, need, read_openvino
+from xenomask.models.runtimes.runtime import Run, Session, logits, onnx_session, openvino_session
 from xenomask.scores import get_score
 from xenomask.types import QuerySet, ScoreMap, Size
 

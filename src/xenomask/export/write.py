@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from xenomask import __version__
 from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError, unknown
 from xenomask.export.free import Free
 from xenomask.export.fused import Fused
 from xenomask.files import atomic, finite, make_dir, remove_litter, sha256
-from xenomask.models.graph import KEY, Raw, need, onnx_bytes, to_openvino, trace
 from xenomask.models.preprocess import network_input, target_size
+from xenomask.models.runtimes.graph import KEY, Raw, need, onnx_bytes, to_openvino, trace
 from xenomask.types import Size
+from xenomask.version import __version__
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 VERSION = 1  # of the metadata

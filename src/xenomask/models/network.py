@@ -7,7 +7,6 @@ writes them, and `xenomask.json` with the preprocessing, the preset and the trai
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,18 +20,16 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 
 from xenomask.arrays import ImageLike, TensorLike, as_array
 from xenomask.datasets.photos import as_photo
-from xenomask.errors import XenomaskError, first_line, unknown
-from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
+from xenomask.errors import XenomaskError, unknown
+from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.masks import MaskOutput, PixelOutput, as_logits
-from xenomask.models.config import CONFIG, read_config
-from xenomask.models.convert.checkpoint import bare_names
+from xenomask.models.config import CONFIG
 from xenomask.models.deformable import use_kernel
-from xenomask.models.device import check_device
-from xenomask.models.levels import one_level
-from xenomask.models.looks import Look
-from xenomask.models.preprocess import Preprocess, check_preprocess, network_input
+from xenomask.models.one_level import one_level
+from xenomask.models.preprocess import Preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
-from xenomask.models.weights import MAX_BUFFERS, Entry, check_shapes, fill, fill_buffers, own_buffers, read_header
+from xenomask.models.tta import Look
+from xenomask.models.weights import check_shapes
 from xenomask.types import Size
 
 WEIGHTS, CARD = "model.safetensors", "xenomask.json"
@@ -193,7 +190,8 @@ def _batch(x: TensorLike) -> Tensor:
     return batch
 
 
-def _module(config: Mask2FormerConfig) -> nn.Module:
+def mask2former(config: Mask2FormerConfig) -> nn.Module:
+    """Return transformers' Mask2Former of that configuration, with our kernel for deformable attention."""
     with without_warnings():
         module = Mask2FormerForUniversalSegmentation(config)
     if min(config.feature_strides[1:]) == 32:  # RbA: the pixel decoder attends on stride 32 only
@@ -209,7 +207,7 @@ def build(name: str, classes: Sequence[str] | None = None, queries: int | None =
     if classes is not None:
         p.config.id2label = dict(enumerate(classes))
         p.config.label2id = {name: i for i, name in enumerate(classes)}
-    return Network(_module(p.config).eval(), p.config, p.preprocess, facts={"preset": name})
+    return Network(mask2former(p.config).eval(), p.config, p.preprocess, facts={"preset": name})
 
 
 def with_outlier_class(network: Network, *, released: bool = False) -> Network:
@@ -235,93 +233,9 @@ def with_outlier_class(network: Network, *, released: bool = False) -> Network:
     if "criterion.empty_weight" in tensors:
         old = tensors["criterion.empty_weight"]
         tensors["criterion.empty_weight"] = torch.cat([old[:-1], torch.ones_like(old[-1:]), old[-1:]])
-    module = _module(config)
+    module = mask2former(config)
     load_weights(module, tensors, "the widened network")
     return replace(network, module=module.train(network.module.training), config=config, sha256="")
-
-
-def load(folder: Path, device: str = "cpu") -> Network:
-    """Reads a checkpoint folder that `Network.save` or `xenomask train` wrote, or one in Hugging Face's layout.
-
-    Raises XenomaskError for a missing or damaged file, weights of another architecture, and a device that cannot be
-    used.
-    """
-    check_device(device)
-    if (folder / CONFIG).is_file() and not (folder / CARD).is_file():
-        refuse_stripped(folder)
-        from xenomask.models.hf import load_hf  # it builds Networks itself
-
-        return load_hf(folder, device)
-    for name in (CONFIG, WEIGHTS, CARD):
-        if not (folder / name).is_file():
-            raise XenomaskError(f"{folder} is no checkpoint folder: it has no {name}")
-    config = _config(folder)
-    p, card = _read_card(folder / CARD)
-    header = read_header(folder / WEIGHTS)
-    with ThreadPoolExecutor(1) as pool:  # hashing takes about as long as all else, and another core
-        digest = pool.submit(sha256, folder / WEIGHTS)
-        module = _filled(config, folder / WEIGHTS, header)
-        return Network(module.to(device).eval(), config, p, digest.result(), card)
-
-
-def refuse_stripped(folder: Path) -> None:
-    """Raises XenomaskError for our own checkpoint without its xenomask.json, which is no Hugging Face folder."""
-    if any((folder / p).is_file() for p in (CARD, "preprocessor_config.json", "processor_config.json")):
-        return
-    # transformers' save_pretrained names the class in `architectures`, Network.save does not
-    if read_object(folder / CONFIG).get("architectures", True) in (None, []):
-        raise XenomaskError(
-            f"{folder} is a checkpoint of xenomask without its {CARD}, which says how photos enter the network: copy "
-            "it from where the folder was written"
-        )
-
-
-def _config(folder: Path) -> Mask2FormerConfig:
-    stored = read_config(folder)
-    try:
-        with without_warnings():
-            config = Mask2FormerConfig.from_dict(stored)
-    except Exception as e:  # its checks raise whatever they like
-        raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG}: {first_line(e)}") from e
-    if stored.get("model_type") != "mask2former":
-        raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG}: its model_type is not mask2former")
-    return config
-
-
-def _filled(config: Mask2FormerConfig, weights: Path, header: Mapping[str, Entry]) -> nn.Module:
-    """The module with the file's weights; nothing of its size is taken before all shapes were compared."""
-    try:
-        with torch.device("meta"):
-            module = _module(config)
-    except Exception as e:  # whatever transformers and timm make of numbers that fit no network
-        raise XenomaskError(f"{weights.parent / CONFIG} describes no network that can be built: {first_line(e)}") from e
-    own = module.state_dict()
-    bare = bare_names(header, own.__contains__, weights)
-    header = {bare[name]: entry for name, entry in header.items()}
-    check_shapes(own, header, str(weights), CONFIG)
-    if sum(b.nbytes for _, _, b in own_buffers(module)) > MAX_BUFFERS:
-        raise XenomaskError(f"{weights.parent / CONFIG} describes a network whose own tables take too much memory")
-    if not fill_buffers(module):  # a backbone whose tables only its constructor computes
-        module = _module(config)
-    fill(module, weights, header)
-    return module.to(memory_format=torch.channels_last)  # pyright: ignore
-
-
-def _read_card(path: Path) -> tuple[Preprocess, dict[str, Any]]:
-    """The preprocessing in a xenomask.json, and all else that it says."""
-    card = read_object(path)
-    try:
-        stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.pop("preprocess").items()}
-        p = Preprocess(**stored)
-        check_preprocess(p)
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise XenomaskError(f"{path} is damaged: its preprocess: {first_line(e)}") from e
-    return p, card
-
-
-def is_per_pixel(folder: Path) -> bool:
-    """Whether a checkpoint folder's configuration is a per-pixel network's; nothing is loaded."""
-    return read_object(folder / CONFIG).get("model_type") in PER_PIXEL
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:

@@ -59,7 +59,7 @@ def locate(source: Path) -> Path:
     """
     if not is_remote(source):
         return source
-    from xenomask.hub import fetch
+    from xenomask.detector.hub import fetch
 
     name = source.as_posix()
     place = f"weights/{source.name}/model.safetensors"

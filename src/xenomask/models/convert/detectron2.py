@@ -22,7 +22,6 @@ from transformers import Mask2FormerConfig, ResNetConfig, SwinConfig
 
 from xenomask.errors import XenomaskError
 from xenomask.files import sha256
-from xenomask.models import network
 from xenomask.models.convert.arrays import read_arrays
 from xenomask.models.convert.checkpoint import (
     bare_names,
@@ -37,7 +36,7 @@ from xenomask.models.convert.detectron2_config import check_config
 from xenomask.models.convert.detectron2_names import HEAD, OWN, PIXEL, QUERY, D, source_of, why_dropped
 from xenomask.models.convert.entries import Entries
 from xenomask.models.convert.yamlconfig import read_yaml
-from xenomask.models.network import Network
+from xenomask.models.network import Network, mask2former
 from xenomask.models.preprocess import Preprocess
 from xenomask.models.presets import STAGES, without_warnings
 from xenomask.models.weights import is_finite
@@ -232,7 +231,7 @@ def _refusing(s: Sources) -> Iterator[None]:
 
 def _build(config: Mask2FormerConfig, s: Sources) -> nn.Module:
     with _refusing(s):
-        module = network._module(config)
+        module = mask2former(config)
     pixel: Any = module.get_submodule(D)
     # what is built here must be what `load` builds from config.json alone
     if min(config.feature_strides[1:]) == 32 and pixel.num_feature_levels != 1:

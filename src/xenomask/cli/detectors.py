@@ -1,0 +1,79 @@
+"""Detectors of the Hub: list, fetch, share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from xenomask.cli.common import out_console
+from xenomask.errors import XenomaskError
+from xenomask.offline import asking_hub
+
+SHIPPED_ARE = {
+    "nano": "two small Mask2Formers; for trying everything with",
+    "nano-general": "one of them, trained on more objects and countries: fewer false alarms",
+}
+app = typer.Typer()
+
+
+@app.command()
+def detectors() -> None:
+    """List the shipped and the known detectors, and which of them are on this machine. The Hub is not asked.
+
+    Example: xenomask detectors
+    """
+    from xenomask.detector.folder import read_table
+    from xenomask.detector.hub import on_machine
+    from xenomask.detector.known import KNOWN
+
+    table = Table(Column("detector", no_wrap=True), "what it is", "score", "here", "terms", show_lines=True)
+    shipped = Path(__file__).parents[1] / "detectors"
+    for path in sorted(shipped.glob("*/detector.json")):
+        what = SHIPPED_ARE[path.parent.name]
+        scores = "\n".join(f"{m['name']}: {m['score']}" for m in read_table(path.parent)["members"])
+        table.add_row(path.parent.name, what, scores, "shipped", "non-commercial (its model card lists the sources)")
+    for k in KNOWN.values():
+        here = on_machine(k)
+        what = f"{k.what}\nhf:{k.repository}"
+        table.add_row(k.name, what, f"{k.score}: {k.why_score}", "yes" if here else "no", k.terms)
+    out_console.print(table)
+    out_console.print("use: xenomask detect PHOTO --detector NAME (a known one is downloaded then), or hf:org/name")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="detector folder")],
+    repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Hub repository; made if need be")],
+    numbers: Annotated[Path | None, typer.Option(help="of `xenomask evaluate --json`, for the model card")] = None,
+    private: Annotated[bool, typer.Option(help="make the repository private")] = False,
+) -> None:
+    """Share a detector folder on the Hub: weights, JSON and its model card, which is written if it has none.
+
+    Example: xenomask push my-detector me/my-detector --numbers at.json
+    """
+    from xenomask.detector.folder import CARD, describe_folder, write_card
+    from xenomask.detector.hub import upload
+
+    describe_folder(folder)  # damaged ones are not shared
+    if not (folder / CARD).is_file():
+        write_card(folder, _read_numbers(numbers))
+        out_console.print(f"model card in {folder / CARD}: read it, your name is on it")
+    elif numbers is not None:
+        raise XenomaskError(f"{folder / CARD} is there already and would not show {numbers}: remove one of the two")
+    with asking_hub():
+        address = upload(folder, repository, private=private)
+    out_console.print(f"shared as {address}; use: xenomask detect PHOTO --detector hf:{repository}", soft_wrap=True)
+
+
+def _read_numbers(path: Path | None) -> dict | None:
+    import json
+
+    from xenomask.files import read_text
+
+    if path is None:
+        return None
+    try:
+        return dict(json.loads(read_text(path)))
+    except (OSError, ValueError, TypeError) as e:
+        raise XenomaskError(f"{path} cannot be read as the numbers of `xenomask evaluate --json`: {e}") from e

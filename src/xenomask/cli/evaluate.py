@@ -1,0 +1,166 @@
+"""Maps + labels -> numbers."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from xenomask.cli.common import (
+    DatasetOption,
+    JsonOption,
+    ResizeOption,
+    RootOption,
+    SplitOption,
+    err_console,
+    load_dataset,
+    marked,
+    out_console,
+    progress,
+    write_json,
+)
+from xenomask.errors import XenomaskError
+from xenomask.evaluate.names import COMPONENTS, NAMES, PIXELS
+
+app = typer.Typer()
+
+MapsOption = Annotated[Path, typer.Option("--maps", help="folder of maps, one <id>.hdf5 a frame")]
+TrackOption = Annotated[str | None, typer.Option("--track", help="anomaly or obstacle: whose component sizes; default: "
+                                                 "the data set's")]  # fmt: skip
+ResamplesOption = Annotated[int, typer.Option("--resamples", min=0, help="of the bootstrap over frames; 0: none")]
+SeedOption = Annotated[int, typer.Option("--seed", help="of the bootstrap")]
+COLUMNS = ("exact", "official")
+
+
+def _with_interval(value: float, interval: tuple[float, float] | None) -> "str | Text":
+    if interval is None or interval[0] != interval[0]:
+        return f"{value:.4f}"
+    return marked("{}  [dim]({})[/dim]", f"{value:.4f}", f"{interval[0]:.3f} .. {interval[1]:.3f}")
+
+
+def _print_result(result, title: str, resamples: int) -> None:
+    table = Table("number", "exact", "official", title=title, title_justify="left")
+    for key in PIXELS:
+        cells = [_with_interval(result.numbers[c][key], result.intervals.get(c, {}).get(key)) for c in COLUMNS]
+        table.add_row(NAMES[key], *cells)
+    out_console.print(table)
+    exact = result.numbers["exact"]
+    out_console.print(
+        f"{len(result.frames)} frames, {exact['pixels']:,} pixels, {100 * exact['prevalence']:.2f} % of them anomalous"
+    )
+    if components := result.numbers.get("components"):
+        table = Table("number", f"official, {result.track} track", title="components", title_justify="left")
+        for key in COMPONENTS:
+            table.add_row(NAMES[key], _with_interval(components[key], result.intervals.get("components", {}).get(key)))
+        counts = ", ".join(f"{n.upper()} {components[f'{n}_50']:.0f}" for n in ("tp", "fn", "fp"))
+        out_console.print(table)
+        out_console.print(f"at tau .50: {counts}; mask: score > {result.numbers['official']['best_f1_threshold']:.4f}")
+    if result.intervals:
+        out_console.print(f"(..): 95 % bootstrap interval over frames, {resamples:,} resamples", style="dim")
+    wide = {k: r for k, r in result.order_range.items() if k in NAMES and r[1] - r[0] > 5e-5}
+    for key, (low, high) in wide.items():
+        out_console.print(
+            f"the official code prints {NAMES[key]} between {low:.4f} and {high:.4f}, depending on the order of "
+            "frames; xenomask leaves its order-dependent first point out",
+            style="dim",
+        )
+    for line in result.warnings:
+        err_console.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    maps: MapsOption,
+    dataset: DatasetOption,
+    root: RootOption,
+    track: TrackOption = None,
+    conventions: Annotated[Literal["two", "all"], typer.Option(help="all: everybody else's too, in one table")] = "two",
+    resamples: ResamplesOption = 1000,
+    seed: SeedOption = 0,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Pixel and component numbers of a folder of maps, pooled over all pixels but void, with intervals.
+
+    "exact" is exact on the stored float16 values, "official" is what the SegmentMeIfYouCan code computes.
+
+    Example: xenomask evaluate --maps maps/at --dataset anomaly-track --root data/smiyc --json at.json
+    """
+    from xenomask.evaluate.evaluate import (
+        THREADS,
+        conventions_of,
+        measure_maps,
+        numbers_table,
+        rounding_note,
+        track_of,
+    )
+    from xenomask.metrics import summarise
+
+    data = load_dataset(dataset, root, split, resize)
+    track = track_of(dataset, track)
+    with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
+        measured = measure_maps(maps, data, track, tick=tick)
+    result = summarise(measured, resamples=resamples, seed=seed, threads=THREADS)
+    _print_result(result, f"{dataset}, {maps}", resamples)
+    if note := rounding_note(maps, result.frames):
+        err_console.print(f"note: {note}", style="yellow", soft_wrap=True)
+    if unlabelled := len(data.frames) - len(result.frames):
+        err_console.print(f"note: {unlabelled} frames have no label and were not counted", style="yellow")
+    found = numbers_table(result, resamples, seed)
+    if conventions == "all":
+        others = conventions_of(measured, maps, data)
+        table = Table("convention", "used by", "AUPR", "FPR95", "F1", title="the same maps, everybody's way")
+        for c, n in others:
+            table.add_row(c.name, marked("{}\n[dim]{}[/dim]", c.used_by, c.text), *_cells(n))
+        out_console.print(table)
+        found["conventions"] = {c.name: {"used_by": c.used_by, "text": c.text, **n} for c, n in others}
+    write_json(json_file, found)
+
+
+def _cells(n: dict[str, float]) -> list[str]:
+    values = (n.get(k, float("nan")) for k in ("aupr", "fpr", "f1"))
+    return ["-" if v != v else f"{v:.4f}" for v in values]
+
+
+@app.command()
+def compare(
+    maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps; the first against each")],
+    dataset: DatasetOption,
+    root: RootOption,
+    track: TrackOption = None,
+    resamples: ResamplesOption = 1000,
+    seed: SeedOption = 0,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Paired bootstrap between methods on the same frames: difference, its interval, how often the first wins.
+
+    Example: xenomask compare maps/maskomaly maps/entropy --dataset anomaly-track --root data/smiyc
+    """
+    from xenomask.evaluate.evaluate import compare_maps, track_of
+
+    if len(maps) < 2:
+        raise XenomaskError("compare needs two folders of maps or more")
+    data = load_dataset(dataset, root, split, resize)
+    track = track_of(dataset, track)
+    with progress("read", 2 * len(maps) * len(data.labelled().frames)) as tick:
+        rows = compare_maps(maps, data, track, resamples=max(resamples, 1), seed=seed, tick=tick)
+    for other in dict.fromkeys(r.b for r in rows):
+        table = Table("convention", "number", "A", "B", "A - B", "95 % interval", "A better", title_justify="left",
+                      title=f"A {maps[0]}  B {other}")  # fmt: skip
+        for r in rows:
+            if r.b == other and r.number in NAMES:
+                span = f"{r.interval[0]:+.4f} .. {r.interval[1]:+.4f}"
+                clear = "bold" if r.interval[0] > 0 or r.interval[1] < 0 else "none"
+                cells = (f"{r.value_a:.4f}", f"{r.value_b:.4f}", f"{r.difference:+.4f}", span, f"{100 * r.wins:.1f} %")
+                table.add_row(r.convention, NAMES[r.number], *cells, style=clear)
+        out_console.print(table)
+    out_console.print(
+        f"{resamples:,} resamples of the frames, the same for all; bold: the interval leaves zero out. It tells of "
+        "other frames like these, not of other data sets",
+        style="dim",
+    )
+    write_json(json_file, [vars(r) for r in rows])

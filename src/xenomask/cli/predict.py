@@ -1,0 +1,275 @@
+"""Detector + photos or data set -> maps and pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+
+from xenomask.cli.common import (
+    AutoRuntimeOption,
+    BatchOption,
+    DatasetOption,
+    DetectorOption,
+    DeviceOption,
+    JsonOption,
+    KernelOption,
+    LooksOption,
+    MemberOption,
+    PrecisionOption,
+    ProfileOption,
+    ResizeOption,
+    RootOption,
+    RuntimeOption,
+    ScoreOption,
+    SplitOption,
+    load_dataset,
+    load_detector,
+    out_console,
+    parse_shard,
+    print_numbers,
+    print_profile,
+    progress,
+    write_json,
+)
+from xenomask.errors import XenomaskError, unknown
+
+app = typer.Typer()
+
+
+@app.command()
+def detect(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photos of any size")],
+    out: Annotated[Path, typer.Option(help="folder for map, heatmap and overlay")] = Path("out"),
+    detector: DetectorOption = "nano",
+    score: ScoreOption = None,
+    member: MemberOption = None,
+    looks: LooksOption = None,
+    threshold: Annotated[float | None, typer.Option(help="draw this score's contour")] = None,
+    device: DeviceOption = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = "float32",
+    kernel: KernelOption = "auto",
+    batch: BatchOption = 1,
+    profile: ProfileOption = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Look at photos: a map (HDF5), a heatmap and an overlay for each.
+
+    Example: xenomask detect street.jpg --out out
+    """
+    from xenomask.predict.photos import check_photos, detect_timed
+
+    check_photos(photos, out)
+    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, looks=looks)
+    if threshold is None:
+        threshold = found.thresholds.get("default", {}).get("value")
+    with progress("detect", len(photos)) as tick:
+        rows, times = detect_timed(found, photos, out, threshold=threshold, batch=batch, tick=tick)
+    table = Table(
+        Column("photo", overflow="fold"), "max", "mean", *(["above threshold"] if threshold is not None else [])
+    )
+    for r in rows:
+        share = [f"{100 * r['share_above_threshold']:.2f} %"] if threshold is not None else []
+        table.add_row(r["photo"], f"{r['max']:.3f}", f"{r['mean']:.3f}", *share)
+    out_console.print(table)
+    limit = f", threshold {threshold:.3f}" if threshold is not None else ""
+    out_console.print(f"score {found.score_name}{limit}; pictures in {out}")
+    numbers = {"score": found.score_name, "threshold": threshold, "photos": rows}
+    if profile:
+        print_profile(times)
+        numbers["profile"] = times.table()
+    write_json(json_file, numbers)
+
+
+@app.command()
+def score(
+    dataset: DatasetOption,
+    root: RootOption,
+    out: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
+    detector: DetectorOption = "nano",
+    score: ScoreOption = None,
+    member: MemberOption = None,
+    looks: LooksOption = None,
+    leave_one_out: Annotated[bool, typer.Option(help="choose outlier queries on the other frames")] = False,
+    shard: Annotated[str | None, typer.Option(help="I/N: only every N-th frame from the I-th on, to share the work "
+                                              "between processes that write into one folder")] = None,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+    device: DeviceOption = None,
+    runtime: AutoRuntimeOption = None,
+    precision: PrecisionOption = "float32",
+    kernel: KernelOption = "auto",
+    batch: BatchOption = 1,
+    profile: ProfileOption = False,
+    engine: Annotated[str, typer.Option(help="local: this process; ray: a pool of workers; slurm: an array of "
+                                        "jobs")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="ray: how many; default: as many as fit")] = None,
+    worker_cpus: Annotated[int | None, typer.Option(min=1, help="ray: of each; default: 1")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="ray: HOST:PORT of a cluster, or auto; default: this "
+                                                    "machine")] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="slurm: how many jobs; default: 1")] = None,
+    sbatch: Annotated[list[str] | None, typer.Option(help="slurm: further option: --sbatch=--gres=gpu:1")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="slurm: print the sbatch command only")] = False,
+) -> None:  # fmt: skip
+    """Look at a data set; goes on where it stopped.
+
+    Example: xenomask score --dataset anomaly-track --root data/smiyc --out maps/at
+    """
+    from xenomask.cli import fleet
+    from xenomask.predict.photos import score_timed, shard_of, work
+    from xenomask.store.manifest import kept_maps
+
+    fleet.check_engine(
+        engine, shard, {"--workers": workers, "--worker-cpus": worker_cpus, "--ray-address": ray_address,
+                        "--shards": shards, "--sbatch": sbatch, "--dry-run": dry_run, "--batch": batch > 1,
+                        "--precision": precision != "float32", "--profile": profile, "--kernel": kernel != "auto"}
+    )  # fmt: skip
+    if looks is not None:
+        from xenomask.models.tta import parse_looks
+
+        parse_looks(looks)  # said now, and not by each job
+    if engine != "local":
+        root, out = root.absolute(), out.absolute()  # workers and jobs have working folders of their own
+    data = load_dataset(dataset, root, split, resize, coding=None)
+    opening = {"device": device, "score": score, "member": member, "runtime": runtime, "looks": looks}
+    if engine == "ray":
+        said = fleet.on_ray(detector, data, out, opening, leave_one_out, workers, worker_cpus or 1, ray_address)
+        return out_console.print(said, soft_wrap=True)
+    if engine == "slurm":
+        if out.is_dir():
+            kept_maps(out, data)  # said now, and not by each job
+        options = {"dataset": dataset, "root": root, "split": split, "resize": resize, **opening}
+        words = [w for k, v in options.items() if v is not None for w in (f"--{k}", str(v))]
+        words += ["--leave-one-out"] if leave_one_out else []
+        said = fleet.on_slurm(words, detector, out, shards or 1, sbatch or [], dry_run)
+        return out_console.print(said, soft_wrap=True)
+    if shard is not None:
+        data = shard_of(data, *parse_shard(shard))
+    found = load_detector(detector, device, score, member, runtime, precision=precision, work=work(data, out, batch),
+                          kernel=kernel, looks=looks)  # fmt: skip
+    with progress("score", len(data.frames)) as tick:
+        times = score_timed(found, data, out, leave_one_out=leave_one_out, batch=batch, tick=tick)
+    if profile:
+        print_profile(times)
+    said = f"{len(data.frames)} maps in {out}, {times.items} of them new; score {found.score_name}"
+    out_console.print(said, soft_wrap=True)  # a path is not broken where it is to be copied from a log
+
+
+@app.command()
+def heatmaps(
+    maps: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
+    dataset: DatasetOption,
+    root: RootOption,
+    out: Annotated[Path, typer.Option(help="folder for the pictures")],
+    threshold: Annotated[float | None, typer.Option(help="contour; default: best F1 of these maps")] = None,
+    scale: Annotated[tuple[float, float] | None, typer.Option(help="LOW HIGH of the colours")] = None,
+    split: SplitOption = "val",
+    resize: ResizeOption = None,
+) -> None:
+    """Draw photo, map, contours and void of every frame, and one contact sheet, on one fixed scale.
+
+    Example: xenomask heatmaps --maps maps/at --dataset anomaly-track --root data/smiyc --out heatmaps
+    """
+    from xenomask.evaluate.heatmaps import draw_heatmaps
+
+    data = load_dataset(dataset, root, split, resize)
+    with progress("draw", len(data.frames)) as tick:
+        files = draw_heatmaps(maps, data, out, threshold=threshold, scale=scale, tick=tick)
+    out_console.print(f"{len(files)} pictures in {out}, {files[-1].name} shows them all")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder to write")] = Path("demo_out"),
+    detector: DetectorOption = "nano",
+    frames: Annotated[int, typer.Option(min=1)] = 6,
+    seed: Annotated[int, typer.Option()] = 7,
+    device: DeviceOption = None,
+    runtime: RuntimeOption = None,
+) -> None:
+    """The whole way on drawn street scenes: detect, evaluate, draw. Nothing is downloaded.
+
+    Example: xenomask demo
+    """
+    from xenomask.evaluate.demo import demo as run_demo
+
+    found = load_detector(detector, device, runtime=runtime)
+    with progress("demo", 3 * frames) as tick:
+        result = run_demo(found, out, frames=frames, seed=seed, tick=tick)
+    print_numbers(f"{frames} drawn scenes, score {found.score_name}, exact", dict(result.numbers["exact"]))
+    out_console.print(
+        "These scenes are drawings, and only their road and what lies on it is counted: the shipped networks know a "
+        "drawn road,\nbut cars, trees and people that are drawn look strange to them. The README has real "
+        "photos' numbers."
+    )
+    out_console.print(f"look at {out / 'heatmaps' / 'contact_sheet.jpg'}; maps in {out / 'maps'}")
+
+
+@app.command()
+def assemble(
+    out: Annotated[Path, typer.Option(help="detector folder to write")],
+    member: Annotated[
+        list[str] | None, typer.Option(help="NAME=CHECKPOINT_FOLDER, once a member; none: see below")
+    ] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="once a member; default: equal")] = None,
+    score: Annotated[
+        list[str] | None, typer.Option(help="how the members are read; NAME=SCORE: that member. Default: maskomaly")
+    ] = None,
+    half: Annotated[bool, typer.Option(help="store weights as float16")] = False,
+    threshold: Annotated[float | None, typer.Option(help="contour that `detect` draws by default")] = None,
+    threshold_origin: Annotated[str, typer.Option(help="where that threshold comes from")] = "",
+) -> None:
+    """Join checkpoints and their query analyses into a detector folder.
+
+    Its detector.json names each file with its SHA-256. Without --member: writes these anew into the detector folder
+    OUT that is there, for one that has none, or whose files were changed on purpose.
+
+    Example: xenomask assemble --out my-detector --member s=work_dirs/nano-s/iter_3000 --score entropy
+    """
+    from xenomask.detector.folder import assemble as run_assemble
+    from xenomask.detector.folder import record_files
+
+    if not member:
+        if weight or score or half or threshold is not None or threshold_origin:
+            raise XenomaskError("assemble without --member only records the files of OUT: leave the rest out")
+        out_console.print(f"the files of {record_files(out)} are recorded in its detector.json", soft_wrap=True)
+        return
+    pairs = [m.partition("=") for m in member]
+    if bad := [m for m, (name, _, path) in zip(member, pairs, strict=True) if not name or not path]:
+        raise XenomaskError(f"member {bad[0]!r} is not NAME=CHECKPOINT_FOLDER")
+    weights = weight or [1 / len(pairs)] * len(pairs)
+    thresholds = {} if threshold is None else {"default": {"value": threshold, "origin": threshold_origin}}
+    members = [(n, Path(p)) for n, _, p in pairs]
+    scores = _scores_of(score or [], [n for n, _ in members])
+    folder = run_assemble(out, out.name, members, weights, scores, thresholds=thresholds, half=half)
+    out_console.print(f"detector in {folder}; next: xenomask detect PHOTO --detector {folder}")
+
+
+def _scores_of(given: list[str], members: list[str]) -> dict[str, str]:
+    """The score of each member: its own (NAME=SCORE), else the one for all."""
+    own = dict(g.split("=", 1) for g in given if "=" in g)
+    common = [g for g in given if "=" not in g]
+    if strangers := [n for n in own if n not in members]:
+        raise unknown("member", strangers[0], members)
+    if len(common) > 1 or len(own) + len(common) < len(given):
+        raise XenomaskError(f"--score {' --score '.join(given)}: give one for all, and NAME=SCORE once a member")
+    return {n: own.get(n, common[0] if common else "maskomaly") for n in members}
+
+
+@app.command()
+def scores() -> None:
+    """List the scores with their formulas and what they read.
+
+    Example: xenomask scores
+    """
+    from xenomask.scores import SCORES
+
+    table = Table("score", "formula (higher = stranger)", "reads", show_lines=True)
+    for s in SCORES.values():
+        reads = "classes of any network" if s.logit_scale else "classes by queries" if s.on == "classes" else "queries"
+        reads += " with an outlier class" if s.on == "outlier" else ""
+        needs = f"; needs {', '.join(s.needs)} queries" if s.needs else ""
+        table.add_row(s.name, s.formula, reads + needs)
+    out_console.print(table)
+    out_console.print("queries: of mask transformers alone; any network: per-pixel ones (SegFormer, UPerNet) too")

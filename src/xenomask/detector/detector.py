@@ -1,0 +1,319 @@
+"""Detector: photo -> ScoreMap."""
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from xenomask.arrays import ImageLike
+from xenomask.datasets.photos import as_photo
+from xenomask.detector import hub
+from xenomask.detector.folder import (
+    FILE,
+    check_names,
+    check_own,
+    describe,
+    describe_folder,
+    find,
+    fingerprint,
+    finite,
+    read_table,
+    scale_of,
+    write_card,
+    write_table,
+)
+from xenomask.detector.fuse import check_weights
+from xenomask.detector.parts import check_files, tell_unnamed, with_files
+from xenomask.detector.saving import plain, save_member
+from xenomask.errors import XenomaskError, unknown
+from xenomask.files import atomic, make_dir, remove_litter
+from xenomask.masks import MaskOutput, PixelOutput
+from xenomask.metrics.calibration import Calibration, read_calibration
+from xenomask.models import Network, load, streams
+from xenomask.models.network import Prepared
+from xenomask.models.runtimes.runtime import run_by, with_looks, with_precision, with_runtime
+from xenomask.models.tta import looks_at
+from xenomask.queries import read_queries, without_frame
+from xenomask.scores import Score, add_score, check_classes, get_score
+from xenomask.scores.backend import choose
+from xenomask.types import QuerySet, ScoreMap
+
+# How a network of the Hub that brings no score is read: RbA needs no query sets (see known.py).
+HUB_SCORE = "rba"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network with its queries, the score that reads them, and its weight in the ensemble."""
+
+    name: str
+    network: Network
+    queries: QuerySet
+    score: Score
+    weight: float
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Networks that look at a photo, and how their maps are joined.
+
+    Raises XenomaskError where a member's score is not defined for its network, or for so few classes.
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    # named thresholds on the joined map, each with where it comes from; none of them is needed to detect
+    thresholds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # what makes probabilities of its joined maps; `probability` alone applies it
+    calibration: Calibration | None = None
+    # what computes the scores from the masks: see scores.paths
+    kernel: str = "auto"
+
+    def __post_init__(self):
+        check_weights([m.weight for m in self.members], len(self.members))
+        for m in self.members:
+            m.score.drawn(m.network.per_pixel)
+            if names := m.network.config.id2label:
+                check_classes([m.score], len(names) - m.network.outlier_class)
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The fixed range in which this detector's maps are drawn."""
+        return scale_of([(m.score, m.weight, m.network.per_pixel) for m in self.members])
+
+    @property
+    def score_name(self) -> str:
+        return "+".join(dict.fromkeys(m.score.name for m in self.members))
+
+    def detect(self, image: ImageLike) -> ScoreMap:
+        """The anomaly map of one RGB photo (H, W, 3), at its size: an array, a tensor, a PIL image or a path.
+
+        Raises XenomaskError for what `datasets.photos.as_photo` refuses.
+        """
+        return self.read(self.look([self.prepare(image)])[0])
+
+    @property
+    def used(self) -> tuple[Member, ...]:
+        """The members that count."""
+        return tuple(m for m in self.members if m.weight > 0)
+
+    @property
+    def map_score(self) -> str:
+        """The score that its maps are named by: those of the members that count."""
+        return "+".join(dict.fromkeys(m.score.name for m in self.used))
+
+    def prepare(self, image: ImageLike) -> tuple[Prepared, ...]:
+        """The first part of `detect`: the photo as each used member's network takes it."""
+        image = as_photo(image)
+        return tuple(m.network.prepare(image) for m in self.used)
+
+    def look(self, photos: Sequence[tuple[Prepared, ...]]) -> list[tuple[MaskOutput | PixelOutput, ...]]:
+        """The second part: what the networks say of each photo; their inputs are of one size and one batch."""
+        seen = streams.look([m.network for m in self.used], list(zip(*photos, strict=True)))
+        return list(zip(*seen, strict=True))
+
+    def read(self, outputs: Sequence[MaskOutput | PixelOutput]) -> ScoreMap:
+        """The third part: the joined map of one photo's outputs."""
+        value = np.zeros(outputs[0].image_size, np.float32)
+        for m, output in zip(self.used, outputs, strict=True):
+            add_score(output, m.queries, m.score, m.weight, value, self.kernel)
+        if not np.isfinite(value).all():
+            raise XenomaskError("the map is not finite: a network's logits hold infinity")
+        return ScoreMap(value, self.map_score)
+
+    def probability(self, score_map: ScoreMap) -> Float32[np.ndarray, "H W"]:
+        """What the stored calibration makes of one of this detector's maps: p(anomaly) of each pixel, in [0, 1].
+
+        Raises XenomaskError where none is stored, where the detector was changed since, and for a map of another score.
+        """
+        if self.calibration is None:
+            raise XenomaskError(
+                f"detector {self.name} holds no calibration, and a raw map is no probability: store one with "
+                "`xenomask calibrate --fit isotonic --into FOLDER`"
+            )
+        if score_map.score != self.map_score:
+            raise XenomaskError(
+                f"the calibration of {self.name} is for its {self.map_score} maps, this is a {score_map.score} map"
+            )
+        if self.calibration.origin.get("fingerprint") != fingerprint(self.describe()):
+            raise XenomaskError(
+                f"the weights, queries, score or options of {self.name} are not those that it was calibrated with: run "
+                "`xenomask score` and `xenomask calibrate` again"
+            )
+        return self.calibration.fit(score_map.value).astype(np.float32)
+
+    def with_score(self, score: str | Score) -> "Detector":
+        """The same networks read by another score (or its name), each member with the same weight.
+
+        Weights, thresholds and calibration belong to the maps that they were chosen for, and are dropped with them; a
+        member of weight 0 stays out.
+        """
+        score = get_score(score) if isinstance(score, str) else score
+        members = tuple(replace(m, score=score, weight=(m.weight > 0) / len(self.used)) for m in self.members)
+        return replace(self, members=members, thresholds={}, calibration=None)
+
+    def only(self, member: str) -> "Detector":
+        """One member alone."""
+        names = [m.name for m in self.members]
+        if member not in names:
+            raise unknown(f"member of detector {self.name}", member, names)
+        alone = next(m for m in self.members if m.name == member)
+        return replace(self, members=(replace(alone, weight=1.0),), thresholds={}, calibration=None)
+
+    def with_looks(self, edges: Sequence[int] = (), mirror: bool = False) -> "Detector":
+        """Each member looking several times, its maps averaged (test-time augmentation): a member a look.
+
+        At each of the shortest `edges` in pixels (none: at its own size), and with `mirror` at the mirror image too.
+        Thresholds and calibration belong to maps of one look and are dropped. Raises XenomaskError for edges that are
+        none, no look at all, a detector that has looks already, and edges for a network of one input size.
+        """
+        looks = looks_at(edges, mirror)
+        pairs = [(m, n) for m in self.members for n in with_looks(m.network, looks)]
+        members = tuple(
+            replace(m, name=f"{m.name}@{n.shown}".rstrip("@"), network=n, weight=m.weight / len(looks))
+            for m, n in pairs
+        )
+        name = f"{self.name}@{'+'.join([*(['mirror'] if mirror else []), *map(str, edges)])}"
+        return replace(self, name=name, members=members, thresholds={}, calibration=None)
+
+    def with_runtime(self, runtime: str, device: str = "cpu") -> "Detector":
+        """The same networks run by another runtime; XenomaskError as `from_folder` has it."""
+        networks = run_by([m.network for m in self.members], runtime, device)
+        members = tuple(replace(m, network=n) for m, n in zip(self.members, networks, strict=True))
+        return replace(self, members=members)
+
+    def with_kernel(self, kernel: str) -> "Detector":
+        """The same detector, its scores computed by that path of `scores.paths`; XenomaskError where it cannot run."""
+        for device in {m.network.device for m in self.members}:
+            choose(kernel, device)
+        return replace(self, kernel=kernel)
+
+    def with_precision(self, precision: str) -> "Detector":
+        """The same networks computing in float32, bfloat16 or float16; XenomaskError where they cannot."""
+        members = tuple(replace(m, network=with_precision(m.network, precision)) for m in self.members)
+        return replace(self, members=members)
+
+    @property
+    def runtime(self) -> str:
+        """What runs the networks: torch, compiled, graphs, openvino, onnxruntime."""
+        return "+".join(dict.fromkeys(m.network.runtime for m in self.used))
+
+    @property
+    def precision(self) -> str:
+        """What the networks compute in."""
+        return "+".join(dict.fromkeys(m.network.precision for m in self.used))
+
+    def without_frame(self, frame: str) -> "Detector":
+        """The detector whose outlier queries were chosen without that frame (leave-one-image-out)."""
+        members = tuple(replace(m, queries=without_frame(m.queries, frame)) for m in self.members)
+        return replace(self, members=members)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides its maps, ready for JSON: kept beside maps to know whether they are its own."""
+        own = [(m.name, m.network.sha256, m.score, m.weight, m.queries, str(m.network.shown)) for m in self.members]
+        return describe(self.name, own, self.scale)
+
+    @staticmethod
+    def from_folder(folder: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":
+        """Reads a detector folder, or a shipped detector by its name ("nano").
+
+        Raises XenomaskError for a missing or damaged one, another architecture's weights, foreign queries, and a
+        runtime (torch, compiled, graphs, openvino, onnxruntime) that is unknown, not installed or not for the device.
+        """
+        path = find(folder)
+        try:
+            table = read_table(path)
+            thresholds = {k: {**t, "value": finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
+            calibration = read_calibration(table.get("calibration"))
+            members = tuple(_member(path, m, device, runtime) for m in table["members"])
+            tell_unnamed(path, table["members"])
+            return Detector(str(table["name"]), members, thresholds, calibration)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
+            raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
+
+    @staticmethod
+    def from_hub(name: str, device: str = "cpu", token: str | None = None) -> "Detector":
+        """A known detector ("maskomaly-paper") or a Hub repository's ("org/name@revision"), downloaded if need be.
+
+        A repository holds a detector folder, or a network, which then is the one member, read by RbA: that score needs
+        no query sets. Raises XenomaskError as `hub.fetch` and `from_folder` do.
+        """
+        return from_fetched(hub.fetch(name, token), device)
+
+    def save(self, folder: str | Path, numbers: Mapping[str, Any] | None = None) -> Path:
+        """Writes the detector as a folder, with a model card that shows `numbers` (of `xenomask evaluate --json`).
+
+        Weights that are exactly float16 numbers are stored so. Raises XenomaskError for a folder of something else, a
+        shipped detector, and members whose own folder is gone.
+        """
+        folder = Path(folder)
+        check_own(folder)
+        if folder.exists() and not (folder / FILE).is_file():
+            raise XenomaskError(f"{folder} exists and is no detector folder; choose another one")
+        check_names(folder, [plain(m.name) for m in self.members])
+        make_dir(folder.parent)
+        remove_litter(folder.parent, folder.name)
+        with atomic(folder) as part:
+            part.mkdir()
+            rows = [save_member(part, m.name, m.network, m.queries, m.score, m.weight) for m in self.members]
+            rows = [with_files(part, row) for row in rows]
+            table: dict[str, Any] = {"name": self.name, "members": rows, "thresholds": dict(self.thresholds)}
+            write_table(part, table)
+            if self.calibration is not None:
+                origin = dict(self.calibration.origin)
+                if origin.get("fingerprint") == fingerprint(self.describe()):  # the same numbers in another file
+                    origin["fingerprint"] = fingerprint(describe_folder(part))
+                write_table(part, {**table, "calibration": replace(self.calibration, origin=origin).table()})
+            write_card(part, numbers)
+        return folder
+
+    def push_to_hub(
+        self, name: str, token: str | None = None, private: bool = False, numbers: Mapping[str, Any] | None = None
+    ) -> str:
+        """Saves the detector and uploads it into the Hub repository `name`; returns the repository's address.
+
+        Raises XenomaskError as `save` and `hub.upload` do.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            return hub.upload(self.save(Path(scratch) / "detector", numbers), name, token, private)
+
+
+def from_fetched(found: hub.Fetched, device: str = "cpu") -> Detector:
+    """The detector in a folder that `hub.fetch` gave; its networks' facts say where it comes from."""
+    if (found.folder / FILE).is_file():
+        detector = Detector.from_folder(found.folder, device)
+        return replace(detector, members=tuple(_with_facts(m, found.facts) for m in detector.members))
+    network = load(found.folder, device)
+    known = found.known
+    if known is None:
+        queries, score = read_queries(found.folder, network.sha256), get_score(HUB_SCORE)
+    else:
+        outlier = dict.fromkeys(known.outlier, math.nan)
+        queries = QuerySet(network.sha256, {}, outlier, known.ground, known.queries_origin)
+        score = get_score(known.score, known.options)
+    return Detector(found.name, (_with_facts(Member(found.name, network, queries, score, 1.0), found.facts),))
+
+
+def _with_facts(member: Member, facts: Mapping[str, Any]) -> Member:
+    return replace(member, network=replace(member.network, facts={**member.network.facts, **facts}))
+
+
+def _member(path: Path, table: Mapping[str, Any], device: str, runtime: str) -> Member:
+    folder = path / plain(table["name"])
+    check_files(path, table)
+    network = with_runtime(load(folder, device), runtime, device)
+    if facts := table.get("facts"):  # of a Hugging Face folder, which has no place for them
+        network = replace(network, facts={**network.facts, **facts})
+    queries = read_queries(folder, network.sha256)
+    count = getattr(network.config, "num_queries", None)
+    for q in (*queries.inlier, *queries.outlier, *queries.ground):
+        if type(count) is int and q >= count:
+            raise XenomaskError(f"{folder} has a query file that names query {q}, its network has 0..{count - 1}")
+    return Member(
+        table["name"], network, queries, get_score(table["score"], table.get("options")), float(table["weight"])
+    )

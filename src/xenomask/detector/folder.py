@@ -1,0 +1,289 @@
+"""A detector's folder on disk: what it holds, what may be written into it, and what it says of itself.
+
+detector.json            members with score, options, weight and the SHA-256 of each file; thresholds; calibration
+<member>/                a checkpoint folder, its query_analysis/ inside
+README.md                the model card
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from xenomask.detector import hub
+from xenomask.detector.card import model_card
+from xenomask.detector.fuse import check_weights
+from xenomask.detector.known import KNOWN
+from xenomask.detector.parts import ANALYSIS, check_files, check_inside, member_files, with_files
+from xenomask.detector.saving import plain, stored_facts
+from xenomask.errors import XenomaskError, unknown
+from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
+from xenomask.metrics.calibration import Calibration
+from xenomask.models import load
+from xenomask.models.load import is_per_pixel
+from xenomask.models.network import WEIGHTS
+from xenomask.queries import read_queries, write_queries
+from xenomask.queries.analysis import FOLDER
+from xenomask.scores import Score, get_score
+from xenomask.types import QuerySet
+
+log = logging.getLogger(__name__)
+
+FILE = "detector.json"
+SHIPPED = Path(__file__).parents[1] / "detectors"
+CARD = "README.md"
+DEFAULT = "nano"
+MAX_MEMBERS = 32
+
+
+def find(folder: str | Path) -> Path:
+    """The folder of a detector: a path, or the name of a shipped one."""
+    for path in (Path(folder), SHIPPED / str(folder)):
+        if (path / FILE).is_file():
+            return path
+    shipped = sorted(p.name for p in SHIPPED.glob("*") if (p / FILE).is_file())
+    if Path(folder).is_dir():
+        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
+    if str(folder) in KNOWN or str(folder).startswith(hub.PREFIX):
+        raise XenomaskError(f"{folder} is on the Hub, not a folder: `xenomask detect` and Detector.from_hub fetch it")
+    raise unknown("detector", str(folder), [*shipped, *KNOWN])
+
+
+def scale_of(members: Sequence[tuple[Score, float, bool]]) -> tuple[float, float]:
+    """The range in which the joined maps of (score, weight, whether it classifies pixels) are drawn."""
+    low, high = (float(sum(weight * score.drawn(pixel)[i] for score, weight, pixel in members)) for i in (0, 1))
+    return low, high
+
+
+def describe(
+    name: str, members: Sequence[tuple[str, str, Score, float, QuerySet, str]], scale: tuple[float, float]
+) -> dict[str, Any]:
+    """What decides a detector's maps: of each member its name, hash, score, weight, queries, and look if not plain."""
+    return {
+        "detector": name,
+        "members": [
+            {
+                "name": member, "sha256": sha, "score": score.name, "options": dict(score.options), "weight": weight,
+                "outlier_queries": sorted(queries.outlier), "inlier_queries": sorted(queries.inlier),
+                "ground_queries": sorted(queries.ground), **({"look": look} if look else {}),
+            }
+            for member, sha, score, weight, queries, look in members
+        ],
+        "scale": list(scale),
+    }  # fmt: skip
+
+
+def describe_folder(folder: Path) -> dict[str, Any]:
+    """What `Detector.describe` says of a detector folder, from its files' hashes: no network is loaded.
+
+    Raises XenomaskError for a missing or damaged folder and for foreign queries.
+    """
+    table = read_table(folder)
+    try:
+        members, drawn = [], []
+        for m in table["members"]:
+            check_files(folder, m)
+            sha = sha256(folder / m["name"] / WEIGHTS)
+            queries = read_queries(folder / m["name"], sha)
+            score = get_score(m["score"], m.get("options"))
+            members.append((m["name"], sha, score, float(m["weight"]), queries, ""))
+            drawn.append((score, float(m["weight"]), is_per_pixel(folder / m["name"])))
+        return describe(str(table["name"]), members, scale_of(drawn))
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as e:
+        raise XenomaskError(f"{folder / FILE} is damaged: {e!r}") from e
+
+
+def fingerprint(description: Mapping[str, Any]) -> str:
+    """A hash of what decides a detector's maps: all that `Detector.describe` says of its members but their names."""
+    members = [{k: v for k, v in m.items() if k != "name"} for m in description["members"]]
+    return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()
+
+
+def read_table(folder: Path) -> dict[str, Any]:
+    """The folder's detector.json, its members checked; XenomaskError for a missing or damaged one."""
+    if not os.path.lexists(folder / FILE):
+        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
+    check_inside(folder / FILE, folder)
+    table = read_object(folder / FILE)
+    try:
+        _check_members(folder, table["members"])
+    except (ValueError, KeyError, TypeError, OverflowError) as e:
+        raise XenomaskError(f"{folder / FILE} is damaged: {e!r}") from e
+    return table
+
+
+def _check_members(folder: Path, members: Any) -> None:
+    """Refuses what would make a detector of other folders than its own, or of far too many networks."""
+    if type(members) is not list or not 1 <= len(members) <= MAX_MEMBERS:
+        raise ValueError(f"members is no list of 1 to {MAX_MEMBERS}")
+    names = [m["name"] for m in members]
+    for name in names:
+        if type(name) is not str or Path(name).name != name or name in ("", "..") or not name.isprintable():
+            raise XenomaskError(f"{folder / FILE} names the member {str(name)[:80]!r}, which is no folder inside it")
+    check_names(folder, names)
+    for m in members:
+        for key, value in (m.get("options") or {}).items():
+            if value is not None and type(value) not in (str, bool) and not math.isfinite(value):
+                raise ValueError(f"option {key} is not finite")
+    check_weights([finite(m["weight"]) for m in members], len(members))
+
+
+def check_names(folder: Path, names: Sequence[str]) -> None:
+    """Raises XenomaskError where two members have one name, or names that are one folder on some file systems."""
+    seen: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFC", name).casefold()
+        if key in seen:
+            raise XenomaskError(
+                f"two members of the detector {folder} are called {seen[key]!r} and {name!r}, which may be one folder: "
+                "name them apart"
+            )
+        seen[key] = name
+
+
+def finite(value: Any) -> float:
+    """A number of a table; ValueError for what is none, or not finite."""
+    if isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{str(value)[:40]} is no finite number")
+    return float(value)
+
+
+def check_own(folder: Path) -> None:
+    """Raises XenomaskError for a shipped detector, which is the package's and never written to."""
+    if (folder / FILE).resolve().is_relative_to(SHIPPED.resolve()):
+        raise XenomaskError(f"{folder} is a shipped detector and stays as it is: copy the folder, then name the copy")
+
+
+def store_threshold(folder: Path, name: str, value: float, origin: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Writes a named threshold ("default" is the one that `detect` draws) into detector.json; returns what it replaced.
+
+    Raises XenomaskError for a missing, damaged or shipped detector.
+    """
+    check_own(folder)
+    table = read_table(folder)
+    thresholds = dict(table.get("thresholds", {}))
+    old = thresholds.get(name)
+    write_table(folder, {**table, "thresholds": {**thresholds, name: {"value": value, "origin": dict(origin)}}})
+    return old
+
+
+def store_calibration(folder: Path, calibration: Calibration) -> Mapping[str, Any] | None:
+    """Writes a calibration into detector.json, from where only `Detector.probability` uses it; returns the old one.
+
+    Raises XenomaskError for a missing, damaged or shipped detector.
+    """
+    check_own(folder)
+    table = read_table(folder)
+    write_table(folder, {**table, "calibration": calibration.table()})
+    return table.get("calibration")
+
+
+def write_table(folder: Path, table: Mapping[str, Any]) -> None:
+    """Writes the folder's detector.json, whole or not at all."""
+    with atomic(folder / FILE) as part:
+        part.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n")
+
+
+def assemble(
+    folder: Path,
+    name: str,
+    checkpoints: Sequence[tuple[str, Path]],
+    weights: Sequence[float],
+    score: str | Mapping[str, str],
+    *,
+    thresholds: Mapping[str, Mapping[str, Any]] | None = None,
+    half: bool = False,
+) -> Path:
+    """Writes a detector folder from named checkpoint folders and their query analyses, read by one score or one each.
+
+    `half` stores the weights as float16. As that changes their hash, the query sets are re-addressed to the
+    rounded weights, and say so in their origin. Raises XenomaskError for a score not defined for a network.
+    """
+    check_weights(weights, len(checkpoints))
+    check_names(folder, [plain(member) for member, _ in checkpoints])
+    scores = {member: get_score(score if isinstance(score, str) else score[member]) for member, _ in checkpoints}
+    make_dir(folder.parent)
+    remove_litter(folder.parent, folder.name)
+    with atomic(folder) as part:
+        part.mkdir()
+        for member, checkpoint in checkpoints:
+            _copy_member(checkpoint, part / member, half, scores[member])
+        table = {
+            "name": name,
+            "members": [
+                with_files(part, {"name": member, "score": scores[member].name, "weight": w})
+                for (member, _), w in zip(checkpoints, weights, strict=True)
+            ],
+            "thresholds": dict(thresholds or {}),
+        }
+        write_table(part, table)
+    _tell_unanalysed(folder, table["members"])
+    return folder
+
+
+def record_files(folder: Path) -> Path:
+    """Names the files that lie in a detector folder in its detector.json, as they are, once they were found to load.
+
+    Raises XenomaskError for a missing, damaged or shipped detector.
+    """
+    check_own(folder)
+    table = read_table(folder)
+    rows = []
+    try:
+        for m in table["members"]:
+            row = with_files(folder, m)
+            network = load(folder / m["name"])
+            get_score(m["score"], m.get("options")).drawn(network.per_pixel)
+            read_queries(folder / m["name"], network.sha256)
+            rows.append(row)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise XenomaskError(f"{folder / FILE} is damaged: {e!r}") from e
+    write_table(folder, {**table, "members": rows})
+    _tell_unanalysed(folder, rows)
+    return folder
+
+
+def _tell_unanalysed(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    for row in rows:
+        if get_score(row["score"], row.get("options")).reads and ANALYSIS not in member_files(folder, row["name"]):
+            log.warning(
+                "%s has no query analysis, which its score %s reads: its maps are those of no outlier, inlier and "
+                "ground queries; run `xenomask queries` on the checkpoint and assemble again",
+                folder / row["name"], row["score"],
+            )  # fmt: skip
+
+
+def _copy_member(checkpoint: Path, target: Path, half: bool, score: Score) -> None:
+    network = load(checkpoint)
+    score.drawn(network.per_pixel)
+    queries = read_queries(checkpoint, network.sha256)
+    if network.config.model_type != "mask2former":  # Hugging Face's folder, its analysis inside
+        shutil.copytree(checkpoint, target)
+        return
+    network.save(target, half=half)
+    if (checkpoint / FOLDER).is_dir():
+        shutil.copytree(checkpoint / FOLDER, target / FOLDER)
+        own = load(target).sha256
+        origin = dict(queries.origin)
+        if own != queries.checkpoint_sha256:
+            origin["analysed_as"] = {"sha256": queries.checkpoint_sha256, "dtype": "float32"}
+        write_queries(target, replace(queries, checkpoint_sha256=own, origin=origin))
+
+
+def write_card(folder: Path, numbers: Mapping[str, Any] | None = None) -> Path:
+    """Writes the model card README.md of a detector folder, from its files alone.
+
+    Raises XenomaskError for a missing, damaged or shipped detector.
+    """
+    check_own(folder)
+    text = model_card(describe_folder(folder), stored_facts(folder, read_table(folder)["members"]), numbers)
+    with atomic(folder / CARD) as part:
+        part.write_text(text)
+    return folder / CARD

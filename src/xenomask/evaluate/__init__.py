@@ -1,0 +1,1 @@
+"""evaluate: maps + labels -> numbers and tables."""

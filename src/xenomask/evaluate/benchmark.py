@@ -1,0 +1,181 @@
+"""Detectors x scores x data sets -> maps on disk -> one table; each network looks once at a frame, for all scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from xenomask.datasets import Dataset
+from xenomask.detector import Detector
+from xenomask.detector.fuse import ensemble
+from xenomask.errors import XenomaskError
+from xenomask.evaluate.evaluate import evaluate_maps
+from xenomask.export import ExportedDetector
+from xenomask.predict.photos import chosen_on, chosen_where, open_maps
+from xenomask.queries import without_frame
+from xenomask.scores import Score, get_score, score_all
+from xenomask.store.manifest import frame_digest, keep_map
+from xenomask.types import EvalResult, ScoreMap, Tick, nothing
+
+# The data sets of a suite, in the order of its table; a root holds them side by side.
+SUITES: dict[str, tuple[str, ...]] = {
+    "smiyc-val": ("anomaly-track", "obstacle-track"),
+    "road-val": (
+        "anomaly-track", "obstacle-track", "fishyscapes-lost-and-found", "fishyscapes-static", "road-anomaly",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table: a detector as it is run."""
+
+    detector: Detector | ExportedDetector
+    score: str
+    # "ensemble" or the member that looks alone
+    networks: str
+    # "in-sample" or "leave-one-out" where the outlier queries were chosen on this data set, "of <data set>" where on
+    # another, "-" where the score reads none
+    queries: str
+
+    @property
+    def held_out(self) -> bool:
+        """Whether each frame is looked at with queries chosen on the others."""
+        return self.queries == "leave-one-out"
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder of maps."""
+        parts = [self.detector.name, self.networks, self.score]
+        return "-".join([*parts, "leave-one-out"] if self.held_out else parts)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method's result on one data set."""
+
+    dataset: str
+    method: Method
+    result: EvalResult
+
+
+def methods(
+    detector: Detector | ExportedDetector, scores: Sequence[Score | None], dataset: str, members: bool = False
+) -> list[Method]:
+    """Every way to run a detector that the table shows; None among `scores` stands for the detector's own.
+
+    Scores that read outlier queries appear twice where those were chosen on this data set: in-sample and
+    leave-one-out.
+    """
+    found: list[Method] = []
+    for score in scores:
+        whole = detector if score is None else detector.with_score(score)
+        if isinstance(whole, ExportedDetector):
+            found.append(_exported(whole, dataset))
+            continue
+        alone = {m.name: whole.only(m.name) for m in whole.members}
+        if len(alone) == 1:
+            ways = alone
+        else:
+            ways = {"ensemble": whole, **(alone if members else {})}
+        for networks, own in ways.items():
+            if not any("outlier" in m.score.reads for m in own.members):
+                kinds = ["-"]
+            elif chosen_on(own, dataset):
+                kinds = ["in-sample", "leave-one-out"]
+            else:
+                kinds = [f"of {', '.join(sorted(chosen_where(own))) or 'none'}"]
+            found += [Method(own, own.score_name, networks, k) for k in kinds]
+    return found
+
+
+def _exported(detector: ExportedDetector, dataset: str) -> Method:
+    """The one way to run an exported file: its score, members and queries are part of it."""
+    members = detector.metadata["members"]
+    networks = "ensemble" if len(members) > 1 else members[0]["name"]
+    if not any("outlier" in get_score(m["score"]).reads for m in members):
+        kind = "-"
+    else:
+        kind = (
+            "in-sample" if chosen_on(detector, dataset) else f"of {', '.join(sorted(chosen_where(detector))) or 'none'}"
+        )
+    return Method(detector, detector.score_name, networks, kind)
+
+
+def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tick = nothing) -> None:
+    """Writes folder/<method>/<frame>.hdf5 for every method and frame that has none yet.
+
+    Raises XenomaskError where two methods have one name, or a folder holds maps of something else.
+    """
+    names = [w.folder for w in ways]
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise XenomaskError(f"two methods are called {twice[0]}: give the detectors different names")
+    done = {w.folder: open_maps(w.detector, data, folder / w.folder, w.held_out) for w in ways}
+    for frame in data.frames:
+        pending = [w for w in ways if frame.id not in done[w.folder]]
+        if pending:
+            image, digest = data.sample(frame).image, frame_digest(frame)
+            maps = _member_maps(pending, image, frame.id)
+            for w in pending:
+                if isinstance(w.detector, ExportedDetector):
+                    joined = w.detector.detect(image)
+                else:
+                    own = [maps[_key(m, w.held_out)] for m in w.detector.members]
+                    joined = ensemble(own, [m.weight for m in w.detector.members])
+                keep_map(folder / w.folder, frame, joined, digest)
+        tick()
+
+
+def _key(member, held_out: bool):
+    return _eye(member), member.score.name, repr(sorted(member.score.options.items())), held_out
+
+
+def _eye(member) -> tuple[str, str]:
+    """What looks once at a frame: a network, as photos are shown to it."""
+    return member.network.sha256, str(member.network.shown)
+
+
+def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, ScoreMap]:
+    """{key: map} of all members of the methods; a network looks once, for all its scores."""
+    networks = {_eye(m): m for w in ways for m in w.detector.members}
+    found = {}
+    for eye, first in networks.items():
+        output = first.network.predict(image)
+        for held_out in (False, True):
+            wanted = {_key(m, held_out): m for w in ways if w.held_out == held_out for m in w.detector.members
+                      if _eye(m) == eye}  # fmt: skip
+            # scores of one name but other options are told apart by their key
+            scores = [replace(m.score, name=str(i)) for i, m in enumerate(wanted.values())]
+            if scores:
+                queries = without_frame(first.queries, frame) if held_out else first.queries
+                maps = score_all(output, queries, scores)
+                found |= {
+                    k: ScoreMap(maps[str(i)].value, m.score.name) for i, (k, m) in enumerate(wanted.items())
+                }  # fmt: skip
+    return found
+
+
+def benchmark(
+    detectors: Sequence[Detector | ExportedDetector],
+    scores: Sequence[Score | None],
+    data_sets: Sequence[tuple[Dataset, str]],
+    folder: Path,
+    *,
+    members: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+    tick: Tick = nothing,
+) -> list[Entry]:
+    """The numbers of every method on every (data set, track); maps stay in folder/<data set>/<method>.
+
+    `tick` is called once a frame that the networks saw. Maps that are there already are not made again.
+    """
+    entries = []
+    for data, track in data_sets:
+        labelled = data.labelled()
+        ways = [w for d in detectors for w in methods(d, scores, data.name, members)]
+        write_maps(ways, labelled, folder / data.name, tick=tick)
+        for w in ways:
+            maps = folder / data.name / w.folder
+            result = evaluate_maps(maps, labelled, track, resamples=resamples, seed=seed)
+            entries.append(Entry(data.name, w, result))
+    return entries

@@ -1,0 +1,31 @@
+"""The whole way on drawn scenes."""
+
+import shutil
+from pathlib import Path
+
+from xenomask.datasets import open_dataset
+from xenomask.datasets.synthetic import write_scenes
+from xenomask.detector import Detector
+from xenomask.evaluate.evaluate import evaluate_maps
+from xenomask.evaluate.heatmaps import draw_heatmaps
+from xenomask.export import ExportedDetector
+from xenomask.predict.photos import score_dataset
+from xenomask.types import EvalResult, Tick, nothing
+
+
+def demo(
+    detector: Detector | ExportedDetector, out: Path, *, frames: int = 6, seed: int = 7, tick: Tick = nothing
+) -> EvalResult:
+    """Draws street scenes with strangers, looks at them, evaluates and draws.
+
+    Counted is the drawn road with what lies on it, as in the obstacle track: a network taught on photos knows a drawn
+    road, but a drawn car, tree or person is strange to it, and rightly so.
+    """
+    for old in ("scenes", "maps", "heatmaps"):  # of an earlier run, perhaps with other frames
+        shutil.rmtree(out / old, ignore_errors=True)
+    data = write_scenes(out / "scenes", "obstacle-track", frames, seed=seed, tick=tick)
+    drawn = open_dataset("obstacle-track", data)
+    score_dataset(detector, drawn, out / "maps", tick=tick)
+    result = evaluate_maps(out / "maps", drawn)
+    draw_heatmaps(out / "maps", drawn, out / "heatmaps", tick=tick)
+    return result

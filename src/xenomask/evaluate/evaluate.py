@@ -1,0 +1,152 @@
+"""Folders of maps + data set -> numbers; loads no network."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xenomask.datasets import DATASETS, Dataset
+from xenomask.errors import unknown
+from xenomask.metrics import check_frames, measure, summarise
+from xenomask.metrics.components import TRACKS
+from xenomask.metrics.conventions import CONVENTIONS, RESIZED, Convention, all_conventions, resized_counters
+from xenomask.metrics.evaluate import Measured, Read, each_frame, resample
+from xenomask.metrics.guards import float16_loss
+from xenomask.metrics.resampling import LEVEL, draw, interval
+from xenomask.store import ENDING, check_photo, map_format, map_ids, read_map, read_stored
+from xenomask.types import EvalResult, Tick, nothing
+
+THREADS = min(4, os.cpu_count() or 1)
+
+
+def reader(maps: Path, data: Dataset) -> tuple[list[str], Read]:
+    """The labelled frames' ids and the function that reads a frame's map and label.
+
+    Raises XenomaskError where a labelled frame has no map, or a map belongs to no frame; the function does for a map
+    that was made from another photo than the frame's.
+    """
+    labelled = {f.id: f for f in data.labelled().frames}
+    check_frames(set(labelled), {f.id for f in data.frames}, set(map_ids(maps)), maps)
+
+    checked: set[str] = set()  # each frame is read several times, its photo hashed once
+
+    def read(i: str) -> tuple[np.ndarray, np.ndarray]:
+        if i not in checked:
+            check_photo(maps / f"{i}{ENDING}", labelled[i].image)
+            checked.add(i)
+        return read_map(maps / f"{i}{ENDING}"), data.label(labelled[i])
+
+    return sorted(labelled), read
+
+
+def measure_maps(maps: Path, data: Dataset, track: str | None = None, *, tick: Tick = nothing) -> Measured:
+    """What evaluation keeps of every labelled frame; `tick` is called once a frame and pass."""
+    ids, read = reader(maps, data)
+    return measure(ids, read, track, threads=THREADS, tick=tick)
+
+
+def rounding_note(maps: Path, ids: Sequence[str]) -> str | None:
+    """What rounding to float16 does to maps that are stored in wider floats, seen on three of them; None if none is."""
+    wide = [i for i in ids if map_format(maps / f"{i}{ENDING}").dtype != np.float16][:3]
+    if not wide:
+        return None
+    lost = max(float16_loss(read_stored(maps / f"{i}{ENDING}")) for i in wide)
+    return (
+        f"the maps are stored in wider floats (frame {wide[0]}); they are evaluated as float16, which the official "
+        "tool writes (its evaluator computes with what is stored): "
+        f"{100 * lost:.1f} % of the distinct values of a frame fall together"
+    )
+
+
+def evaluate_maps(
+    maps: Path,
+    data: Dataset,
+    track: str | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    tick: Tick = nothing,
+) -> EvalResult:
+    """The numbers of a folder of maps on the labelled frames of a data set."""
+    return summarise(measure_maps(maps, data, track, tick=tick), resamples=resamples, seed=seed, threads=THREADS)
+
+
+def numbers_table(result: EvalResult, resamples: int, seed: int) -> dict[str, Any]:
+    """What `evaluate --json` writes and the report shows of one folder of maps."""
+    return {
+        **{k: dict(v) for k, v in result.numbers.items()},
+        "frames": len(result.frames),
+        "track": result.track,
+        "intervals": result.intervals,
+        "official_order_range": result.order_range,
+        "warnings": result.warnings,
+        "bootstrap": {"resamples": resamples, "seed": seed, "level": LEVEL},
+    }
+
+
+def track_of(dataset: str, track: str | None) -> str:
+    """The given track, or the one whose component sizes the official benchmark uses for the data set."""
+    if track is not None and track not in TRACKS:
+        raise unknown("track", track, TRACKS)
+    return track or DATASETS[dataset].track or "anomaly"
+
+
+def conventions_of(measured: Measured, maps: Path, data: Dataset) -> list[tuple[Convention, dict[str, float]]]:
+    """Every convention with its numbers; the pixels are read once more for the one that resizes."""
+    ids, read = reader(maps, data)
+    resized = each_frame(ids, lambda i: resized_counters(*read(i)), threads=THREADS)
+    found = all_conventions(list(measured.counters.values()), list(resized.values()))
+    return [(c, dict(found[c.name])) for c in (*CONVENTIONS.values(), RESIZED)]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number of method A held against B's on the same resamples of the same frames."""
+
+    a: str
+    b: str
+    convention: str
+    number: str
+    value_a: float
+    value_b: float
+    difference: float
+    interval: tuple[float, float]
+    # share of resamples in which A is better; ties count half
+    wins: float
+
+
+LOWER_IS_BETTER = ("fpr95", "fp_", "fn_")
+
+
+def compare_maps(
+    maps: Sequence[Path],
+    data: Dataset,
+    track: str | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    tick: Tick = nothing,
+) -> list[Difference]:
+    """The first folder of maps against each other one, by a paired bootstrap over frames."""
+    measured = [measure_maps(m, data, track, tick=tick) for m in maps]
+    values = [summarise(m, resamples=0).numbers for m in measured]
+    weights = draw(len(measured[0].counters), resamples, seed)
+    drawn = [resample(m, weights, THREADS) for m in measured]
+    rows = []
+    for i in range(1, len(maps)):
+        for convention, own in drawn[0].items():
+            for number, a in own.items():
+                delta = a - drawn[i][convention][number]
+                sign = -1 if number.startswith(LOWER_IS_BETTER) else 1
+                usable = delta[~np.isnan(delta)]
+                wins = float(np.mean(np.sign(usable * sign) / 2 + 0.5)) if len(usable) else float("nan")
+                va, vb = (v[convention][number] for v in (values[0], values[i]))
+                rows.append(
+                    Difference(
+                        str(maps[0]), str(maps[i]), convention, number, va, vb, va - vb, interval(delta), wins
+                    )
+                )  # fmt: skip
+    return rows

@@ -1,0 +1,141 @@
+"""Benchmark entries -> Markdown, CSV, LaTeX and JSON: the same rows in each, published numbers below them."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from xenomask.evaluate.benchmark import Entry
+from xenomask.evaluate.published import PUBLISHED
+from xenomask.files import atomic, write_numbers
+
+CONVENTIONS = ("exact", "official")
+PIXELS = {"aupr_sum": "AUPR-sum", "aupr_trapz": "AUPR-trapz", "fpr95": "FPR95", "best_f1": "F1", "auroc": "AUROC"}
+COMPONENTS = {"sIoU_gt": "sIoU", "prec_pred": "PPV", "f1_mean": "F1*"}
+HEAD = (
+    "data set",
+    "detector",
+    "networks",
+    "score",
+    "outlier queries",
+    "convention",
+    *PIXELS.values(),
+    *COMPONENTS.values(),
+)
+
+
+def rows(entries: Sequence[Entry], cell: Callable[[float, tuple[float, float] | None], str]) -> list[list[str]]:
+    """One row a method, data set and convention; components stand in the official one's."""
+    found = []
+    for e in entries:
+        for c in CONVENTIONS:
+            spans = e.result.intervals.get(c, {})
+            cells = [cell(e.result.numbers[c][k], spans.get(k)) for k in PIXELS]
+            own, spans = e.result.numbers.get("components", {}), e.result.intervals.get("components", {})
+            cells += [cell(own[k], spans.get(k)) if c == "official" and own else "" for k in COMPONENTS]
+            m = e.method
+            found.append([e.dataset, m.detector.name, m.networks, m.score, m.queries, c, *cells])
+    return found
+
+
+def _plain(value: float, span: tuple[float, float] | None) -> str:
+    if value != value:
+        return "-"
+    return f"{value:.4f}" + (f" ({span[0]:.3f} .. {span[1]:.3f})" if span and span[0] == span[0] else "")
+
+
+def markdown(entries: Sequence[Entry]) -> str:
+    """A table for a README: numbers with 95 % intervals, then published numbers with their sources."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    lines += ["| " + " | ".join(r) + " |" for r in rows(entries, _plain)]
+    lines += ["", "(a .. b): 95 % bootstrap interval over frames.", ""]
+    if published := _published(entries):
+        lines += ["Published, for reference; not measured here:", "", "| data set | method | AUPR | FPR95 | source |",
+                  "|---|---|---|---|---|"]  # fmt: skip
+        lines += [
+            f"| {d} | {p['method']} | {p['aupr']:.4f} | {_or_dash(p['fpr95'])} | {p['source']} |" for d, p in published
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def latex(entries: Sequence[Entry]) -> str:
+    """A booktabs table; intervals as small sub- and superscripts."""
+
+    def cell(value: float, span: tuple[float, float] | None) -> str:
+        if value != value:
+            return "--"
+        text = f"{100 * value:.2f}"
+        return (
+            f"${text}_{{{100 * span[0]:.1f}}}^{{{100 * span[1]:.1f}}}$" if span and span[0] == span[0] else f"${text}$"
+        )
+
+    def escaped(text: str) -> str:
+        return text.replace("_", r"\_")
+
+    lines = [
+        "% numbers in percent, 95 % bootstrap interval over frames; needs \\usepackage{booktabs}",
+        r"\begin{tabular}{" + "l" * 6 + "r" * (len(HEAD) - 6) + "}",
+        r"\toprule",
+        " & ".join(HEAD).replace("F1*", "F1$^*$") + r" \\",
+        r"\midrule",
+        *(" & ".join([*map(escaped, r[:6]), *r[6:]]) + r" \\" for r in rows(entries, cell)),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    published = [f"% published: {d}, {p['method']}: {p['aupr']:.4f} / {_or_dash(p['fpr95'])} ({p['source']})"
+                 for d, p in _published(entries)]  # fmt: skip
+    return "\n".join([*lines, *published]) + "\n"
+
+
+def write_tables(entries: Sequence[Entry], folder: Path) -> None:
+    """Writes table.md, .csv, .tex and .json, each whole or not at all."""
+    for ending, text in (("md", markdown(entries)), ("csv", table_csv(entries)), ("tex", latex(entries))):
+        with atomic(folder / f"table.{ending}") as part:
+            part.write_text(text, "utf-8", errors="replace")
+    write_numbers(folder / "table.json", table_json(entries))
+
+
+def table_csv(entries: Sequence[Entry]) -> str:
+    """One line a number: data set, method, convention, number, value, low, high; published ones say so."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["data_set", "detector", "networks", "score", "outlier_queries", "convention", "number", "value",
+                     "low", "high", "source"])  # fmt: skip
+    for e in entries:
+        m = e.method
+        for c, own in e.result.numbers.items():
+            for k, v in own.items():
+                low, high = e.result.intervals.get(c, {}).get(k, ("", ""))
+                writer.writerow(
+                    [e.dataset, m.detector.name, m.networks, m.score, m.queries, c, k, v, low, high, "here"]
+                )
+    for d, p in _published(entries):
+        for k in ("aupr", "fpr95"):
+            if p[k] is not None:
+                writer.writerow([d, p["method"], "", "", "", "published", k, p[k], "", "", p["source"]])
+    return out.getvalue()
+
+
+def table_json(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Everything: numbers, intervals, what the official code would print, warnings, published numbers."""
+    return {
+        "rows": [
+            {
+                "data_set": e.dataset, "detector": e.method.detector.describe(), "networks": e.method.networks,
+                "score": e.method.score, "outlier_queries": e.method.queries, "frames": len(e.result.frames),
+                "track": e.result.track, "numbers": e.result.numbers, "intervals": e.result.intervals,
+                "official_order_range": e.result.order_range, "warnings": e.result.warnings,
+            }
+            for e in entries
+        ],
+        "published": [{"data_set": d, **p} for d, p in _published(entries)],
+    }  # fmt: skip
+
+
+def _published(entries: Sequence[Entry]):
+    return [(d, p) for d in dict.fromkeys(e.dataset for e in entries) for p in PUBLISHED.get(d, ())]
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

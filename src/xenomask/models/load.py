@@ -1,0 +1,103 @@
+"""Checkpoint folder -> Network: one that `Network.save` or `xenomask train` wrote, or one in Hugging Face's layout."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Mask2FormerConfig
+
+from xenomask.errors import XenomaskError, first_line
+from xenomask.files import read_object, sha256
+from xenomask.models.config import CONFIG, read_config
+from xenomask.models.convert.checkpoint import bare_names
+from xenomask.models.device import check_device
+from xenomask.models.hf import load_hf
+from xenomask.models.network import CARD, PER_PIXEL, WEIGHTS, Network, mask2former
+from xenomask.models.preprocess import Preprocess, check_preprocess
+from xenomask.models.presets import without_warnings
+from xenomask.models.weights import MAX_BUFFERS, Entry, check_shapes, fill, fill_buffers, own_buffers, read_header
+
+
+def load(folder: Path, device: str = "cpu") -> Network:
+    """Reads a checkpoint folder that `Network.save` or `xenomask train` wrote, or one in Hugging Face's layout.
+
+    Raises XenomaskError for a missing or damaged file, weights of another architecture, and a device that cannot be
+    used.
+    """
+    check_device(device)
+    if (folder / CONFIG).is_file() and not (folder / CARD).is_file():
+        refuse_stripped(folder)
+        return load_hf(folder, device)
+    for name in (CONFIG, WEIGHTS, CARD):
+        if not (folder / name).is_file():
+            raise XenomaskError(f"{folder} is no checkpoint folder: it has no {name}")
+    config = _config(folder)
+    p, card = _read_card(folder / CARD)
+    header = read_header(folder / WEIGHTS)
+    with ThreadPoolExecutor(1) as pool:  # hashing takes about as long as all else, and another core
+        digest = pool.submit(sha256, folder / WEIGHTS)
+        module = _filled(config, folder / WEIGHTS, header)
+        return Network(module.to(device).eval(), config, p, digest.result(), card)
+
+
+def refuse_stripped(folder: Path) -> None:
+    """Raises XenomaskError for our own checkpoint without its xenomask.json, which is no Hugging Face folder."""
+    if any((folder / p).is_file() for p in (CARD, "preprocessor_config.json", "processor_config.json")):
+        return
+    # transformers' save_pretrained names the class in `architectures`, Network.save does not
+    if read_object(folder / CONFIG).get("architectures", True) in (None, []):
+        raise XenomaskError(
+            f"{folder} is a checkpoint of xenomask without its {CARD}, which says how photos enter the network: copy "
+            "it from where the folder was written"
+        )
+
+
+def _config(folder: Path) -> Mask2FormerConfig:
+    stored = read_config(folder)
+    try:
+        with without_warnings():
+            config = Mask2FormerConfig.from_dict(stored)
+    except Exception as e:  # its checks raise whatever they like
+        raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG}: {first_line(e)}") from e
+    if stored.get("model_type") != "mask2former":
+        raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG}: its model_type is not mask2former")
+    return config
+
+
+def _filled(config: Mask2FormerConfig, weights: Path, header: Mapping[str, Entry]) -> nn.Module:
+    """The module with the file's weights; nothing of its size is taken before all shapes were compared."""
+    try:
+        with torch.device("meta"):
+            module = mask2former(config)
+    except Exception as e:  # whatever transformers and timm make of numbers that fit no network
+        raise XenomaskError(f"{weights.parent / CONFIG} describes no network that can be built: {first_line(e)}") from e
+    own = module.state_dict()
+    bare = bare_names(header, own.__contains__, weights)
+    header = {bare[name]: entry for name, entry in header.items()}
+    check_shapes(own, header, str(weights), CONFIG)
+    if sum(b.nbytes for _, _, b in own_buffers(module)) > MAX_BUFFERS:
+        raise XenomaskError(f"{weights.parent / CONFIG} describes a network whose own tables take too much memory")
+    if not fill_buffers(module):  # a backbone whose tables only its constructor computes
+        module = mask2former(config)
+    fill(module, weights, header)
+    return module.to(memory_format=torch.channels_last)  # pyright: ignore
+
+
+def _read_card(path: Path) -> tuple[Preprocess, dict[str, Any]]:
+    """The preprocessing in a xenomask.json, and all else that it says."""
+    card = read_object(path)
+    try:
+        stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.pop("preprocess").items()}
+        p = Preprocess(**stored)
+        check_preprocess(p)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise XenomaskError(f"{path} is damaged: its preprocess: {first_line(e)}") from e
+    return p, card
+
+
+def is_per_pixel(folder: Path) -> bool:
+    """Whether a checkpoint folder's configuration is a per-pixel network's; nothing is loaded."""
+    return read_object(folder / CONFIG).get("model_type") in PER_PIXEL

@@ -1,0 +1,1 @@
+"""models.runtimes: what runs a network: torch, compiled, OpenVINO, ONNX Runtime."""

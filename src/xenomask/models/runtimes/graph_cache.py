@@ -1,0 +1,137 @@
+"""OpenVINO graphs kept on disk: what takes half a minute to translate is read in a moment at the next start.
+
+They lie in the user's cache folder, or in the folder that XENOMASK_CACHE names; XENOMASK_CACHE=off keeps none. Nothing
+is lost where the folder is deleted.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xenomask.errors import XenomaskError, first_line
+from xenomask.files import atomic, make_dir, platform_cache, read_object, remove_litter, sha256
+from xenomask.models.network import Network
+from xenomask.models.runtimes.graph import need, read_openvino
+from xenomask.version import __version__
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "XENOMASK_CACHE"
+LIMIT = 4 * 2**30  # bytes of all graphs; the one used longest ago goes first
+GRAPH, WEIGHTS, FACTS = "graph.xml", "graph.bin", "facts.json"
+# what may translate the same network to another graph
+MAKERS = ("openvino", "torch", "transformers", "timm")
+
+
+def cache_folder() -> Path | None:
+    """Where graphs are kept; None where none shall be, or the user has no folder."""
+    named = os.environ.get(VARIABLE, "")
+    if named.lower() in ("off", "0"):
+        return None
+    if named:
+        return Path(named) / "openvino"
+    try:
+        return platform_cache() / "openvino"
+    except RuntimeError:  # no home
+        return None
+
+
+def graph_key(network: Network, shape: tuple[int, ...]) -> str:
+    """The name of the graph of a network for batches of that shape.
+
+    It is a hash of the numbers in the module, not of the file that they came from: they may have been changed since.
+    """
+    config: dict[str, Any] = {k: v for k, v in network.config.to_dict().items() if k != "_name_or_path"}
+    said = {"xenomask": __version__, **{p: metadata.version(p) for p in MAKERS}, "shape": shape,
+            "module": type(network.module).__name__, "config": config}  # fmt: skip
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    for name, t in [*network.module.named_parameters(), *network.module.named_buffers()]:
+        digest.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
+        digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def is_kept(key: str) -> bool:
+    """Whether the graph of that name is there."""
+    folder = cache_folder()
+    return folder is not None and (folder / key / FACTS).is_file()
+
+
+def read_graph(key: str) -> Any:
+    """The kept openvino.Model, or None; a damaged one is removed, which is told."""
+    if not is_kept(key):
+        return None
+    entry = (cache_folder() or Path()) / key
+    try:
+        facts = read_object(entry / FACTS)
+        model, text, weights = read_openvino(entry / GRAPH, entry / WEIGHTS)
+        if [hashlib.sha256(text).hexdigest(), weights] != [facts.get(GRAPH), facts.get(WEIGHTS)]:
+            raise XenomaskError("its files are not those that were written")
+        os.utime(entry)
+        return model
+    except (XenomaskError, OSError, RuntimeError, ValueError) as e:  # openvino raises RuntimeErrors
+        log.warning("the kept graph %s is damaged and built anew: %s", entry, str(e).splitlines()[0])
+        shutil.rmtree(entry, ignore_errors=True)
+        return None
+
+
+def keep_graph(key: str, model: Any) -> Any:
+    """Writes an openvino.Model, whole or not at all, removes the oldest ones beyond LIMIT, and returns it read back.
+
+    A graph as it was built computes a little differently from the same one read from disk, so that maps would depend
+    on whether it was kept before: only graphs that were on disk are run. Where it cannot be kept, a warning says so.
+    """
+    folder = cache_folder()
+    if folder is None:
+        return _through_disk(model)
+    try:
+        make_dir(folder)
+        remove_litter(folder)
+        with atomic(folder / key) as part:
+            part.mkdir()
+            _write(model, part)
+            facts = {name: sha256(part / name) for name in (GRAPH, WEIGHTS)}
+            (part / FACTS).write_text(json.dumps(facts) + "\n")
+        _shrink(folder)
+    except (XenomaskError, OSError, RuntimeError) as e:
+        log.warning("the graph is not kept for the next start (%s=off silences this): %s", VARIABLE, e)
+    kept = read_graph(key)
+    return _through_disk(model) if kept is None else kept
+
+
+def _write(model: Any, folder: Path) -> None:
+    need("openvino", "openvino").serialize(model, str(folder / GRAPH), str(folder / WEIGHTS))
+
+
+def _through_disk(model: Any) -> Any:
+    """The model written to a temporary folder and read back; XenomaskError where there is no room for that."""
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            _write(model, Path(scratch))
+            return read_openvino(Path(scratch) / GRAPH, Path(scratch) / WEIGHTS)[0]
+    except (OSError, RuntimeError) as e:
+        raise XenomaskError(
+            f"openvino's graph cannot be written and read back in {tempfile.gettempdir()}: {first_line(e)}; free some "
+            "space, or name another folder by TMPDIR"
+        ) from e
+
+
+def _shrink(folder: Path) -> None:
+    graphs = (p for p in folder.iterdir() if p.name[0] != "." and (p / FACTS).is_file())
+    entries = sorted(graphs, key=lambda p: p.stat().st_mtime)
+    sizes = [sum(f.stat().st_size for f in p.iterdir()) for p in entries]
+    # what another process is writing, or another machine left, takes room too
+    total = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    for entry, size in zip(entries[:-1], sizes, strict=False):  # the newest stays, however large
+        if total <= LIMIT:
+            break
+        shutil.rmtree(entry, ignore_errors=True)
+        total -= size

@@ -1,0 +1,250 @@
+"""Network, runtime, device -> a network whose batches run there: PyTorch, torch.compile, CUDA graphs, OpenVINO, ONNX.
+
+The default is eager PyTorch, which starts at once: the others build a graph for every new input size. nano-s at 704x384
+(two-core AMD EPYC): 18 s for ONNX Runtime, 26 s for OpenVINO, whose graphs are kept on disk (graph_cache);
+`choose_runtime` says when that is worth it.
+"""
+
+import importlib.util
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xenomask.errors import XenomaskError, unknown
+from xenomask.models.cuda_graphs import capture
+from xenomask.models.network import PRECISIONS, WINDOWED, Network
+from xenomask.models.preprocess import input_size
+from xenomask.models.runtimes.graph import Raw, need, onnx_bytes, to_openvino, trace
+from xenomask.models.runtimes.graph_cache import graph_key, is_kept, keep_graph, read_graph
+from xenomask.models.tta import Look, at_edge
+from xenomask.types import Size
+
+# NOTE: from these figures (two-core AMD EPYC). Swin-S at 512x1024 takes 3.7 s a photo and 6.3 s in torch: its graph is
+# paid back within some tens of photos. nano-s' takes 26 s and saves about .1 s a photo
+# (provisional: one thread beside other jobs): some 250. But it is built once.
+WORTH_A_GRAPH = 100
+RUNTIMES = ("torch", "compiled", "graphs", "openvino", "onnxruntime")
+KEPT = 4  # input sizes whose graphs stay in memory
+CPU_ONLY = GRAPHS = ("openvino", "onnxruntime")
+CUDA_ONLY = ("graphs",)
+Run = Callable[[Tensor], tuple[Tensor, Tensor]]
+Session = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def check_runtime(runtime: str, device: str) -> None:
+    """Raises XenomaskError for an unknown runtime, and for one that is not for that device."""
+    if runtime not in RUNTIMES:
+        raise unknown("runtime", runtime, RUNTIMES)
+    if runtime in CPU_ONLY and not device.startswith("cpu"):
+        raise XenomaskError(
+            f"runtime {runtime} is for the CPU, not for device {device}: take --device cpu or another --runtime"
+        )
+    if runtime in CUDA_ONLY and not (device.startswith("cuda") and torch.cuda.is_available()):
+        where = f"not for device {device}" if torch.cuda.is_available() else "and there is none here"
+        raise XenomaskError(f"runtime {runtime} is for CUDA devices, {where}: take another --runtime")
+
+
+def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network:
+    """The same network, its batches computed by that runtime: torch, compiled, graphs, openvino or onnxruntime.
+
+    Raises XenomaskError for an unknown runtime, one that is not installed or not for that device; and, at the first
+    batch of a size, where no graph can be built.
+    """
+    check_runtime(runtime, device)
+    if runtime in GRAPHS and network.precision != "float32":
+        raise XenomaskError(f"runtime {runtime} computes in float32, not in {network.precision}: leave one of them out")
+    if runtime == "torch":
+        return replace(network, run=None, runtime=runtime)
+    if runtime == "openvino":
+        need("openvino", "openvino")
+    if runtime == "onnxruntime":
+        need("onnxruntime", "onnx")
+    build = {"compiled": _compiled, "graphs": capture, "openvino": _openvino, "onnxruntime": _onnxruntime}[runtime]
+    graphs: OrderedDict[tuple[int, ...], Run] = OrderedDict()
+
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+        size, count = tuple(x.shape), len(x)
+        larger = [s for s in graphs if s[0] > count and s[1:] == size[1:]]
+        if size not in graphs and larger:  # the last batch of many: padding is cheaper than a graph
+            size = min(larger)
+            x = torch.cat([x, x.new_zeros(size[0] - count, *size[1:])])
+        if size not in graphs:
+            graphs[size] = build(network, x)
+            while len(graphs) > KEPT:
+                graphs.popitem(last=False)
+        graphs.move_to_end(size)
+        classes, masks = graphs[size](x)
+        return classes[:count], masks[:count]
+
+    return replace(network, run=run, runtime=runtime)
+
+
+def run_by(networks: Sequence[Network], runtime: str, device: str = "cpu") -> list[Network]:
+    """`with_runtime` of each; looks of one network that differ by the mirror alone share their graphs."""
+    made: dict[tuple[int, int | None], Network] = {}
+    found = []
+    for n in networks:
+        key = id(n.module), n.shown.edge
+        if key not in made:
+            made[key] = with_runtime(n, runtime, device)
+        found.append(replace(n, run=made[key].run, runtime=runtime))
+    return found
+
+
+def with_looks(network: Network, looks: Sequence[Look]) -> list[Network]:
+    """The network once a look; all share its weights, and its graphs where their inputs have one size.
+
+    Raises XenomaskError where it has looks already, and for edges of a network whose input has one size (an exported
+    file's, an EoMT).
+    """
+    if str(network.shown):
+        raise XenomaskError("this detector has its looks already: name all of them at once")
+    one_size = not list(network.module.parameters()) or network.config.model_type in WINDOWED
+    if one_size and any(look.edge for look in looks):
+        raise XenomaskError(
+            f"{network.facts.get('source', 'this network')} takes inputs of one size: it can look at the mirror image "
+            "(--looks mirror), not at other edges"
+        )
+    shown = [
+        replace(network, preprocess=at_edge(network.preprocess, look.edge) if look.edge else network.preprocess,
+                shown=look)
+        for look in looks
+    ]  # fmt: skip
+    # NOTE: not one `run` for all edges: it keeps the graphs of a few sizes only, and would build them for every photo
+    return run_by(shown, network.runtime, network.device) if any(look.edge for look in looks) else shown
+
+
+def choose_runtime(
+    networks: Sequence[Network], size: Size, frames: int, batch: int = 1, device: str = "cpu"
+) -> tuple[str, str]:
+    """The runtime that so many photos of that size are worth, torch or openvino, and why; builds nothing."""
+    if not frames:
+        return "torch", "there is nothing left to do"
+    if not device.startswith("cpu"):
+        return "torch", f"openvino is not for {device}"
+    if importlib.util.find_spec("openvino") is None:
+        return "torch", "openvino is not installed"
+    if any(n.per_pixel for n in networks):
+        return "torch", "a per-pixel network has no other"
+    if any(n.precision != "float32" for n in networks):
+        return "torch", "openvino computes in float32 only"
+    if all(is_kept(graph_key(n, (batch, 3, *input_size(n.preprocess, size)))) for n in networks):
+        return "openvino", "its graphs are kept from an earlier run"
+    if frames >= WORTH_A_GRAPH:
+        return "openvino", f"{frames} photos are worth building its graphs, which are kept"
+    return "torch", f"{frames} photos are not worth building openvino's graphs"
+
+
+def with_precision(network: Network, precision: str) -> Network:
+    """The same network, its matrix products and convolutions in float32, bfloat16 or float16 (GPUs only).
+
+    Raises XenomaskError for an unknown precision, one that is not for its device, and networks in other runtimes
+    than torch: choose the precision first.
+    """
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    if precision == network.precision:
+        return network
+    if network.run is not None:
+        raise XenomaskError(f"runtime {network.runtime} was built for {network.precision}: choose the precision first")
+    if precision == "float16" and network.device == "cpu":
+        raise XenomaskError("float16 is for GPUs: take --precision bfloat16 or float32 on the CPU")
+    return replace(network, precision=precision)
+
+
+def _compiled(network: Network, x: Tensor) -> Run:
+    device = next(network.module.parameters()).device
+    # not compiled for free sizes: the decoder's level sizes are plain numbers in it
+    graph = torch.compile(Raw(network.module), dynamic=False)
+
+    @torch.no_grad()
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+        with network.autocast(device.type):
+            classes, masks = graph(x.to(device, torch.float32))
+        return classes, masks
+
+    try:
+        run(x)
+    except Exception as e:  # inductor wraps a missing compiler in its own errors
+        reason = str(e).strip().splitlines()[0]
+        raise XenomaskError(f"torch.compile failed (it needs a C++ compiler): {reason}; take another --runtime") from e
+    return run
+
+
+def openvino_graph(network: Network, x: Tensor) -> Any:
+    """The network as an openvino.Model for batches of x's size, read from disk, where it is kept once it was built."""
+    key = graph_key(network, tuple(x.shape))
+    model = read_graph(key)
+    if model is None:
+        program = trace(Raw(network.module), x.float())
+        model = to_openvino(program, ["image"], ["class_logits", "mask_logits"])
+        model = keep_graph(key, model)
+    return model
+
+
+def _openvino(network: Network, x: Tensor) -> Run:
+    return logits(openvino_session(openvino_graph(network, x)))
+
+
+def _onnxruntime(network: Network, x: Tensor) -> Run:
+    program = trace(Raw(network.module), x.float())
+    return logits(onnx_session(onnx_bytes(program, ["image"], ["class_logits", "mask_logits"])))
+
+
+def logits(session: Session) -> Run:
+    """A session that answers (class logits, mask logits) as a function of tensors."""
+
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
+        classes, masks = session(x.float().cpu().numpy())
+        return torch.from_numpy(classes), torch.from_numpy(masks)
+
+    return run
+
+
+def openvino_session(model: Any) -> Session:
+    """An openvino.Model ready for the CPU, in float32 also where the CPU would take bfloat16."""
+    openvino = need("openvino", "openvino")
+    try:
+        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except Exception as e:  # openvino raises RuntimeError and its own
+        raise XenomaskError(f"openvino cannot compile this graph: {_short(e)}") from e
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        try:
+            found = compiled([x])
+        except Exception as e:
+            raise XenomaskError(f"openvino stopped: {_short(e)}") from e
+        return [np.array(found[i]) for i in range(len(compiled.outputs))]
+
+    return run
+
+
+def onnx_session(model: bytes) -> Session:
+    """The bytes of an ONNX model ready for ONNX Runtime's CPU provider."""
+    onnxruntime = need("onnxruntime", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its errors come as exceptions
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime's exceptions have no common class
+        raise XenomaskError(f"onnxruntime cannot load this graph: {_short(e)}") from e
+    name = session.get_inputs()[0].name
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        try:
+            return session.run(None, {name: x})
+        except Exception as e:
+            raise XenomaskError(f"onnxruntime stopped: {_short(e)}") from e
+
+    return run
+
+
+def _short(e: BaseException) -> str:
+    """The last line that says something, as these libraries put the cause there."""
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(e).__name__

@@ -1,0 +1,248 @@
+"""Maps -> their components above a threshold, in the forms that other tools read.
+
+Photos are not needed: a component is what the official component metric sees of a map (score > threshold, compared in
+float16; 8-connected).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from xenomask.arrays import MapLike, MaskLike, as_half, as_map, as_mask
+from xenomask.errors import XenomaskError
+from xenomask.files import atomic, make_dir, portable
+from xenomask.metrics.components import binarise, label_components
+from xenomask.store import ENDING, check_photo, map_ids, read_map
+from xenomask.types import Size, Tick, nothing
+
+CATEGORY = {"id": 1, "name": "anomaly", "supercategory": "anomaly"}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One component: `bbox` (x, y, width, height) and `area` in pixels, raw map values, and its mask as COCO's RLE.
+
+    `score` is the mean of the map over the component, `peak` its largest value: neither is a probability.
+    """
+
+    bbox: tuple[int, int, int, int]
+    area: int
+    score: float
+    peak: float
+    rle: dict[str, Any]
+
+
+def instances(value: MapLike, threshold: float, smallest: int = 1) -> list[Instance]:
+    """The components of a map (H, W) above the threshold with `smallest` pixels or more, the largest mean first.
+
+    Raises XenomaskError for what is no finite map, and a threshold that is no finite number.
+    """
+    if not np.isfinite(threshold):
+        raise XenomaskError(f"threshold {threshold} is not a finite number")
+    half = as_half(value)
+    number, size = label_components(binarise(half, threshold))
+    found = []
+    for k in range(1, len(size)):
+        if size[k] < smallest:
+            continue
+        mask = number == k
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
+        inside = half[mask].astype(np.float64)
+        found.append(Instance(box, int(size[k]), float(inside.mean()), float(inside.max()), encode_rle(mask)))
+    return sorted(found, key=lambda i: -i.score)
+
+
+def encode_rle(mask: MaskLike) -> dict[str, Any]:
+    """A mask (H, W) as COCO's compressed run lengths: {"size": [H, W], "counts": text}, column by column.
+
+    Raises XenomaskError for what is no mask.
+
+    >>> encode_rle(np.array([[False, True], [False, True]]))
+    {'size': [2, 2], 'counts': '22'}
+    """
+    mask = as_mask(mask)
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(np.array([0, *edges, flat.size])).tolist()
+    if flat.size and flat[0]:
+        counts = [0, *counts]  # they start with pixels that are not in the mask
+    # Each count but the first three is stored as its difference to the last but one, in groups of five bits from
+    # the lowest on; bit 32 says that another one follows, and 48 makes letters of them.
+    text = []
+    for i, count in enumerate(counts):
+        rest = count - counts[i - 2] if i > 2 else count
+        more = True
+        while more:
+            bits, rest = rest & 31, rest >> 5
+            more = rest != (-1 if bits & 16 else 0)
+            text.append(chr((bits | 32 if more else bits) + 48))
+    return {"size": list(mask.shape), "counts": "".join(text)}
+
+
+def decode_rle(rle: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
+    """The mask of what `encode_rle` wrote."""
+    counts: list[int] = []
+    value = shift = 0
+    for letter in rle["counts"]:
+        bits = ord(letter) - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= 1 << shift if bits & 16 else 0
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    height, width = rle["size"]
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
+def export_components(
+    maps: Path,
+    threshold: float,
+    out: Path,
+    *,
+    smallest: int = 1,
+    ending: str = "",
+    tick: Tick = nothing,
+) -> tuple[int, int]:
+    """Writes the components of a folder of maps; returns how many maps and components there were.
+
+    `out`: *.json is one COCO file of images and instances (a photo's file_name is its id and `ending`), *.jsonl one
+    JSON object a line and image. Raises XenomaskError for other endings, no maps, and damaged ones.
+    """
+    if out.suffix not in (".json", ".jsonl"):
+        raise XenomaskError(f"{out} ends neither with .json (one COCO file) nor with .jsonl (a line an image)")
+    ids = map_ids(maps)
+    if not ids:
+        raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
+    make_dir(out.parent)
+    images, annotations, lines = [], [], []
+    total = 0
+    for number, i in enumerate(ids, 1):
+        value = read_map(maps / f"{i}{ENDING}")
+        found = instances(value, threshold, smallest)
+        total += len(found)
+        height, width = value.shape
+        image = {"id": number, "file_name": f"{i}{ending}", "width": width, "height": height}
+        if out.suffix == ".json":
+            images.append(image)
+            annotations += [_annotation(len(annotations) + k, number, f) for k, f in enumerate(found, 1)]
+        else:
+            row = {**image, "id": i, "threshold": threshold, "components": [asdict(f) for f in found]}
+            lines.append(json.dumps(portable(row)))
+        tick()
+    info = {"description": f"components of the maps in {maps.name} above {threshold!r}, made by xenomask"}
+    coco = {"info": info, "images": images, "annotations": annotations, "categories": [CATEGORY]}
+    with atomic(out) as part:
+        part.write_text((json.dumps(portable(coco)) if out.suffix == ".json" else "\n".join(lines)) + "\n")
+    return len(ids), total
+
+
+def _annotation(number: int, image: int, found: Instance) -> dict[str, Any]:
+    return {
+        "id": number, "image_id": image, "category_id": CATEGORY["id"], "bbox": list(found.bbox), "area": found.area,
+        "score": found.score, "peak": found.peak, "iscrowd": 0, "segmentation": found.rle,
+    }  # fmt: skip
+
+
+def export_png16(maps: Path, out: Path, *, tick: Tick = nothing) -> tuple[float, float]:
+    """Writes <id>.png, 16-bit grey, for every map of a folder; returns the (low, high) that 0 and 65535 stand for.
+
+    One range for the whole folder, its smallest and largest value, so that pictures can be compared and nothing is
+    cut off; each file's text chunks `low` and `high` hold it. Raises XenomaskError for no maps and damaged ones.
+    """
+    ids = map_ids(maps)
+    if not ids:
+        raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
+    make_dir(out)
+    ranges = [(float(v.min()), float(v.max())) for v in (read_map(maps / f"{i}{ENDING}") for i in ids)]
+    low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+    for i in ids:
+        write_png16(out / f"{i}.png", read_map(maps / f"{i}{ENDING}"), (low, high))
+        tick()
+    return low, high
+
+
+def write_png16(path: Path, value: MapLike, scale: tuple[float, float]) -> None:
+    """Writes one map (H, W) as 16-bit grey: stored = 65535 (value - low) / (high - low), rounded, cut off at the ends.
+
+    Raises XenomaskError for what is no finite map.
+    """
+    low, high = scale
+    share = (as_map(value).astype(np.float64) - low) / ((high - low) or 1.0)
+    stored = np.rint(share.clip(0, 1) * 65535).astype(np.uint16)
+    text = PngInfo()
+    for key, number in (("low", low), ("high", high)):
+        text.add_text(key, repr(float(number)))
+    with atomic(path) as part:
+        Image.fromarray(stored).save(part, format="png", pnginfo=text)
+
+
+def to_supervision(value: MapLike, threshold: float, smallest: int = 1) -> Any:
+    """The components of a map as supervision's `Detections` (xyxy, mask, confidence = mean of the map).
+
+    Raises XenomaskError where supervision is not installed.
+    """
+    try:
+        import supervision  # pyright: ignore[reportMissingImports]
+    except ImportError as e:
+        raise XenomaskError("supervision is not installed: pip install supervision") from e
+    found = instances(value, threshold, smallest)
+    if not found:
+        return supervision.Detections.empty()
+    boxes = np.array([f.bbox for f in found], float)
+    boxes[:, 2:] += boxes[:, :2]
+    return supervision.Detections(
+        xyxy=boxes,
+        mask=np.stack([decode_rle(f.rle) for f in found]),
+        confidence=np.array([f.score for f in found]),
+        class_id=np.zeros(len(found), int),
+        data={"class_name": np.array([CATEGORY["name"]] * len(found))},
+    )
+
+
+def relative_box(bbox: tuple[int, int, int, int], size: Size) -> list[float]:
+    """A box (x, y, width, height) in pixels as FiftyOne's shares of the photo's (height, width).
+
+    FiftyOne goes back to pixels by int(share * size), which makes 457 of 458 / 720: a millionth of a pixel is added.
+    """
+    x, y, w, h = bbox
+    return [(x + 1e-6) / size[1], (y + 1e-6) / size[0], w / size[1], h / size[0]]
+
+
+def to_fiftyone(maps: Path, photos: Sequence[Path], threshold: float, smallest: int = 1, field: str = "xenomask"):
+    """A FiftyOne dataset of the photos, with the components of the map of each photo's stem in `field`.
+
+    Raises XenomaskError where FiftyOne is not installed or has no database, and for a photo without a map.
+    """
+    try:
+        import fiftyone  # pyright: ignore[reportMissingImports]
+    except ImportError as e:
+        raise XenomaskError("FiftyOne is not installed: pip install fiftyone") from e
+    for photo in photos:
+        if not (maps / f"{photo.stem}{ENDING}").is_file():
+            raise XenomaskError(f"{maps} holds no map {photo.stem}{ENDING} for {photo}; make it with `xenomask score`")
+        check_photo(maps / f"{photo.stem}{ENDING}", photo)
+    try:
+        data = fiftyone.Dataset()
+    except Exception as e:  # of many kinds, its own among them
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise XenomaskError(f"FiftyOne has no database: {reason} (its setting is FIFTYONE_DATABASE_URI)") from e
+    for photo in photos:
+        value = read_map(maps / f"{photo.stem}{ENDING}")
+        shapes = []
+        for f in instances(value, threshold, smallest):
+            x, y, w, h = f.bbox
+            box, mask = relative_box(f.bbox, value.shape), decode_rle(f.rle)[y : y + h, x : x + w]
+            shapes.append(fiftyone.Detection(label="anomaly", bounding_box=box, mask=mask, confidence=f.score))
+        sample = fiftyone.Sample(filepath=str(photo.resolve()))
+        sample[field] = fiftyone.Detections(detections=shapes)
+        data.add_sample(sample)
+    return data

@@ -1,0 +1,151 @@
+"""Any name, folder or file -> what predicts: a detector folder, a shipped or a Hub's name, or an exported file.
+
+It stands above export. What it chooses itself (device, runtime, kernel) is said through `say`, a line each.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xenomask.errors import XenomaskError
+
+if TYPE_CHECKING:
+    from xenomask.detector import Detector
+    from xenomask.export import ExportedDetector
+
+Say = Callable[[str], None]
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def choose_device(name: str | None, say: Say, runtime: str = "") -> str:
+    """Choose once and say what (`runtime`: how that goes on); raises XenomaskError for a device that is not there."""
+    import torch
+
+    from xenomask.models.device import check_device
+
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name is None else name
+    check_device(chosen)
+    say(f"device {chosen}{'' if name else ' (choose with --device)'}{runtime}")
+    return chosen
+
+
+def open_detector(
+    detector: str, device: str | None, score: str | None = None, member: str | None = None,
+    runtime: str | None = None, *, say: Say = quiet, precision: str = "float32",
+    work: tuple[tuple[int, int], int, int] | None = None, kernel: str | None = None, looks: str | None = None,
+) -> "Detector | ExportedDetector":  # fmt: skip
+    """Open a detector folder or a Hub's in the runtime asked for, or an exported file in its own.
+
+    `work` is (size of the photos, how many, how many together): the runtime is then auto where none is named. `kernel`
+    is said where it is given. Raises XenomaskError for what is not there, damaged, or asks for what it has not.
+    """
+    from xenomask.export import is_exported
+    from xenomask.models.tta import parse_looks
+
+    shown = None if looks is None else parse_looks(looks)  # before anything is loaded
+    exported, auto = is_exported(detector), work is not None and runtime in (None, "auto")
+    if exported and precision != "float32":
+        raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
+    if exported:
+        found = _open_file(detector, device, say, None if auto else runtime)
+    else:
+        found = _open_folder(detector, device, say, "torch" if auto else runtime, precision, auto=auto)
+    if member:
+        found = found.only(member)
+    if shown is not None:
+        if found.thresholds and not score:
+            say(f"note: the stored threshold of {found.name} is for one look and is left out")
+        found = found.with_looks(*shown)
+    if work and auto and not exported:
+        found = _in_best_runtime(found, say, *work)
+    if kernel is not None:
+        found = _with_kernel(found, say, kernel)
+    return found.with_score(score) if score else found
+
+
+def _with_kernel(found: Any, say: Say, kernel: str) -> Any:
+    """Choose once, and say what and why; networks without masks have no such choice."""
+    from xenomask.detector import Detector
+    from xenomask.scores.backend import choose
+
+    if not isinstance(found, Detector):
+        if kernel != "auto":
+            raise XenomaskError(f"{found.name} computes its scores in its own graph: leave --kernel out")
+        return found
+    chosen = found.with_kernel(kernel)
+    if not all(m.network.per_pixel for m in chosen.used):
+        path = choose(kernel, chosen.used[0].network.device)
+        say(f"score kernel {path.name}: {path.why} (choose with --kernel)")
+    return chosen
+
+
+def _in_best_runtime(found: Any, say: Say, size: tuple[int, int], frames: int, batch: int) -> "Detector":
+    """Choose once, and say what and why."""
+    from xenomask.models.runtimes.runtime import choose_runtime
+
+    networks = [m.network for m in found.used if not m.network.shown.mirror]  # the others share their graphs
+    device = str(next(networks[0].module.parameters()).device)
+    chosen, why = choose_runtime(networks, size, frames, batch, device)
+    say(f"runtime {chosen}: {why} (choose with --runtime)")
+    return found.with_runtime(chosen, device)
+
+
+def _open_folder(
+    detector: str, device: str | None, say: Say, runtime: str | None, precision: str = "float32", *, auto: bool = False
+) -> "Detector":
+    from xenomask.detector import Detector
+    from xenomask.detector.hub import is_remote
+    from xenomask.models.runtimes.runtime import CPU_ONLY, CUDA_ONLY, check_runtime
+
+    chosen = runtime or "torch"
+    device = device or ("cuda" if chosen in CUDA_ONLY else None)
+    check_runtime(chosen, device or "cpu")
+    said = "" if auto else f", runtime {chosen}{'' if runtime else ' (choose with --runtime)'}"
+    own_device = choose_device("cpu" if chosen in CPU_ONLY else device, say, said)
+    if is_remote(detector):
+        return _open_remote(detector, own_device).with_precision(precision).with_runtime(chosen, own_device)
+    if precision == "float32":
+        return Detector.from_folder(detector, own_device, chosen)
+    return Detector.from_folder(detector, own_device).with_precision(precision).with_runtime(chosen, own_device)
+
+
+def _open_file(file: str, device: str | None, say: Say, runtime: str | None) -> "Detector | ExportedDetector":
+    from xenomask.export import open_exported
+
+    own = "onnxruntime" if file.endswith(".onnx") else "openvino"
+    if runtime not in (None, own):
+        raise XenomaskError(f"{file} runs in {own}, not in {runtime}: leave --runtime out, or name the detector folder")
+    if device and not device.startswith("cpu"):
+        raise XenomaskError(f"{file} runs in {own} on the CPU: leave --device {device} out, or name the folder")
+    choose_device("cpu", say, f", runtime {own}, as {Path(file).name} is a file for it")
+    return open_exported(Path(file))
+
+
+def open_masks(
+    detector: str, device: str | None, score: str | None = None, member: str | None = None, runtime: str | None = None,
+    looks: str | None = None, *, say: Say = quiet,
+) -> "Detector":  # fmt: skip
+    """`open_detector` where each member's queries are asked for, which a fused file has no more.
+
+    Raises XenomaskError for such a file.
+    """
+    from xenomask.detector import Detector
+
+    found = open_detector(detector, device, score, member, runtime, say=say, looks=looks)
+    if not isinstance(found, Detector):
+        raise XenomaskError(f"{detector} holds a detector in one graph: name its folder, or export with --queries")
+    return found
+
+
+def _open_remote(name: str, device: str) -> "Detector":
+    """The detector of a known name or hf:org/name."""
+    from xenomask.detector.detector import from_fetched
+    from xenomask.detector.hub import fetch
+    from xenomask.offline import asking_hub
+
+    with asking_hub():
+        found = fetch(name)
+    return from_fetched(found, device)

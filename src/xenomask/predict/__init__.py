@@ -1,0 +1,1 @@
+"""predict: photos, data sets and videos -> predictions on disk."""

@@ -1,0 +1,232 @@
+"""Detector + photos or data set -> maps on disk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xenomask.datasets import Dataset, Frame, read_photo
+from xenomask.datasets.read import photo_size
+from xenomask.detector import Detector
+from xenomask.errors import XenomaskError, printable
+from xenomask.export import ExportedDetector
+from xenomask.files import atomic, make_dir
+from xenomask.pictures import save_picture
+from xenomask.plots import figure, overlay
+from xenomask.predict.pipeline import Profile, Stage, run
+from xenomask.store import ENDING, map_ids, write_map
+from xenomask.store.manifest import claim, frame_digest, keep_map, kept_maps, made_of
+from xenomask.store.provenance import photo_digest
+from xenomask.types import Size, Tick, nothing
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo on its way; `state` is what the last stage made of it, at the end its ScoreMap."""
+
+    source: Any
+    image: Any
+    detector: Detector | ExportedDetector
+    # the SHA-256 of its file
+    digest: str
+    state: Any = None
+
+
+def looks(detector: Detector | ExportedDetector, batch: int = 1) -> list[Stage]:
+    """`detector.detect` as stages, from a Photo to the Photo with its map; in an exported file all is one.
+
+    A photo is read by its own detector's scores: only the networks must be `detector`'s. Raises XenomaskError for
+    batches in an exported file, which takes one photo.
+    """
+    if isinstance(detector, ExportedDetector):
+        if batch > 1:
+            raise XenomaskError(f"{detector.name} is an exported file and takes one photo at a time: leave --batch out")
+        return [Stage("detect", lambda p: replace(p, state=detector.detect(p.image)))]
+
+    def look(photos: list[Photo]) -> list[Photo]:
+        seen = detector.look([p.state for p in photos])
+        return [replace(p, state=s) for p, s in zip(photos, seen, strict=True)]
+
+    def sizes(p: Photo) -> list[tuple[int, ...]]:
+        return [tuple(prepared.x.shape) for prepared in p.state]
+
+    return [
+        Stage("preprocess", lambda p: replace(p, state=detector.prepare(p.image))),
+        Stage("network", look, batch, sizes),
+        Stage("score", lambda p: replace(p, state=p.detector.read(p.state))),
+    ]
+
+
+def detect_photos(
+    detector: Detector | ExportedDetector,
+    photos: Sequence[Path],
+    out: Path,
+    *,
+    threshold: float | None = None,
+    batch: int = 1,
+    tick: Tick = nothing,
+) -> list[dict[str, Any]]:
+    """Writes <stem>.hdf5 (the map), <stem>_heatmap.png and <stem>_overlay.jpg for every photo.
+
+    Returns one row a photo: the map's largest value and mean and, with a threshold, the share above it. Up to `batch`
+    photos of one size go through the networks together.
+    Raises XenomaskError for a photo that cannot be read and for two photos of one name.
+    """
+    return detect_timed(detector, photos, out, threshold=threshold, batch=batch, tick=tick)[0]
+
+
+def check_photos(photos: Sequence[Path], out: Path) -> None:
+    """Makes the folder; whoever opens networks first asks this before, for it takes no time.
+
+    Raises XenomaskError for a photo that is not there or is a folder, two of one name, and an unwritable folder.
+    """
+    for photo in photos:
+        if photo.is_dir():
+            several = photo / "*.jpg"
+            raise XenomaskError(f"cannot read photo {photo}: it is a folder; name its photos, such as {several}")
+        if not photo.exists():
+            raise XenomaskError(f"no such photo: {photo}")
+    stems = [p.stem for p in photos]
+    if twice := sorted({s for s in stems if stems.count(s) > 1}):
+        raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")
+    make_dir(out)
+
+
+def detect_timed(
+    detector: Detector | ExportedDetector,
+    photos: Sequence[Path],
+    out: Path,
+    *,
+    threshold: float | None = None,
+    batch: int = 1,
+    tick: Tick = nothing,
+) -> tuple[list[dict[str, Any]], Profile]:
+    """`detect_photos`, and how long its stages took."""
+    check_photos(photos, out)
+
+    def read(photo: Path) -> Photo:
+        return Photo(photo, read_photo(photo), detector, photo_digest(photo))
+
+    def draw(seen: Photo) -> dict[str, Any]:
+        return _draw(seen, out, threshold)
+
+    # matplotlib is not made for several threads: all of it happens in the last stage
+    stages = [Stage("decode", read), *looks(detector, batch), Stage("draw and write", draw)]
+    return run(photos, stages, tick=tick)
+
+
+def _draw(seen: Photo, out: Path, threshold: float | None) -> dict[str, Any]:
+    """Writes one photo's three files; returns its row."""
+    photo, image, found, scale = seen.source, seen.image, seen.state, seen.detector.scale
+    name = printable(str(photo))
+    write_map(out / f"{photo.stem}{ENDING}", found, photo=seen.digest)
+    picture = figure(image, found.value, scale, title=Path(name).name, threshold=threshold)
+    with atomic(out / f"{photo.stem}_heatmap.png") as part:
+        picture.savefig(part)
+    save_picture(out / f"{photo.stem}_overlay.jpg", overlay(image, found.value, scale, threshold))
+    row = {"photo": name, "max": float(found.value.max()), "mean": float(found.value.mean())}
+    if threshold is not None:
+        row["share_above_threshold"] = float((found.value >= threshold).mean())
+    return row
+
+
+def shard_of(data: Dataset, number: int, count: int) -> Dataset:
+    """The frames of shard 1 <= number <= count: every count-th one, so that long drives are dealt out evenly.
+
+    Raises XenomaskError for a shard that is not there; one without a frame is an empty data set.
+    """
+    if not 1 <= number <= count:
+        raise XenomaskError(f"shard {number}/{count} does not exist: they are 1/{count} to {count}/{count}")
+    return replace(data, frames=data.frames[number - 1 :: count])
+
+
+def score_dataset(
+    detector: Detector | ExportedDetector,
+    data: Dataset,
+    out: Path,
+    *,
+    leave_one_out: bool = False,
+    batch: int = 1,
+    tick: Tick = nothing,
+) -> int:
+    """Writes out/<id>.hdf5 for every frame that has none yet; returns how many were new.
+
+    `leave_one_out` looks at each frame with outlier queries chosen on the others. Shards of one data set may be
+    written into one folder at the same time. Up to `batch` frames of one size go through the networks together; a
+    batch's maps differ from single ones by rounding, about 1e-6. Raises XenomaskError where the folder already holds
+    maps of another detector, data set or resize, or a map that was made from another photo than the frame's is now.
+    """
+    return score_timed(detector, data, out, leave_one_out=leave_one_out, batch=batch, tick=tick).items
+
+
+def score_timed(
+    detector: Detector | ExportedDetector,
+    data: Dataset,
+    out: Path,
+    *,
+    leave_one_out: bool = False,
+    batch: int = 1,
+    tick: Tick = nothing,
+) -> Profile:
+    """`score_dataset`, and how long its stages took."""
+    done = open_maps(detector, data, out, leave_one_out)
+    frames = [f for f in data.frames if f.id not in done]
+
+    def read(frame: Frame) -> Photo:
+        own = detector.without_frame(frame.id) if leave_one_out and frame.label else detector
+        image = data.sample(frame).image
+        return Photo(frame, image, own, frame_digest(frame))  # its bytes were just read
+
+    def write(seen: Photo) -> None:
+        keep_map(out, seen.source, seen.state, seen.digest)
+
+    for _ in range(len(data.frames) - len(frames)):
+        tick()
+    stages = [Stage("decode", read), *looks(detector, batch), Stage("write", write)]
+    return run(frames, stages, name=lambda frame: frame.id, tick=tick)[1]
+
+
+def work(data: Dataset, out: Path, batch: int = 1) -> tuple[Size, int, int]:
+    """What `score_dataset` has to do: the first photo's size, how many have no map yet, how many go together.
+
+    Raises XenomaskError where the first of them is no image.
+    """
+    frames = [f for f in data.frames if f.image and not (out / f"{f.id}{ENDING}").is_file()]
+    if not frames:
+        return (0, 0), 0, batch
+    return data.resize or photo_size(frames[0].image or out), len(frames), batch
+
+
+def open_maps(detector: Detector | ExportedDetector, data: Dataset, out: Path, leave_one_out: bool = False) -> set[str]:
+    """Makes or opens a folder of maps for this detector and data set; returns the ids that it holds already.
+
+    Raises XenomaskError where it holds maps of another detector, data set or resize, of other photos, or of unknown
+    origin.
+    """
+    if leave_one_out and not chosen_on(detector, data.name):
+        raise XenomaskError(
+            f"the outlier queries were not chosen on {data.name}: there is nothing to leave out; score without it"
+        )
+    make_dir(out)
+    made_by = {**detector.describe(), **made_of(data), "leave_one_out": leave_one_out}
+    # runtimes differ by rounding (4e-6), so maps of several may lie in one folder: said, not compared
+    runtime = detector.runtime if isinstance(detector, Detector) else "exported"
+    if isinstance(detector, Detector) and detector.precision != "float32":
+        made_by["precision"] = detector.precision
+    # listed before the manifest is looked for: another shard writes that first and its maps then
+    claim(out, made_by, map_ids(out), also={"runtime": runtime})
+    return kept_maps(out, data)
+
+
+def chosen_where(detector: Detector | ExportedDetector) -> set[str]:
+    """The data sets on which the members' outlier queries were chosen."""
+    if isinstance(detector, ExportedDetector):
+        origins = [m["queries"]["origin"] for m in detector.metadata["members"]]
+    else:
+        origins = [m.queries.origin for m in detector.members]
+    return {o["outlier"]["dataset"] for o in origins if "outlier" in o}
+
+
+def chosen_on(detector: Detector | ExportedDetector, dataset: str) -> bool:
+    """Whether any member's outlier queries were chosen on frames of this data set."""
+    return dataset in chosen_where(detector)

@@ -1,0 +1,56 @@
+"""Which code gathers the rows of scores: the fused kernel for CPUs, the one for GPUs, or plain PyTorch."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from xenomask.errors import XenomaskError, unknown
+from xenomask.jit import check_triton
+
+KERNELS = ("auto", "numba", "triton", "torch")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A way to compute scores: its name, why it was taken, and add(output, plan, weight, onto), None for torch."""
+
+    name: str
+    why: str
+    add: Callable[..., Any] | None = None
+
+
+@lru_cache
+def choose(kernel: str, device: str) -> Backend:
+    """The path for a device ("cpu", "cuda"): "auto" takes the compiled one and falls back to torch, saying why.
+
+    Raises XenomaskError for an unknown path, one of another device, and a demanded one that cannot be loaded.
+
+    >>> choose("torch", "cpu").why
+    'demanded'
+    """
+    if kernel not in KERNELS:
+        raise unknown("kernel", kernel, KERNELS)
+    if kernel == "torch":
+        return Backend("torch", "demanded")
+    own = {"cpu": "numba", "cuda": "triton"}.get(device)
+    if kernel not in ("auto", own):
+        raise XenomaskError(
+            f"kernel {kernel} is not for device {device}: take --kernel {own or 'torch'}, or leave it out"
+        )
+    if own is None:
+        return Backend("torch", f"no compiled path for device {device}")
+    try:
+        return Backend(own, "demanded" if kernel == own else f"the default on {device}", _load(own))
+    except Exception as e:  # whatever keeps a compiler from loading, PyTorch still works
+        reason = f"{own} does not load: {type(e).__name__}: {str(e).strip().splitlines()[0] if str(e) else ''}"
+        if kernel == own:
+            raise XenomaskError(f"{reason}; take --kernel torch") from e
+        return Backend("torch", reason)
+
+
+def _load(name: str) -> Callable[..., Any]:
+    if name == "triton":
+        check_triton()
+    return importlib.import_module({"numba": "xenomask.scores.cpu", "triton": "xenomask.scores.gpu"}[name]).add_scores
