@@ -74,13 +74,7 @@ def transformers(members: list[Member], modules: list, photo: Path, folder: Path
             masks = masks[:, :, : used[0], : used[1]]
             masks = torch.nn.functional.interpolate(masks, image.shape[:2], mode="bilinear")[0].sigmoid()
             p = out.class_queries_logits[0].softmax(-1)
-            score = member.score
-            read = (
-                (torch.einsum("qk,qhw->khw", p[:, :-1], masks),)
-                if score.on == "classes"
-                else (p, masks, member.queries)
-            )
-            value = value + member.weight * score.rows(*read, **score.options)
+            value = value + member.weight * member.score.rows(p, masks, member.queries)
         return np.asarray(value)
 
     found = timed(seconds, "score", joined)

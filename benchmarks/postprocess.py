@@ -26,7 +26,7 @@ import torch
 
 from xenomask.masks import MaskOutput, with_queries
 from xenomask.scores import SCORES, cpu, score_all
-from xenomask.scores.plan import plan
+from xenomask.scores.score import plan_of
 from xenomask.types import QuerySet
 
 OFTEN = ["maskomaly", "eam", "rba", "max_logit", "msp", "entropy", "energy", "void_mass"]
@@ -191,7 +191,7 @@ def table(output: MaskOutput, threads: int, runs: int, slow: bool) -> list[str]:
 
 
 def add_members(output: MaskOutput, names: list[str], members: int) -> None:
-    todo = plan(output, QUERIES, [SCORES[n] for n in names])
+    todo = plan_of(output, QUERIES, [SCORES[n] for n in names])
     assert todo is not None
     onto = np.zeros((len(names), *output.image_size), np.float32)
     for _ in range(members):

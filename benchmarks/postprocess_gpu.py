@@ -28,7 +28,7 @@ from xenomask.files import atomic, make_dir
 from xenomask.masks import MaskOutput, class_probabilities, soft_masks
 from xenomask.masks import semantic as class_masses
 from xenomask.scores import SCORES, score_all
-from xenomask.scores.plan import plan
+from xenomask.scores.score import plan_of
 from xenomask.types import QuerySet
 
 OFTEN = ["maskomaly", "eam", "rba", "max_logit", "msp", "entropy", "energy", "void_mass"]
@@ -52,8 +52,8 @@ def outputs(queries: int, size: tuple[int, int], dtype: torch.dtype) -> MaskOutp
 def eager(output: MaskOutput, queries: QuerySet, scores: list) -> torch.Tensor:
     """The scores as PyTorch computes them with the masks of the whole image in memory."""
     p, m = class_probabilities(output), soft_masks(output)
-    L = class_masses(p, m) if any(s.on == "classes" for s in scores) else None
-    return torch.stack([s.rows(L) if s.on == "classes" else s.rows(p, m, queries) for s in scores])
+    L = class_masses(p, m) if any(s.on_classes for s in scores) else None
+    return torch.stack([s.rows(p, m, queries, L=L) for s in scores])
 
 
 def measured(f, repeats: int) -> tuple[float, int]:
@@ -126,7 +126,7 @@ def row(output, queries, names: list[str], repeats: int, figures: dict) -> dict:
     from xenomask.scores import gpu
 
     scores = [SCORES[n] for n in names]
-    todo = plan(output, queries, scores)
+    todo = plan_of(output, queries, scores)
     assert todo is not None
     maps = torch.empty(len(scores), *output.image_size, device="cuda")
     ours, memory = measured(lambda: gpu.run(output, todo, 1.0, maps, add=False), repeats)

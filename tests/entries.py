@@ -58,7 +58,7 @@ from xenomask.queries import inlier, outlier
 from xenomask.report import slider as levels
 from xenomask.scores import get_score
 from xenomask.scores.cpu import add_scores
-from xenomask.scores.plan import plan
+from xenomask.scores.score import plan_of
 from xenomask.types import QuerySet, Sample, ScoreMap
 
 TRUTH, ONE = LABEL, Sizes(1, 1)
@@ -88,7 +88,7 @@ def onto(x):
 
 
 def add(x):
-    todo: Any = plan(OUTPUT, QuerySet(), [get_score("max_logit")])
+    todo: Any = plan_of(OUTPUT, QuerySet(), [get_score("max_logit")])
     add_scores(OUTPUT, todo, 0.5, x)
     return np.asarray(x)
 

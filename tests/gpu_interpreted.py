@@ -11,11 +11,11 @@ from test_deformable import SIZES, inputs, reference_form
 from xenomask.masks import MaskOutput, class_probabilities
 from xenomask.models import build, deformable, deformable_gpu
 from xenomask.scores import SCORES, get_score, gpu, score_all
-from xenomask.scores.plan import plan
+from xenomask.scores.score import plan_of
 from xenomask.types import QuerySet
 
 OFTEN = ["maskomaly", "eam", "rba", "max_logit", "msp", "entropy", "energy", "void_mass"]
-PLAIN = [s for s in SCORES.values() if s.on != "outlier" and not s.needs]
+PLAIN = [s for s in SCORES.values() if not s.outlier_class and not s.needs]
 OF_ONE_CLASS = [s for s in PLAIN if not s.name.startswith("entropy")]  # log K = 0: entropies are not defined
 
 # NumPy, which the interpreter computes with, warns where e^x is infinite.
@@ -29,7 +29,7 @@ def drawn(seed, q=5, mask=(4, 9), padded=(16, 36), used=(15, 30), image=(7, 37),
 
 
 def planned(output, queries, scores):
-    todo = plan(output, queries, scores)
+    todo = plan_of(output, queries, scores)
     assert todo is not None
     return todo
 

@@ -16,7 +16,7 @@ from xenomask.errors import XenomaskError
 from xenomask.masks import class_probabilities, with_queries
 from xenomask.models import build, load
 from xenomask.models.network import with_outlier_class
-from xenomask.scores import SCORES, score_all
+from xenomask.scores import SCORES, score_all, score_of
 from xenomask.train import train
 from xenomask.train.augment import augment
 from xenomask.train.config import Augment, Exposure, Optim
@@ -199,7 +199,10 @@ def test_outlier_class__survives_the_disk(tmp_path):
     again = load(wide.save(tmp_path / "wide"))
     assert again.outlier_class and list(again.config.id2label.values())[-1] == "outlier"  # pyright: ignore
     image = np.zeros((40, 70, 3), np.uint8)
-    assert np.array_equal(SCORES["uno"](again.predict(image)).value, SCORES["uno"](wide.predict(image)).value)
+    assert np.array_equal(
+        score_of(again.predict(image), None, "uno").value,
+        score_of(wide.predict(image), None, "uno").value,
+    )
 
 
 # --- the stage ---------------------------------------------------------------------------------------------------
@@ -237,7 +240,7 @@ def test_train__with_exposure_reports_the_miou_before_and_after(scenes, objects,
     assert f"mIoU before {rows[0]:.4f}, after {rows[4]:.4f}" in caplog.text
     assert network.outlier_class == (loss == "uno")
     if loss == "uno":
-        assert np.isfinite(SCORES["uno"](network.predict(np.zeros((40, 70, 3), np.uint8))).value).all()
+        assert np.isfinite(score_of(network.predict(np.zeros((40, 70, 3), np.uint8)), None, "uno").value).all()
 
 
 @pytest.mark.parametrize(

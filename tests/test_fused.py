@@ -13,12 +13,14 @@ from conftest import make_output
 from xenomask.detector.fuse import ensemble
 from xenomask.errors import XenomaskError
 from xenomask.masks import MaskOutput, class_probabilities
-from xenomask.scores import SCORES, backend, cpu, get_score, score_all
-from xenomask.scores.plan import plan
+from xenomask.scores import SCORES, Gather, Score, backend, cpu, get_score, score_all, score_of
+from xenomask.scores.plan import has_twin
+from xenomask.scores.score import _by_torch as by_torch
+from xenomask.scores.score import plan_of
 from xenomask.types import QuerySet
 
 OFTEN = ["maskomaly", "eam", "rba", "max_logit", "msp", "entropy", "energy", "void_mass"]
-PLAIN = [s for s in SCORES.values() if s.on != "outlier" and not s.needs]
+PLAIN = [s for s in SCORES.values() if not s.outlier_class and not s.needs]
 
 
 def drawn(seed, q=5, mask=(7, 9), padded=(32, 48), used=(29, 41), image=(23, 57), n=6, spread=4.0):
@@ -102,8 +104,8 @@ def test_numba__what_is_skipped_does_not_matter(seed, q, image, level, flat, sam
 @pytest.mark.parametrize("name", OFTEN)
 def test_numba__same_bits_with_any_threads_and_beside_other_scores(name):
     output, queries = drawn(5, q=11, image=(61, 300)), QuerySet(outlier={2: 0.5})
-    alone = plan(output, queries, [SCORES[name]])
-    together = plan(output, queries, [SCORES[s] for s in OFTEN])
+    alone = plan_of(output, queries, [SCORES[name]])
+    together = plan_of(output, queries, [SCORES[s] for s in OFTEN])
     assert alone is not None and together is not None
     maps = []
     for todo, threads in ((alone, 1), (alone, 2), (alone, 7), (together, 3)):
@@ -146,10 +148,10 @@ def test_numba__adds_members():
     a, b = drawn(1), drawn(2)
     onto = np.zeros((1, *a.image_size), np.float32)
     for output, weight in ((a, 0.25), (b, 0.75)):
-        todo = plan(output, QuerySet(), [SCORES["eam"]])
+        todo = plan_of(output, QuerySet(), [SCORES["eam"]])
         assert todo is not None
         cpu.add_scores(output, todo, weight, onto)
-    maps = [SCORES["eam"](o) for o in (a, b)]
+    maps = [score_of(o, None, "eam") for o in (a, b)]
     assert (onto[0] == ensemble(maps, [0.25, 0.75]).value).all()  # to the last bit: benchmark joins maps, detect adds
 
 
@@ -165,11 +167,24 @@ def test_numba__options_and_query_sets():
         assert np.abs(found - expected).max() < 2e-6, name
 
 
-def test_plan__none_for_a_score_without_a_compiled_form():
-    own = get_score("rba").__class__("own", lambda L: L.sum(0), "sum L", (0, 1), on="classes")
-    output = drawn(2)
-    assert plan(output, QuerySet(), [own]) is None
-    assert score_all(output, None, [own])["own"].value.shape == output.image_size
+def test_scores_without_a_compiled_finish__are_gathered_by_the_fused_kernel(monkeypatch):
+    """The fused kernel hands out what they read, also beside others; only counts are left to PyTorch."""
+    own = [
+        Score("own", "sum L", (0, 1), finish=lambda L: L.sum(0)),
+        Score("peak", "max m", (0, 1), lambda p, queries, outlier: Gather({"a": p[:, 0]}, sums={"b": p[:, 1]}),
+              lambda found: found["a"] - 2 * found["b"]),
+        Score("count", "masks", (0, 1), lambda p, queries, outlier: Gather(counts={"n": p[:, 0] * 0 + 0.5}),
+              lambda found: found["n"] / 3),
+    ]  # fmt: skip
+    assert not any(has_twin(s) for s in own)
+    asked = []
+    for output in (drawn(2), replace(drawn(2), mirrored=True)):
+        monkeypatch.setattr("xenomask.scores.score._by_torch", lambda *a: asked.append(len(a[2])) or by_torch(*a))
+        found = score_all(output, None, [SCORES["eam"], *own, SCORES["rba"]])
+        true = score_all(output, None, [SCORES["eam"], *own, SCORES["rba"]], "torch")
+        for name, map_ in true.items():
+            assert np.abs(found[name].value - map_.value).max() < 2e-6, name
+    assert asked == [1, 5, 1, 5]
 
 
 def test_numba__outlier_class():

@@ -74,14 +74,13 @@ def test_benchmark__without_a_gpu_says_so_in_one_line(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_choose__a_gpu_without_a_driver_falls_back_and_says_why(monkeypatch):
+def test_choose__a_gpu_without_a_driver_is_one_line(monkeypatch):
     def broken(name):
         raise RuntimeError("0 active drivers ([]). There should only be one.")
 
     monkeypatch.setattr(backend, "_load", broken)
     backend.choose.cache_clear()
     try:
-        assert backend.choose("auto", "cuda").why.startswith("triton does not load: RuntimeError: 0 active drivers")
         with pytest.raises(XenomaskError, match="triton does not load: .*; take --kernel torch"):
             backend.choose("triton", "cuda")
     finally:

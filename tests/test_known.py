@@ -22,7 +22,7 @@ from xenomask.detector.known import KNOWN, by_hand
 from xenomask.errors import XenomaskError
 from xenomask.masks import class_probabilities, soft_masks, with_queries
 from xenomask.models.presets import preset
-from xenomask.scores import get_score
+from xenomask.scores import get_score, score_of
 
 IMAGE = draw_scene(0, (24, 40)).image
 PAPER = "maskomaly-paper"
@@ -80,7 +80,7 @@ def test_maskomaly_paper__reads_the_placed_network_by_the_released_queries(nobod
     member = found.members[0]
     # NOTE: shortest edge 1024 as the published numbers; at full size the oracle, pixel by pixel, would take minutes
     output = with_queries(member.network.predict(IMAGE, size_policy="native"))
-    value = member.score(output, member.queries).value
+    value = score_of(output, member.queries, member.score).value
     p, m = class_probabilities(output), soft_masks(output, slice(0, 24))
     whole = naive.maskomaly(p.numpy(), m.numpy(), outlier=(49, 31, 83, 32), ground=(19, 24))
     assert np.allclose(value, whole, atol=1e-5)

@@ -1,10 +1,8 @@
 """Several looks at a photo: what `--looks` gives is what is had by hand, looking at mirrored and resized photos."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +18,10 @@ from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
 from xenomask.detector.explain import explain
-from xenomask.detector.folder import store_threshold
 from xenomask.errors import XenomaskError
 from xenomask.evaluate.benchmark import benchmark
 from xenomask.export import ExportedDetector, export_detector
 from xenomask.masks import resized_logits, soft_masks
-from xenomask.models import streams
 from xenomask.models.preprocess import Preprocess, target_size
 from xenomask.models.runtimes.runtime import with_looks
 from xenomask.models.tta import at_edge, looks_at
@@ -121,7 +117,7 @@ def test_looks__share_weights_and_graphs(tiny_detector, monkeypatch):
         built.append(tuple(x.shape[2:]))
         return lambda x: (torch.zeros(len(x), 8, 20), torch.zeros(len(x), 8, x.shape[2] // 4, x.shape[3] // 4))
 
-    monkeypatch.setattr("xenomask.models.runtimes._openvino", build)
+    monkeypatch.setattr("xenomask.models.runtimes.runtime._openvino", build)
     edges = (32, 64, 96, 128, 160, 192)  # more than the sizes whose graphs one `run` keeps
     before = Detector.from_folder(tiny_detector, runtime="openvino").only("a").with_looks(edges, mirror=True)
     after = Detector.from_folder(tiny_detector).only("a").with_looks(edges, mirror=True).with_runtime("openvino")
@@ -133,45 +129,6 @@ def test_looks__share_weights_and_graphs(tiny_detector, monkeypatch):
         assert built == [(e, e) for e in edges]
     (plain,) = Detector.from_folder(tiny_detector, runtime="openvino").only("a").members
     assert all(n.run is plain.network.run for n in with_looks(plain.network, looks_at((), mirror=True)))
-
-
-def test_looks__of_one_network_share_a_stream(tiny_detector, monkeypatch):
-    used = []
-    # a recorded graph reads and writes memory of its own: two streams would do so at once
-    monkeypatch.setattr(streams, "_stream", lambda device, number: used.append(number) or Stream())
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
-    looking = Detector.from_folder(tiny_detector).with_looks(mirror=True)
-    photos = list(zip(looking.prepare(IMAGE), strict=True))
-    for m in {id(m.network.module): m for m in looking.members}.values():
-        monkeypatch.setattr(m.network.module, "parameters", lambda recurse=True: iter([OnGpu()]))
-    monkeypatch.setattr(type(looking.members[0].network), "look", lambda self, photos: [])
-    streams.look([m.network for m in looking.used], photos)
-    assert used == [0, 0, 2, 2]
-
-
-class OnGpu:
-    device = torch.device("cuda", 0)
-
-
-class Stream:
-    def wait_stream(self, other: Any) -> None:
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        pass
-
-
-# What belongs to the plain maps
-
-
-def with_threshold(folder: Path, to: Path) -> Path:
-    shutil.copytree(folder, to)
-    store_threshold(to, "default", 0.5, {})
-    return to
 
 
 def test_looks__are_described_and_drop_what_was_chosen_on_plain_maps(pair_folder, tmp_path):

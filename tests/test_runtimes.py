@@ -46,7 +46,7 @@ def test_runtimes__build_once_a_size_and_keep_the_last_ones(tiny_checkpoint, mon
         built.append(tuple(x.shape[2:]))
         return lambda x: (x[:, :, 0], x)
 
-    monkeypatch.setattr("xenomask.models.runtimes._openvino", build)
+    monkeypatch.setattr("xenomask.models.runtimes.runtime._openvino", build)
     network = with_runtime(load(tiny_checkpoint), "openvino")
     sizes = [(32, 32 * i) for i in (1, 2, 1, 3, 4, 5, 1, 2)]
     for size in sizes:
@@ -67,7 +67,7 @@ def test_runtimes__errors_say_why(tiny_checkpoint, tiny_detector, monkeypatch):
         load_model(tiny_checkpoint, runtime="onnxruntime")
     network = load(tiny_checkpoint)
     monkeypatch.setenv("XENOMASK_CACHE", "off")
-    monkeypatch.setattr("xenomask.models.runtimes.Raw.forward", lambda self, image: (image.item(), image))
+    monkeypatch.setattr("xenomask.models.runtimes.runtime.Raw.forward", lambda self, image: (image.item(), image))
     monkeypatch.setitem(sys.modules, "openvino", sys)
     with pytest.raises(XenomaskError, match="this network cannot be written as a graph: "):
         with_runtime(network, "openvino")(torch.zeros(1, 3, 64, 64))
@@ -84,8 +84,8 @@ class Built:
 
     def __init__(self, monkeypatch):
         self.count, self.model = 0, small_model()
-        monkeypatch.setattr("xenomask.models.runtimes.trace", lambda module, x: None)
-        monkeypatch.setattr("xenomask.models.runtimes.to_openvino", self)
+        monkeypatch.setattr("xenomask.models.runtimes.runtime.trace", lambda module, x: None)
+        monkeypatch.setattr("xenomask.models.runtimes.runtime.to_openvino", self)
 
     def __call__(self, *_):
         self.count += 1
@@ -171,7 +171,7 @@ def test_runtimes__a_last_batch_is_padded_to_the_graph_that_is_there(tiny_checkp
         assert len(x) == 3
         return lambda x: (x[:, :, 0], 2 * x)
 
-    monkeypatch.setattr("xenomask.models.runtimes._openvino", build)
+    monkeypatch.setattr("xenomask.models.runtimes.runtime._openvino", build)
     network, x = with_runtime(load(tiny_checkpoint), "openvino"), torch.rand(3, 3, 32, 32)
     network(x)
     for n in (1, 2):

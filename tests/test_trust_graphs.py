@@ -46,8 +46,8 @@ def pair(tiny_detector, tmp_path) -> Path:
 @pytest.mark.parametrize("kept", ["kept", "off", "unwritable"])
 def test_graph__that_was_just_built_is_run_as_it_is_read_from_disk(tiny_checkpoint, cache, monkeypatch, tmp_path, kept):
     built = small_model()
-    monkeypatch.setattr("xenomask.models.runtimes.trace", lambda module, x: None)
-    monkeypatch.setattr("xenomask.models.runtimes.to_openvino", lambda *_: built)
+    monkeypatch.setattr("xenomask.models.runtimes.runtime.trace", lambda module, x: None)
+    monkeypatch.setattr("xenomask.models.runtimes.runtime.to_openvino", lambda *_: built)
     if kept == "off":
         monkeypatch.setenv("XENOMASK_CACHE", "off")
     if kept == "unwritable":

@@ -17,7 +17,7 @@ def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str =
     Called with a normalised batch (B, 3, H, W) it gives class logits (B, Q, N) and mask logits (B, Q, h, w); its
     `predict(image)` takes an RGB uint8 photo and gives a MaskOutput. A per-pixel network (SegFormer, UPerNet) has
     `class_maps(batch)` (B, K, h, w) instead, and its `predict` gives a PixelOutput. `runtime` is torch, compiled,
-    graphs (CUDA only), openvino or onnxruntime (CPU only). Raises XenomaskError for an unknown name or runtime, a
+    openvino or onnxruntime (CPU only). Raises XenomaskError for an unknown name or runtime, a
     runtime that is not installed or not for the device, and for damaged files.
 
     >>> network = load_model("nano-s")

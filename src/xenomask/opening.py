@@ -98,10 +98,9 @@ def _open_folder(
 ) -> "Detector":
     from xenomask.detector import Detector
     from xenomask.detector.hub import is_remote
-    from xenomask.models.runtimes.runtime import CPU_ONLY, CUDA_ONLY, check_runtime
+    from xenomask.models.runtimes.runtime import CPU_ONLY, check_runtime
 
     chosen = runtime or "torch"
-    device = device or ("cuda" if chosen in CUDA_ONLY else None)
     check_runtime(chosen, device or "cpu")
     said = "" if auto else f", runtime {chosen}{'' if runtime else ' (choose with --runtime)'}"
     own_device = choose_device("cpu" if chosen in CPU_ONLY else device, say, said)

@@ -1,6 +1,5 @@
 """What the web page shows: photo -> Seen -> Reading -> pictures, components, reasons; knows nothing of gradio."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from xenomask.objects.objects import Instance, instances
 from xenomask.plots import coloured, overlay
 from xenomask.predict.frames import open_source
 from xenomask.scores import get_score, score_all
-from xenomask.scores.maskomaly import maskomaly
+from xenomask.scores.maskomaly import MIX
 from xenomask.types import ScoreMap, Size
 
 MAX_BYTES = 32 * 2**20
@@ -30,7 +29,6 @@ CLIPS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 OWN = "the detector's own"
 BOXES = 20  # components that get a box and a line in the table
 MASKS = 6  # queries whose masks are shown
-MIX = inspect.signature(maskomaly).parameters["mix"].default  # the paper's lambda
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
@@ -141,7 +139,7 @@ def read_by(detector: Detector, score: str) -> Detector:
 
 def own_mix(detector: Detector) -> float | None:
     """Its lambda, of several members' the mean by weight; None where Maskomaly reads none of them."""
-    found = [(m.weight, m.score.options.get("mix", MIX)) for m in detector.used if m.score.rows is maskomaly]
+    found = [(m.weight, m.score.options.get("mix", MIX)) for m in detector.used if "mix" in m.score.known_options]
     return round(sum(w * x for w, x in found) / sum(w for w, _ in found), 6) if found else None
 
 
@@ -150,7 +148,9 @@ def _with_mix(detector: Detector, mix: float) -> Detector:
     if own_mix(detector) in (None, mix):
         return detector
     members = tuple(
-        replace(m, score=get_score(m.score.name, {**m.score.options, "mix": mix})) if m.score.rows is maskomaly else m
+        replace(m, score=get_score(m.score.name, {**m.score.options, "mix": mix}))
+        if "mix" in m.score.known_options
+        else m
         for m in detector.members
     )
     return replace(detector, members=members, thresholds={}, calibration=None)

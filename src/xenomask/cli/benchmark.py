@@ -98,7 +98,7 @@ def benchmark(
     no_class = [
         s
         for s in chosen
-        if s and s.on == "outlier" and not all(m.network.outlier_class for d in found for m in d.members)
+        if s and s.outlier_class and not all(m.network.outlier_class for d in found for m in d.members)
     ]
     if scores == "all":  # asked for by name, the score says itself what it lacks
         for s in no_class:

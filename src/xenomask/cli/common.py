@@ -56,12 +56,12 @@ SplitOption = Annotated[str, typer.Option("--split", help="split, where the data
 ResizeOption = Annotated[str | None, typer.Option("--resize", help="WxH on loading, e.g. 512x256 for a squeezed copy")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default: cuda where there is one")]
 RuntimeOption = Annotated[
-    str | None, typer.Option("--runtime", help="torch (default), compiled, graphs (CUDA), openvino or onnxruntime")
+    str | None, typer.Option("--runtime", help="torch (default), compiled, openvino or onnxruntime")
 ]
 AutoRuntimeOption = Annotated[
     str | None,
     typer.Option("--runtime", help="auto (openvino where its graphs are kept or worth building, else torch), torch, "
-                 "compiled, graphs (CUDA), openvino or onnxruntime"),
+                 "compiled, openvino or onnxruntime"),
 ]  # fmt: skip
 KernelOption = Annotated[
     str, typer.Option("--kernel", help="what computes scores from masks: auto, numba (CPU), triton (GPU), torch")

@@ -267,8 +267,8 @@ def scores() -> None:
 
     table = Table("score", "formula (higher = stranger)", "reads", show_lines=True)
     for s in SCORES.values():
-        reads = "classes of any network" if s.logit_scale else "classes by queries" if s.on == "classes" else "queries"
-        reads += " with an outlier class" if s.on == "outlier" else ""
+        reads = "classes of any network" if s.logit_scale else "classes by queries" if s.on_classes else "queries"
+        reads += " with an outlier class" if s.outlier_class else ""
         needs = f"; needs {', '.join(s.needs)} queries" if s.needs else ""
         table.add_row(s.name, s.formula, reads + needs)
     out_console.print(table)

@@ -34,7 +34,7 @@ from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics.calibration import Calibration, read_calibration
-from xenomask.models import Network, load, streams
+from xenomask.models import Network, load
 from xenomask.models.network import Prepared
 from xenomask.models.runtimes.runtime import run_by, with_looks, with_precision, with_runtime
 from xenomask.models.tta import looks_at
@@ -77,7 +77,7 @@ class Detector:
     def __post_init__(self):
         check_weights([m.weight for m in self.members], len(self.members))
         for m in self.members:
-            m.score.drawn(m.network.per_pixel)
+            m.score.displayed(m.network.per_pixel)
             if names := m.network.config.id2label:
                 check_classes([m.score], len(names) - m.network.outlier_class)
 
@@ -114,7 +114,7 @@ class Detector:
 
     def look(self, photos: Sequence[tuple[Prepared, ...]]) -> list[tuple[MaskOutput | PixelOutput, ...]]:
         """The second part: what the networks say of each photo; their inputs are of one size and one batch."""
-        seen = streams.look([m.network for m in self.used], list(zip(*photos, strict=True)))
+        seen = [m.network.look(own) for m, own in zip(self.used, zip(*photos, strict=True), strict=True)]
         return list(zip(*seen, strict=True))
 
     def read(self, outputs: Sequence[MaskOutput | PixelOutput]) -> ScoreMap:
@@ -200,7 +200,7 @@ class Detector:
 
     @property
     def runtime(self) -> str:
-        """What runs the networks: torch, compiled, graphs, openvino, onnxruntime."""
+        """What runs the networks: torch, compiled, openvino, onnxruntime."""
         return "+".join(dict.fromkeys(m.network.runtime for m in self.used))
 
     @property
@@ -223,7 +223,7 @@ class Detector:
         """Reads a detector folder, or a shipped detector by its name ("nano").
 
         Raises XenomaskError for a missing or damaged one, another architecture's weights, foreign queries, and a
-        runtime (torch, compiled, graphs, openvino, onnxruntime) that is unknown, not installed or not for the device.
+        runtime (torch, compiled, openvino, onnxruntime) that is unknown, not installed or not for the device.
         """
         path = find(folder)
         try:

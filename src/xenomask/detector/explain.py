@@ -1,6 +1,5 @@
 """One pixel -> what made its score: branches, classes and queries of every member; pure, JSON-ready."""
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +15,18 @@ from xenomask.masks import (
     class_probabilities,
     outlier_probabilities,
     resized_logits,
+    semantic,
     soft_masks,
 )
-from xenomask.scores import Score, check_classes, check_queries, mask, semantic
-from xenomask.scores.maskomaly import maskomaly, roles
+from xenomask.scores import Score, check_classes, check_queries
+from xenomask.scores.definition import gather_rows
+from xenomask.scores.maskomaly import BORDER, CONFIDENCE, roles
+from xenomask.scores.semantic import shares
 from xenomask.types import QuerySet, Size
 
 SHOWN = 8  # queries that are listed of a score to which all of them add
+MOST = 3  # of each peak
+COUNTED = {BORDER: "border"}  # what the queries of a count are listed under
 Output = MaskOutput | PixelOutput
 
 
@@ -114,7 +118,7 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
     """The same for one member alone."""
     x, y = at
     score, row = member.score, slice(y, y + 1)
-    score.drawn(isinstance(output, PixelOutput))
+    score.displayed(isinstance(output, PixelOutput))
     notes: list[str] = []
     if isinstance(output, PixelOutput):
         check_classes([score], len(output.class_map_logits))
@@ -127,15 +131,13 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
         names = class_names(member, p.shape[1] - 1)
         check_classes([score], p.shape[1] - 1)
         check_queries([score], member.queries, len(p))
-        if score.rows is maskomaly:
-            value, parts, voices = _of_maskomaly(score, p, m, member.queries, names, notes)
-            classes = _masses(torch.einsum("qk,qrw->krw", p[:, :-1], m).flatten(), names)
-        elif score.on == "classes":
-            L = torch.einsum("qk,qrw->krw", p[:, :-1], m)
+        L = semantic(p, m)
+        if score.on_classes:
             value, parts, classes, voices = _of_classes(score, L, names, (p, m, member.queries))
         else:
-            value, parts, voices = _of_sum(score, output, p, m, member.queries, names)
-            classes = _masses(torch.einsum("qk,qrw->krw", p[:, :-1], m).flatten(), names)
+            outlier = outlier_probabilities(output) if score.outlier_class else None
+            value, parts, voices = _of_masks(score, p, m, member.queries, outlier, names, notes)
+            classes = _masses(L.flatten(), names)
     share = float(member.weight) * value
     return MemberAnswer(
         member.name, score.name, score.formula, float(member.weight), value, share, parts, classes, voices, tuple(notes)
@@ -153,7 +155,7 @@ def _voice(part: str, q: int, adds: float, p: Tensor, m: Tensor, said: dict[int,
     return Voice(part, q, names[int(label)], float(confidence), float(m[q]), said.get(q, ()), adds)
 
 
-def _roles(p: Tensor, queries: QuerySet, confidence: float = 0.7) -> dict[int, tuple[str, ...]]:
+def _roles(p: Tensor, queries: QuerySet, confidence: float = CONFIDENCE) -> dict[int, tuple[str, ...]]:
     """What each query is to Maskomaly; queries that are nothing to it are left out."""
     _, _, sure, outlier, ground = roles(p, queries, "confident", confidence)
     kinds = {"confident": sure, "outlier": outlier, "ground": ground}
@@ -163,77 +165,50 @@ def _roles(p: Tensor, queries: QuerySet, confidence: float = 0.7) -> dict[int, t
     return {q: tuple(k for k in order if q in found[k]) for q in range(len(p)) if any(q in s for s in found.values())}
 
 
-def _of_maskomaly(score: Score, p: Tensor, m: Tensor, queries: QuerySet, names, notes: list[str]):
-    defaults = {k: v.default for k, v in inspect.signature(maskomaly).parameters.items() if v.kind is v.KEYWORD_ONLY}
-    o = defaults | dict(score.options)
-    top, known, sure, outlier, ground = roles(p, queries, o["inlier"], o["confidence"])
-    m = m.flatten()
-    weighted = top * m
-    said = _roles(p, queries, o["confidence"])
+def _of_masks(score: Score, p: Tensor, m: Tensor, queries: QuerySet, outlier: Tensor | None, names, notes: list[str]):
+    """Scores of what they gather of the masks: the queries that decide each peak, that are counted, that add most."""
+    what = score.gathers(p, queries, outlier)
+    found = gather_rows(what, m)
+    value = float(score.of_gathered(what, found).flatten()[0])
+    m, said = m.flatten(), _roles(p, queries, score.options.get("confidence", CONFIDENCE))
 
-    def best(part: str, chosen: Tensor) -> list[Voice]:
-        order = [q for q in weighted.argsort(descending=True).tolist() if chosen[q]][:3]
-        return [_voice(part, q, float(weighted[q]), p, m, said, names) for q in order]
+    def listed(part: str, values: Tensor, chosen: Sequence[int]) -> list[Voice]:
+        return [_voice(part, q, float(values[q]), p, m, said, names) for q in chosen]
 
-    voices = [*best("rejection", sure), *best("outlier", outlier), *best("ground", ground)]
-    largest = {v.part: v.adds for v in reversed(voices)}  # the first of each part is the one that decided
-    r = 1 - largest.get("rejection", 0.0)
-    parts = {"rejection by queries": r}
-    if o["border"] is not None:
-        crowd = [q for q in range(len(p)) if known[q] and m[q] > o["border"]]
-        voices += [_voice("border", q, float(m[q]), p, m, said, names) for q in crowd]
-        parts["masks at border"] = float(len(crowd))
-        if len(crowd) >= 2:
-            notes.append(f"border: {len(crowd)} masks exceed {o['border']:g} here, so the rejection R is 0")
-            r = 0.0
-    r = min(r, 1 - largest.get("ground", 0.0))
-    strange = largest.get("outlier", 0.0)
-    mix = float(o["mix"])
-    value = mix * r + (1 - mix) * strange
-    parts |= {"R": r, "O": strange, "mix": mix, "mix R": mix * r, "(1 - mix) O": (1 - mix) * strange}
-    if not sure.any():
-        notes.append("no query of this photo rejects (none is confident or specialised), so R is 1 before its rules")
-    if mix < 1 and not outlier.any():
-        notes.append("the detector names no outlier query, so O is 0")
+    voices = []
+    for part, w in what.peaks.items():
+        order = (w * m).argsort(descending=True).tolist()
+        voices += listed(part, w * m, [q for q in order if w[q] > 0][:MOST])
+    for part, w in what.counts.items():
+        voices += listed(COUNTED.get(part, part), m, torch.nonzero(m > w).flatten().tolist())
+    parts: dict[str, float] = {}
+    if what.sums:
+        added = torch.stack(list(what.sums.values())).sum(0) * m
+        largest = _largest("sum", added, p, m, queries, names)
+        voices += largest
+        parts = {"constant": what.constant, **{k: float((w * m).sum()) for k, w in what.sums.items()}}
+        parts["queries not listed"] = float(added.sum()) - sum(v.adds for v in largest)
+    if score.parts is not None:
+        parts |= {k: float(v) for k, v in score.with_own(score.parts, found).items()}
+    if score.notes is not None:
+        notes += score.with_own(score.notes, what, found)
     return value, parts, tuple(voices)
-
-
-def _of_sum(score: Score, output: MaskOutput, p: Tensor, m: Tensor, queries: QuerySet, names):
-    """Scores that add up w_q m_q."""
-    m = m.flatten()
-    best = p[:, :-1].amax(1)
-    if score.rows is mask.void_mass:
-        constant, terms = 0.0, {"no known class": p[:, -1]}
-    elif score.rows is mask.eam:
-        constant, terms = 1.0, {"known classes": -best}
-    else:
-        constant, terms = 0.0, {"outlier class": outlier_probabilities(output), "known classes": -best}
-    added = torch.stack(list(terms.values())).sum(0) * m
-    voices = _largest("sum", added, p, m, queries, names)
-    parts = {"constant": constant, **{k: float((w * m).sum()) for k, w in terms.items()}}
-    parts["queries not listed"] = float(added.sum()) - sum(v.adds for v in voices)
-    return constant + float(added.sum()), parts, voices
 
 
 def _of_classes(score: Score, L: Tensor, names, queries: tuple[Tensor, Tensor, QuerySet] | None):
     """Scores of the class masses L (K, 1, 1); `queries`: P, m and the set, of a network that has them."""
-    value = float(score.rows(L, **score.options).flatten()[0])
+    value = float(score.of_classes(L).flatten()[0])
     flat = L.flatten()
-    shares = (flat + semantic.UNCOVERED) / (flat + semantic.UNCOVERED).sum() if queries else flat.softmax(0)
+    own = (shares(L) if queries else L.softmax(0)).flatten()
     winner = int(flat.argmax())
-    parts = {"largest L": float(flat[winner]), "sum of L": float(flat.sum()), "its share": float(shares[winner])}
-    terms = None
-    if score.rows is semantic.rba:
-        terms = -flat.tanh()
-    elif score.rows in (semantic.entropy, semantic.entropy_softmax):
-        s = shares if score.rows is semantic.entropy else flat.softmax(0)
-        terms = torch.special.entr(s) / torch.log(torch.tensor(float(len(s))))
+    parts = {"largest L": float(flat[winner]), "sum of L": float(flat.sum()), "its share": float(own[winner])}
+    terms = None if score.terms is None else score.terms(L).flatten()
     classes = _masses(flat, names, terms)
     if queries is None:
         return value, parts, classes, ()
     p, m, known = queries
     m = m.flatten()
-    if score.rows in (semantic.max_logit, semantic.max_share, semantic.msp):
+    if score.by_winner:
         part, added = f"L of {names[winner]}", p[:, winner] * m
     else:
         part, added = "sum of L", p[:, :-1].sum(1) * m

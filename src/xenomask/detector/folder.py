@@ -58,7 +58,7 @@ def find(folder: str | Path) -> Path:
 
 def scale_of(members: Sequence[tuple[Score, float, bool]]) -> tuple[float, float]:
     """The range in which the joined maps of (score, weight, whether it classifies pixels) are drawn."""
-    low, high = (float(sum(weight * score.drawn(pixel)[i] for score, weight, pixel in members)) for i in (0, 1))
+    low, high = (float(sum(weight * score.displayed(pixel)[i] for score, weight, pixel in members)) for i in (0, 1))
     return low, high
 
 
@@ -240,7 +240,7 @@ def record_files(folder: Path) -> Path:
         for m in table["members"]:
             row = with_files(folder, m)
             network = load(folder / m["name"])
-            get_score(m["score"], m.get("options")).drawn(network.per_pixel)
+            get_score(m["score"], m.get("options")).displayed(network.per_pixel)
             read_queries(folder / m["name"], network.sha256)
             rows.append(row)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
@@ -262,7 +262,7 @@ def _tell_unanalysed(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _copy_member(checkpoint: Path, target: Path, half: bool, score: Score) -> None:
     network = load(checkpoint)
-    score.drawn(network.per_pixel)
+    score.displayed(network.per_pixel)
     queries = read_queries(checkpoint, network.sha256)
     if network.config.model_type != "mask2former":  # Hugging Face's folder, its analysis inside
         shutil.copytree(checkpoint, target)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xenomask.detector import Detector, Member
 from xenomask.export.fused import score_rows, used_members
-from xenomask.masks import MaskOutput, class_probabilities
+from xenomask.masks import MaskOutput
 from xenomask.models.preprocess import target_size
 from xenomask.types import Size
 
@@ -53,7 +53,7 @@ def _map(member: Member, network: nn.Module, pixels: Float[Tensor, "3 H W"], siz
     output = MaskOutput(
         out.class_queries_logits[0].float(), logits, (ph, pw), (h, w), size, member.network.outlier_class
     )
-    return score_rows(member.score, output, member.queries, class_probabilities(output), m)
+    return score_rows(member.score, output, member.queries, m)
 
 
 def shrink(cells: int, used: Tensor, places: Float[Tensor, " n"], averages: Tensor) -> Float[Tensor, "cells n"]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError
 from xenomask.export.resize import Resize
-from xenomask.masks import MaskOutput, class_probabilities, outlier_probabilities, row_blocks, semantic, soft_masks
+from xenomask.masks import MaskOutput, class_probabilities, outlier_probabilities, row_blocks, soft_masks
 from xenomask.models.preprocess import averages, target_size
 from xenomask.scores import Score
 from xenomask.types import QuerySet, Size
@@ -60,17 +60,11 @@ def _member_map(member: Member, network: nn.Module, pixels: Tensor, size: Size) 
 
 def score_map(score: Score, output: MaskOutput, queries: QuerySet) -> Float32[Tensor, "H W"]:
     """A score's map as `scores.score_all` computes it, but as a tensor; in blocks of rows never (Q, H, W) at once."""
-    p = class_probabilities(output)
-    parts = []
-    for rows in row_blocks(output):
-        parts.append(score_rows(score, output, queries, p, soft_masks(output, rows)))
+    parts = [score_rows(score, output, queries, soft_masks(output, rows)) for rows in row_blocks(output)]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def score_rows(score: Score, output: MaskOutput, queries: QuerySet, p: Tensor, m: Tensor) -> Tensor:
-    """The score of the rows that the soft masks m (Q, r, W) cover, read from what the score is on."""
-    if score.on == "classes":
-        read = (semantic(p, m),)
-    else:
-        read = (p, m, queries if score.on == "masks" else outlier_probabilities(output))
-    return score.rows(*read, **score.options)
+def score_rows(score: Score, output: MaskOutput, queries: QuerySet, m: Tensor) -> Tensor:
+    """The score of the rows that the soft masks m (Q, r, W) cover."""
+    outlier = outlier_probabilities(output) if score.outlier_class else None
+    return score.rows(class_probabilities(output), m, queries, outlier)

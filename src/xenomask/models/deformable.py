@@ -4,6 +4,7 @@ transformers samples every level into a tensor, stacks them and multiplies by th
 add each sample to its sum where it is read. Only the layers of a module that is given to `use_kernel` change.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
@@ -67,7 +68,12 @@ def attention(
 
 @lru_cache
 def _on_cuda() -> Callable | None:
-    """The Triton kernel; None where it cannot run, and transformers' own function computes the same."""
+    """The Triton kernel where XENOMASK_TRITON=1 asks for it; None elsewhere: transformers' function computes the same.
+
+    NOTE: off by default, as it has never run on a GPU.
+    """
+    if os.environ.get("XENOMASK_TRITON") != "1":
+        return None
     try:
         check_triton()
         from xenomask.models import deformable_gpu

@@ -23,7 +23,7 @@ class Backend:
 
 @lru_cache
 def choose(kernel: str, device: str) -> Backend:
-    """The path for a device ("cpu", "cuda"): "auto" takes the compiled one and falls back to torch, saying why.
+    """The way for a device ("cpu", "cuda"): "auto" takes numba on the CPU and else torch, saying why.
 
     Raises XenomaskError for an unknown path, one of another device, and a demanded one that cannot be loaded.
 
@@ -41,6 +41,8 @@ def choose(kernel: str, device: str) -> Backend:
         )
     if own is None:
         return Backend("torch", f"no compiled path for device {device}")
+    if own == "triton" and kernel == "auto":  # NOTE: it has never run on a GPU
+        return Backend("torch", "the default on cuda; the Triton kernel is experimental: --kernel triton")
     try:
         return Backend(own, "demanded" if kernel == own else f"the default on {device}", _load(own))
     except Exception as e:  # whatever keeps a compiler from loading, PyTorch still works

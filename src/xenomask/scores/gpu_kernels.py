@@ -17,7 +17,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from xenomask.scores.plan import (
+from xenomask.scores.codes import (
     ENERGY,
     ENTROPY,
     ENTROPY_SOFTMAX,

@@ -18,7 +18,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from xenomask.jit import compiled
-from xenomask.scores.plan import (
+from xenomask.scores.codes import (
     ENERGY,
     ENTROPY,
     ENTROPY_SOFTMAX,

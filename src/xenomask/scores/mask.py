@@ -1,26 +1,32 @@
-"""Scores that read the masks themselves, weighted by what their queries believe."""
+"""Scores that are sums over the masks, weighted by what their queries believe."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from xenomask.scores.definition import Gather, P, Score
 from xenomask.types import QuerySet
 
-P = Float[Tensor, "q n"]  # K known classes and the rest: see masks.class_probabilities
-M = Float[Tensor, "q r W"]
-Rows = Float[Tensor, "r W"]
+Outlier = Float[Tensor, " q"] | None
 
 
-def void_mass(p: P, m: M, queries: QuerySet) -> Rows:
+def void_mass(p: P, queries: QuerySet, outlier: Outlier = None) -> Gather:
     """sum_q P_q(no known class) m_q: what the masks claim for nothing known."""
-    return torch.einsum("q,qrw->rw", p[:, -1], m)
+    return Gather(sums={"no known class": p[:, -1]})
 
 
-def eam(p: P, m: M, queries: QuerySet) -> Rows:
+def eam(p: P, queries: QuerySet, outlier: Outlier = None) -> Gather:
     """1 - sum_q m_q max_{k<K} P_q(k) (Grcic et al. 2023, EAM); below 0 where confident masks overlap."""
-    return 1 - torch.einsum("q,qrw->rw", p[:, :-1].amax(1), m)
+    return Gather(sums={"known classes": -p[:, :-1].amax(1)}, constant=1.0)
 
 
-def uno(p: P, m: M, outlier: Float[Tensor, " q"]) -> Rows:
+def uno(p: P, queries: QuerySet, outlier: Outlier = None) -> Gather:
     """sum_q m_q [P_q(outlier) - max_{k<K} P_q(k)] (Delic et al. 2024, UNO): negative objectness and uncertainty."""
-    return torch.einsum("q,qrw->rw", outlier - p[:, :-1].amax(1), m)
+    assert outlier is not None
+    return Gather(sums={"outlier class": outlier, "known classes": -p[:, :-1].amax(1)})
+
+
+SCORES = (
+    Score("void_mass", "sum_q P_q(no object) m_q", (0.0, 1.0), void_mass),
+    Score("eam", "1 - sum_q m_q max_{k<K} P_q(k)", (0.0, 1.0), eam),
+    Score("uno", "sum_q m_q [P_q(outlier) - max_{k<K} P_q(k)]", (-1.0, 1.0), uno, outlier_class=True),
+)

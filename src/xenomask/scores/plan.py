@@ -1,43 +1,20 @@
-"""Scores of one image -> the plan of one pass over its masks: what is gathered, and how each score is finished."""
+"""Scores of one image -> the plan of the fused kernel: what is gathered, and how each score is finished."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
-from xenomask.masks import MaskOutput, class_probabilities, outlier_probabilities
-from xenomask.scores import mask, semantic
-from xenomask.scores.maskomaly import maskomaly, roles
-from xenomask.types import QuerySet
-
-# How a score is finished: the first number of its step.
-MASKOMALY, SUM, MAX_LOGIT, MAX_SHARE, MSP, ENERGY, ENTROPY, ENTROPY_SOFTMAX, NOT_COVERED, RBA = range(10)
-CLASSES: dict[Callable, int] = {
-    semantic.msp: MSP,
-    semantic.max_logit: MAX_LOGIT,
-    semantic.max_share: MAX_SHARE,
-    semantic.entropy: ENTROPY,
-    semantic.entropy_softmax: ENTROPY_SOFTMAX,
-    semantic.energy: ENERGY,
-    semantic.not_covered: NOT_COVERED,
-    semantic.rba: RBA,
-}
-# (constant, weights): constant + sum_q weights_q m_q
-SUMS: dict[Callable, Callable[[Tensor, MaskOutput], tuple[float, Tensor]]] = {
-    mask.void_mass: lambda p, _: (0.0, p[:, -1]),
-    mask.eam: lambda p, _: (1.0, -p[:, :-1].amax(1)),
-    mask.uno: lambda p, output: (0.0, outlier_probabilities(output).cpu() - p[:, :-1].amax(1)),
-}
+from xenomask.scores.codes import MASKOMALY, SUM
+from xenomask.scores.definition import Gather, Score
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pass gathers of the masks m_q for some scores of one image, and how each score is finished.
+    """What the fused kernel gathers of the masks m_q for some scores of one image, and how each score is finished.
 
     Gathered: for each row a of `peaks`, max_q peaks[a, q] m_q; for each row c of `crowds`, how many q have a logit
     above crowds[c, q] (infinite: not counted); for each row j of `sums`, sum_q sums[j, q] m_q; and, if `classes` has
@@ -54,39 +31,54 @@ class Plan:
     mixes: Float32[np.ndarray, " t"]
 
 
-def plan(output: MaskOutput, queries: QuerySet, scores: Sequence[Any]) -> Plan | None:
-    """The pass that gathers what these scores (`Score`s) read; None where one of them has no form of this kind.
+def has_twin(score: Score) -> bool:
+    """Whether the fused kernels finish a score: what gathers sums alone, and what has a compiled finish."""
+    return score.twin is not None or (score.gather is not None and score.finish is None)
 
-    Raises XenomaskError for UNO without an outlier class.
-    """
-    p = class_probabilities(output).cpu()
+
+def plan(p: Float[Tensor, "q n"], scores: Sequence[tuple[Score, Gather | None]]) -> Plan:
+    """The plan of scores that `has_twin` holds of, each with what it gathers (None: class masses), of P (Q, N)."""
+    p = p.cpu()
     peaks, crowds, sums, steps, mixes = [], [], [], [], []
     classes = p[:, :0]
-    for s in scores:
-        if s.rows in CLASSES:
+    for score, what in scores:
+        if what is None:
+            assert isinstance(score.twin, int)
             classes = p[:, :-1]
-            step, mix = (CLASSES[s.rows], -1, -1, -1), 0.0
-        elif s.rows is maskomaly:
-            o = {k: v.default for k, v in inspect.signature(maskomaly).parameters.items()} | dict(s.options)
-            top, known, sure, outlier, ground = roles(p, queries, o["inlier"], o["confidence"])
-            # Ground queries lower what the rule of borders left of R, and its 0 cannot be lowered: so one peak of the
-            # inlier and ground queries together gives the same.
-            inside = _place(peaks, top * (sure | ground))
-            strange = _place(peaks, top * outlier) if outlier.any() else -1
-            crowd = -1
-            if o["border"] is not None:
-                border = torch.logit(torch.tensor(float(o["border"]), dtype=torch.float64).clamp(0, 1))
-                crowd = _place(crowds, torch.where(known, border, torch.inf))
-            step, mix = (MASKOMALY, inside, strange, crowd), o["mix"]
-        elif s.rows in SUMS:
-            constant, weights = SUMS[s.rows](p, output)
-            step, mix = (SUM, _place(sums, weights), -1, -1), constant
+            step, mix = (score.twin, -1, -1, -1), 0.0
+        elif callable(score.twin):
+            t = score.with_own(score.twin, what)
+            rows = ((peaks, t.inside), (peaks, t.outlier), (crowds, None if t.crowd is None else logits_of(t.crowd)))
+            places = (-1 if row is None else _place(into, row.cpu()) for into, row in rows)
+            step, mix = (t.code, *places), t.mix
         else:
-            return None
+            assert not what.peaks and not what.counts
+            step, mix = (SUM, _place(sums, sum_of(what).cpu()), -1, -1), what.constant
         steps.append(step)
         mixes.append(mix)
+    return _plan(len(p), peaks, crowds, sums, classes, steps, mixes)
+
+
+def handing_out(q: int, rows: Sequence[Float[Tensor, " q"]], peaks: Sequence[Float[Tensor, " q"]] = ()) -> Plan:
+    """The plan that hands out sums (rows) and then peaks themselves, a map each, for a score without a twin."""
+    steps = [(SUM, i, -1, -1) for i in range(len(rows))] + [(MASKOMALY, -1, i, -1) for i in range(len(peaks))]
+    given = [[x.cpu() for x in part] for part in (peaks, rows)]
+    return _plan(q, given[0], [], given[1], torch.zeros(q, 0), steps, [0.0] * len(steps))
+
+
+def sum_of(what: Gather) -> Float[Tensor, " q"]:
+    """The weights of the sum of all that is summed."""
+    return torch.stack(list(what.sums.values())).sum(0)
+
+
+def logits_of(masks: Float[Tensor, " q"]) -> Float[Tensor, " q"]:
+    """Thresholds of masks as thresholds of their logits; infinite ones stay."""
+    return torch.where(torch.isfinite(masks), torch.logit(masks.double().clamp(0, 1)), torch.inf)
+
+
+def _plan(q: int, peaks: list, crowds: list, sums: list, classes: Tensor, steps: list, mixes: list) -> Plan:
     table = {"peaks": peaks, "crowds": crowds, "sums": sums}
-    gathered = {k: _table(v, len(p)) for k, v in table.items()}
+    gathered = {k: _array(torch.stack(v)) if v else np.empty((0, q), np.float32) for k, v in table.items()}
     return Plan(**gathered, classes=_array(classes), steps=np.array(steps, np.int64), mixes=np.array(mixes, np.float32))
 
 
@@ -97,10 +89,6 @@ def _place(rows: list[Tensor], row: Tensor) -> int:
             return i
     rows.append(row)
     return len(rows) - 1
-
-
-def _table(rows: list[Tensor], q: int) -> np.ndarray:
-    return _array(torch.stack(rows)) if rows else np.empty((0, q), np.float32)
 
 
 def _array(x: Tensor) -> np.ndarray:

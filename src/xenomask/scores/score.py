@@ -1,16 +1,15 @@
-"""scores: MaskOutput + QuerySet, or PixelOutput -> ScoreMap."""
+"""MaskOutput + QuerySet, or PixelOutput -> ScoreMap: several scores of one image at once, on the chosen backend."""
 
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float32
 
 from xenomask.arrays import check_onto
-from xenomask.errors import XenomaskError, unknown
+from xenomask.errors import XenomaskError
 from xenomask.masks import (
     MaskOutput,
     PixelOutput,
@@ -22,124 +21,20 @@ from xenomask.masks import (
     soft_masks,
 )
 from xenomask.masks import semantic as class_masses
-from xenomask.scores import mask, semantic
-from xenomask.scores.backend import choose
-from xenomask.scores.maskomaly import as_released as as_released
-from xenomask.scores.maskomaly import maskomaly
-from xenomask.scores.plan import plan
+from xenomask.scores import mask, maskomaly, semantic
+from xenomask.scores.backend import Backend, choose
+from xenomask.scores.definition import SCORES, Gather, Score, gather_rows, get_score
+from xenomask.scores.plan import Plan, handing_out, has_twin, plan
 from xenomask.types import QuerySet, ScoreMap
 
-
-@dataclass(frozen=True)
-class Score:
-    """A named formula, its text, and the fixed range in which its maps are drawn.
-
-    `rows` takes the class map L where the score is `on` "classes", (P, m, queries) where it is on "masks", and
-    (P, m, P(outlier)) where it is on "outlier".
-    """
-
-    name: str
-    rows: Callable[..., torch.Tensor]
-    formula: str
-    scale: tuple[float, float]
-    on: Literal["classes", "masks", "outlier"] = "masks"
-    # the range in which its maps of a per-pixel network's logits are drawn; None: not defined on them
-    logit_scale: tuple[float, float] | None = None
-    # which parts of a QuerySet it reads, and which of them it cannot do without
-    reads: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    # of how many classes it is defined: the entropy of a single one is 0 / log 1
-    fewest: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def known_options(self) -> tuple[str, ...]:
-        """The names of the formula's options."""
-        parameters = inspect.signature(self.rows).parameters.values()
-        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
-
-    def drawn(self, per_pixel: bool) -> tuple[float, float]:
-        """The range in which its maps are drawn, for a per-pixel network or a mask transformer.
-
-        Raises XenomaskError where the score is not defined for a per-pixel network.
-        """
-        if not per_pixel:
-            return self.scale
-        if self.logit_scale is None:
-            reads = "queries' masks, and it has none"
-            if self.on == "classes":
-                reads = "class masses >= 0, summed over masks, and its logits are none (they may be negative)"
-            offered = ", ".join(s.name for s in SCORES.values() if s.logit_scale)
-            raise XenomaskError(
-                f"score {self.name} is not defined for a per-pixel network (SegFormer, UPerNet): it reads {reads}; "
-                f"choose one of {offered}"
-            )
-        return self.logit_scale
-
-    def __call__(self, output: MaskOutput | PixelOutput, queries: QuerySet | None = None) -> ScoreMap:
-        """The raw map at the image's size, higher = stranger."""
-        return score_all(output, queries, [self])[self.name]
+for _score in (*semantic.SCORES, *mask.SCORES, *maskomaly.SCORES):
+    SCORES.setdefault(_score.name, _score)
 
 
-def _on_classes(name: str, rows: Callable[..., torch.Tensor], formula: str, scale, logit_scale=None, fewest=1) -> Score:
-    L = "L_k = sum_q P_q(k) m_q" + (", or a per-pixel network's logits" if logit_scale else "")
-    return Score(name, rows, f"{formula}   [{L}]", scale, on="classes", logit_scale=logit_scale, fewest=fewest)
-
-
-# msp and energy are drawn between a pixel that one class owns wholly (L = 1, 0, ..., 0) and an unclaimed one
-# (L = 0) for K = 19; on logits, which know no bound, between a logit of 15 and none above 0. Beyond, colours stay.
-_ALL = (
-    _on_classes("msp", semantic.msp, "1 - max_k softmax(L)_k", (1 - np.e / (np.e + 18), 18 / 19), (0.0, 18 / 19)),
-    _on_classes("max_logit", semantic.max_logit, "-max_k L_k", (-1.0, 0.0), (-15.0, 0.0)),
-    _on_classes("max_share", semantic.max_share, "1 - max_k L_k / sum_k L_k", (0.0, 1.0)),
-    _on_classes("entropy", semantic.entropy, "-sum_k s_k log s_k / log K, s = L / sum_k L", (0.0, 1.0), None, 2),
-    _on_classes(
-        "entropy_softmax", semantic.entropy_softmax, "the same with s = softmax(L)", (0.9785, 1.0), (0.0, 1.0), 2
-    ),
-    _on_classes("energy", semantic.energy, "-logsumexp_k L_k", (-np.log(np.e + 18), -np.log(19)), (-15.0, 0.0)),
-    _on_classes("not_covered", semantic.not_covered, "1 - clip(sum_k L_k, 0, 1)", (0.0, 1.0)),
-    _on_classes("rba", semantic.rba, "-sum_k tanh L_k", (-1.0, 0.0)),
-    Score("void_mass", mask.void_mass, "sum_q P_q(no object) m_q", (0.0, 1.0)),
-    Score("eam", mask.eam, "1 - sum_q m_q max_{k<K} P_q(k)", (0.0, 1.0)),
-    Score("uno", mask.uno, "sum_q m_q [P_q(outlier) - max_{k<K} P_q(k)]", (-1.0, 1.0), on="outlier"),
-    Score(
-        "maskomaly", maskomaly,
-        ".6 R + .4 O; R = min over confident queries of 1 - p_q m_q, 0 at borders; O = max over outlier queries",
-        (0.0, 1.0), reads=("outlier", "ground"),
-    ),
-    Score(
-        "maskomaly_specialised", maskomaly,
-        "the same, R over the specialised queries of the query analysis", (0.0, 1.0),
-        reads=("inlier", "outlier", "ground"), needs=("inlier",), options={"inlier": "specialised"},
-    ),
-    Score(
-        "maskomaly_no_border", maskomaly, "maskomaly without the border rule", (0.0, 1.0),
-        reads=("outlier", "ground"), options={"border": None},
-    ),
-    Score(
-        "rejection", maskomaly, "min over confident queries of 1 - p_q m_q, nothing else", (0.0, 1.0),
-        reads=("ground",), options={"border": None, "mix": 1.0},
-    ),
-)  # fmt: skip
-SCORES: dict[str, Score] = {s.name: s for s in _ALL}
-
-
-def get_score(name: str, options: Mapping[str, Any] | None = None) -> Score:
-    """The score of that name, its options replaced where given.
-
-    >>> get_score("rbaa")
-    Traceback (most recent call last):
-    xenomask.errors.XenomaskError: unknown score 'rbaa'; did you mean 'rba'? known: ...
-    """
-    if name not in SCORES:
-        raise unknown("score", name, SCORES)
-    s = SCORES[name]
-    if not options:
-        return s
-    for key in options:
-        if key not in s.known_options:
-            raise unknown(f"option of score {name}", key, s.known_options)
-    return replace(s, options={**s.options, **options})
+def score_of(output: MaskOutput | PixelOutput, queries: QuerySet | None, score: Score | str) -> ScoreMap:
+    """The raw map of one score, or its name, at the image's size, higher = more anomalous; errors as `score_all`'s."""
+    score = get_score(score) if isinstance(score, str) else score
+    return score_all(output, queries, [score])[score.name]
 
 
 @torch.inference_mode()
@@ -149,10 +44,10 @@ def score_all(
     scores: Iterable[Score],
     kernel: str = "auto",
 ) -> dict[str, ScoreMap]:
-    """Several scores of one image, in one pass over its masks.
+    """Several scores of one image, gathered together.
 
-    `kernel`: see `paths.choose`. PyTorch's own way (forced by "torch", and where a score has no compiled form) holds
-    the masks of a block of rows.
+    `kernel`: see `backend.choose`. PyTorch (forced by "torch", and for what the fused kernel cannot gather) holds the
+    masks of a block of rows.
 
     Raises XenomaskError where a score is not defined for a per-pixel network or for so few classes, where it needs
     queries that the QuerySet lacks or names queries that the network has not, where it needs an outlier class that the
@@ -161,17 +56,10 @@ def score_all(
     scores, queries = list(scores), queries or QuerySet()
     maps = np.zeros((len(scores), *output.image_size), np.float32)
     if isinstance(output, PixelOutput):
-        check_classes(scores, len(output.class_map_logits))
-        for s in scores:
-            s.drawn(per_pixel=True)
-    elif _add_in_one_pass(output, queries, scores, 1.0, maps, kernel):
-        return _checked({s.name: value for s, value in zip(scores, maps, strict=True)})
-    refuse_nan(output.class_map_logits if isinstance(output, PixelOutput) else output.mask_logits)
-    values = {s.name: value for s, value in zip(scores, maps, strict=True)}
-    for rows in row_blocks(output):
-        for s, value in zip(scores, _rows(output, queries, scores, rows), strict=True):
-            values[s.name][rows] = value.cpu().numpy()
-    return _checked(values)
+        _of_pixels(output, scores, maps)
+    else:
+        _add(output, queries, scores, 1.0, maps, kernel)
+    return _checked({s.name: value for s, value in zip(scores, maps, strict=True)})
 
 
 def add_score(
@@ -187,31 +75,112 @@ def add_score(
     Raises XenomaskError as `score_all` does, and where `onto` is no writable float32 array of the image's size.
     """
     check_onto(onto, output.image_size)
-    if isinstance(output, MaskOutput) and _add_in_one_pass(output, queries, [score], weight, onto[None], kernel):
-        return
-    onto += np.float32(weight) * score_all(output, queries, [score], kernel)[score.name].value
+    if isinstance(output, MaskOutput):
+        with torch.inference_mode():
+            _add(output, queries, [score], weight, onto[None], kernel)
+    else:
+        onto += np.float32(weight) * score_all(output, queries, [score], kernel)[score.name].value
 
 
-def _add_in_one_pass(
+def as_released(output: MaskOutput, queries: QuerySet, score: Score) -> ScoreMap:
+    """The map with Maskomaly's released code's geometry: padding kept, stretched over the image by INTER_AREA.
+
+    For comparison only: where the input was padded, the map is shifted by up to the padding's share
+    (1280x720 -> 1820x1024 -> 1824x1024: 0.2 %).
+    """
+    H, W = output.image_size
+    padded = replace(output, input_size=output.padded_size, image_size=output.padded_size)
+    value = cv2.resize(score_of(padded, queries, score).value, (W, H), interpolation=cv2.INTER_AREA)
+    return ScoreMap(value, score.name)
+
+
+def gathered(output: MaskOutput, queries: QuerySet, scores: Sequence[Score]) -> list[tuple[Score, Gather | None]]:
+    """Each score with what it gathers of one image's masks; None where that is the class map."""
+    p = class_probabilities(output)
+    outlier = outlier_probabilities(output) if any(s.outlier_class for s in scores) else None
+    return [(s, None if s.on_classes else s.gathers(p, queries, outlier)) for s in scores]
+
+
+def plan_of(output: MaskOutput, queries: QuerySet, scores: Sequence[Score]) -> Plan:
+    """The fused kernel's plan of scores that `has_twin` holds of."""
+    return plan(class_probabilities(output), gathered(output, queries, scores))
+
+
+def _of_pixels(output: PixelOutput, scores: Sequence[Score], maps: Float32[np.ndarray, "t H W"]) -> None:
+    check_classes(scores, len(output.class_map_logits))
+    for s in scores:
+        s.displayed(per_pixel=True)
+    refuse_nan(output.class_map_logits)
+    for rows in row_blocks(output):
+        L = resized_logits(output, rows)
+        for s, value in zip(scores, maps, strict=True):
+            value[rows] = s.of_classes(L).cpu().numpy()
+
+
+def _add(
     output: MaskOutput, queries: QuerySet, scores: Sequence[Score], weight: float,
     onto: Float32[np.ndarray, "t H W"], kernel: str,
-) -> bool:  # fmt: skip
-    """Adds weight x each score to `onto` by the compiled pass; False, with nothing done, where there is none."""
+) -> None:  # fmt: skip
+    """Adds weight x each score to `onto`: what the fused kernel can do by it, the rest by PyTorch."""
     p = class_probabilities(output)
     refuse_nan(p)
     check_classes(scores, p.shape[1] - 1)
     check_queries(scores, queries, len(p))
-    path = choose(kernel, output.mask_logits.device.type)
-    todo = plan(output, queries, scores) if path.add else None
-    if path.add is None or todo is None:
-        return False
-    if output.mirrored:
-        seen = np.zeros_like(onto)
-        path.add(replace(output, mirrored=False), todo, weight, seen)
-        onto += seen[:, :, ::-1]
-    else:
-        path.add(output, todo, weight, onto)
-    return True
+    todo = gathered(output, queries, scores)
+    backend = choose(kernel, output.mask_logits.device.type)
+    fused = [i for i, s in enumerate(scores) if backend.add is not None and has_twin(s)]
+    if fused:
+        _fused(output, backend, plan(p, [todo[i] for i in fused]), weight, onto, fused)
+    handed = [i for i, (_, what) in enumerate(todo) if i not in fused and backend.add and not (what and what.counts)]
+    for i in handed:
+        onto[i] += np.float32(weight) * _handed_out(output, backend, p, *todo[i])
+    left = [i for i in range(len(scores)) if i not in fused and i not in handed]
+    if left:
+        _by_torch(output, p, [todo[i] for i in left], weight, [onto[i] for i in left])
+
+
+def _fused(
+    output: MaskOutput, backend: Backend, todo: Plan, weight: float, onto: Float32[np.ndarray, "t H W"],
+    places: Sequence[int],
+) -> None:  # fmt: skip
+    """Adds weight x each score of the plan to its place in `onto`."""
+    assert backend.add is not None
+    if not output.mirrored and len(places) == len(onto):
+        backend.add(output, todo, weight, onto)
+        return
+    found = np.zeros((len(places), *output.image_size), np.float32)
+    backend.add(replace(output, mirrored=False), todo, weight, found)
+    for i, value in zip(places, found, strict=True):
+        onto[i] += value[:, ::-1] if output.mirrored else value
+
+
+def _handed_out(output: MaskOutput, backend: Backend, p: torch.Tensor, score: Score, what: Gather | None) -> np.ndarray:
+    """The map (H, W) of a score without a compiled finish: the fused kernel gathers, PyTorch finishes."""
+    sums = list(what.sums.items()) if what else [(str(k), p[:, k]) for k in range(p.shape[1] - 1)]
+    peaks = list(what.peaks.items()) if what else []
+    found = np.zeros((len(sums) + len(peaks), *output.image_size), np.float32)
+    todo = handing_out(len(p), [w for _, w in sums], [w for _, w in peaks])
+    _fused(output, backend, todo, 1.0, found, range(len(found)))
+    parts = []
+    for rows in row_blocks(output):
+        block = torch.from_numpy(found[:, rows])
+        named = dict(zip([name for name, _ in (*sums, *peaks)], block, strict=True))
+        parts.append(score.of_gathered(what, named) if what else score.of_classes(block))
+    return torch.cat(parts).numpy()
+
+
+def _by_torch(
+    output: MaskOutput, p: torch.Tensor, todo: Sequence[tuple[Score, Gather | None]], weight: float,
+    onto: Sequence[Float32[np.ndarray, "H W"]],
+) -> None:  # fmt: skip
+    """The reference: adds weight x each score, gathered by PyTorch from the masks of a block of rows."""
+    refuse_nan(output.mask_logits)
+    for rows in row_blocks(output):
+        m = soft_masks(output, rows)
+        L = class_masses(p, m) if any(what is None for _, what in todo) else None
+        for (s, what), value in zip(todo, onto, strict=True):
+            found = s.of_classes(L) if what is None else s.of_gathered(what, gather_rows(what, m))  # pyright: ignore
+            value[rows] += np.float32(weight) * found.float().cpu().numpy()
 
 
 def _checked(values: dict[str, np.ndarray]) -> dict[str, ScoreMap]:
@@ -221,28 +190,11 @@ def _checked(values: dict[str, np.ndarray]) -> dict[str, ScoreMap]:
     return {name: ScoreMap(value, name) for name, value in values.items()}
 
 
-def _rows(
-    output: MaskOutput | PixelOutput, queries: QuerySet, scores: Sequence[Score], rows: slice
-) -> Iterator[torch.Tensor]:
-    """Each score of the given image rows."""
-    if isinstance(output, PixelOutput):
-        L = resized_logits(output, rows)
-        yield from (s.rows(L, **s.options) for s in scores)
-        return
-    p, m = class_probabilities(output), soft_masks(output, rows)
-    L = class_masses(p, m) if any(s.on == "classes" for s in scores) else None
-    for s in scores:
-        if s.on == "classes":
-            yield s.rows(L, **s.options)
-        else:
-            yield s.rows(p, m, queries if s.on == "masks" else outlier_probabilities(output), **s.options)
-
-
 def check_classes(scores: Iterable[Score], classes: int) -> None:
     """Raises XenomaskError where a score is not defined for so few known classes."""
     for s in scores:
         if classes < s.fewest:
-            offered = ", ".join(o.name for o in SCORES.values() if o.fewest <= classes and o.on == "classes")
+            offered = ", ".join(o.name for o in SCORES.values() if o.fewest <= classes and o.on_classes)
             raise XenomaskError(
                 f"score {s.name} is not defined for {classes} class: it divides by the logarithm of their number, 0; "
                 f"choose one of {offered}, or a score of the masks"

@@ -1,4 +1,4 @@
-"""Network, runtime, device -> a network whose batches run there: PyTorch, torch.compile, CUDA graphs, OpenVINO, ONNX.
+"""Network, runtime, device -> a network whose batches run there: PyTorch, torch.compile, OpenVINO, ONNX Runtime.
 
 The default is eager PyTorch, which starts at once: the others build a graph for every new input size. nano-s at 704x384
 (two-core AMD EPYC): 18 s for ONNX Runtime, 26 s for OpenVINO, whose graphs are kept on disk (graph_cache);
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from xenomask.errors import XenomaskError, unknown
-from xenomask.models.cuda_graphs import capture
 from xenomask.models.network import PRECISIONS, WINDOWED, Network
 from xenomask.models.preprocess import input_size
 from xenomask.models.runtimes.graph import Raw, need, onnx_bytes, to_openvino, trace
@@ -28,10 +27,9 @@ from xenomask.types import Size
 # paid back within some tens of photos. nano-s' takes 26 s and saves about .1 s a photo
 # (provisional: one thread beside other jobs): some 250. But it is built once.
 WORTH_A_GRAPH = 100
-RUNTIMES = ("torch", "compiled", "graphs", "openvino", "onnxruntime")
+RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
 KEPT = 4  # input sizes whose graphs stay in memory
 CPU_ONLY = GRAPHS = ("openvino", "onnxruntime")
-CUDA_ONLY = ("graphs",)
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 Session = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -44,13 +42,10 @@ def check_runtime(runtime: str, device: str) -> None:
         raise XenomaskError(
             f"runtime {runtime} is for the CPU, not for device {device}: take --device cpu or another --runtime"
         )
-    if runtime in CUDA_ONLY and not (device.startswith("cuda") and torch.cuda.is_available()):
-        where = f"not for device {device}" if torch.cuda.is_available() else "and there is none here"
-        raise XenomaskError(f"runtime {runtime} is for CUDA devices, {where}: take another --runtime")
 
 
 def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network:
-    """The same network, its batches computed by that runtime: torch, compiled, graphs, openvino or onnxruntime.
+    """The same network, its batches computed by that runtime: torch, compiled, openvino or onnxruntime.
 
     Raises XenomaskError for an unknown runtime, one that is not installed or not for that device; and, at the first
     batch of a size, where no graph can be built.
@@ -64,7 +59,7 @@ def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network
         need("openvino", "openvino")
     if runtime == "onnxruntime":
         need("onnxruntime", "onnx")
-    build = {"compiled": _compiled, "graphs": capture, "openvino": _openvino, "onnxruntime": _onnxruntime}[runtime]
+    build = {"compiled": _compiled, "openvino": _openvino, "onnxruntime": _onnxruntime}[runtime]
     graphs: OrderedDict[tuple[int, ...], Run] = OrderedDict()
 
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,13 +155,15 @@ def with_precision(network: Network, precision: str) -> Network:
 def _compiled(network: Network, x: Tensor) -> Run:
     device = next(network.module.parameters()).device
     # not compiled for free sizes: the decoder's level sizes are plain numbers in it
-    graph = torch.compile(Raw(network.module), dynamic=False)
+    # NOTE: reduce-overhead records CUDA graphs, on GPUs; it has not run on one yet
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    graph = torch.compile(Raw(network.module), dynamic=False, mode=mode)
 
     @torch.no_grad()
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
         with network.autocast(device.type):
             classes, masks = graph(x.to(device, torch.float32))
-        return classes, masks
+        return (classes.clone(), masks.clone()) if mode else (classes, masks)  # a recorded graph writes over its own
 
     try:
         run(x)

@@ -1,15 +1,15 @@
-"""All figures of a GPU in one run: an ensemble of Swin-S and Swin-L, each way of running it, and the post-processing.
+"""All figures of a GPU in one run: an ensemble of Swin-S and Swin-L, each way of running it; post-processing; training.
 
-    python benchmarks/ensemble_gpu.py --out FOLDER [--size 1024 2048] [--members swin-s swin-l] [--repeats 20]
-    python benchmarks/ensemble_gpu.py --out FOLDER --dry        # tiny networks on the CPU: tests this file, no figures
+    python benchmarks/gpu.py --out FOLDER [--size 1024 2048] [--members swin-s swin-l] [--repeats 20]
+    python benchmarks/gpu.py --out FOLDER --dry        # tiny networks on the CPU: tests this file, no figures
 
 Random weights and a random photo; the score is RbA, which reads every query and class whatever the weights are. A run
 is from the two networks' inputs in the host's memory to the joined map there; "networks" is the part before the score.
 Both are medians of wall seconds with the device waited for. "transformers" is its own eager code in float32, then the
 score by PyTorch on masks of the photo's size, as a plain script does it: once with PyTorch's defaults (TF32 in
 convolutions), which the others' speed is compared with, and once without TF32, which their maps are compared with.
-Memory is what PyTorch reserved at most, weights included. A way that fails is a row that says why. Then comes the table
-of benchmarks/postprocess_gpu.py. Prints Markdown and writes it with ensemble_gpu.json to FOLDER.
+Memory is what PyTorch reserved at most, weights included. A way that fails is a row that says why. Then come the tables
+of benchmarks/postprocess_gpu.py and train_gpu.py. Prints Markdown and writes it with gpu.json to FOLDER.
 """
 
 import argparse
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import postprocess_gpu
 import torch
 
 from xenomask.detector import Detector, Member
@@ -41,12 +40,12 @@ from xenomask.types import QuerySet
 
 @dataclass(frozen=True)
 class Way:
-    """How an ensemble is run; `streams`: members side by side, else one after the other; `theirs`: all of it eager."""
+    """How an ensemble is run; `theirs`: all of it eager, by transformers."""
 
     name: str
     precision: str = "float32"
     runtime: str = "torch"
-    streams: bool = False
+    kernel: str = "torch"
     theirs: bool = False
     tf32: bool = False
 
@@ -56,12 +55,9 @@ WAYS = (
     Way("transformers, float32", theirs=True, tf32=True),
     Way("float32"),
     Way("bfloat16", "bfloat16"),
-    Way("bfloat16, streams", "bfloat16", streams=True),
+    Way("bfloat16, triton", "bfloat16", kernel="triton"),
     Way("bfloat16, compiled", "bfloat16", "compiled"),
-    Way("bfloat16, compiled, streams", "bfloat16", "compiled", streams=True),
-    Way("bfloat16, graphs", "bfloat16", "graphs"),
-    Way("bfloat16, graphs, streams", "bfloat16", "graphs", streams=True),
-    Way("float16, graphs, streams", "float16", "graphs", streams=True),
+    Way("float16, compiled", "float16", "compiled"),
 )
 REFERENCE, BASELINE = WAYS[0].name, WAYS[1].name
 
@@ -69,7 +65,7 @@ REFERENCE, BASELINE = WAYS[0].name, WAYS[1].name
 def detector_of(networks: list[Network], way: Way, device: str) -> Detector:
     share = 1 / len(networks)
     members = [Member(f"m{i}", n, QuerySet(n.sha256), SCORES["rba"], share) for i, n in enumerate(networks)]
-    found = Detector("pair", tuple(members), kernel="torch" if way.theirs else "auto")
+    found = Detector("pair", tuple(members), kernel=way.kernel)
     return found.with_precision(way.precision).with_runtime(way.runtime, device)
 
 
@@ -87,10 +83,7 @@ def measured(detector: Detector, way: Way, photo: tuple[Prepared, ...], repeats:
                 stack.enter_context(plain(m.network.module))
         for _ in range(3 + repeats):
             begun = time.perf_counter()
-            if way.streams:
-                (outputs,) = detector.look([photo])
-            else:
-                outputs = tuple(m.network.look([p])[0] for m, p in zip(detector.used, photo, strict=True))
+            (outputs,) = detector.look([photo])
             if cuda:
                 torch.cuda.synchronize()
             seen = time.perf_counter()
@@ -152,11 +145,13 @@ def table(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def postprocessing(out: Path) -> str:
-    """The other benchmark, in a process of its own: its memory and its errors are its own."""
-    script = Path(postprocess_gpu.__file__)
-    done = subprocess.run([sys.executable, script, "--out", out], capture_output=True, text=True)
-    return done.stdout if done.returncode == 0 else f"failed: {done.stderr.strip()[-500:]}"
+def others(out: Path) -> str:
+    """The post-processing's and the training's benchmarks, each in a process of its own: memory, errors are its own."""
+    here, found = Path(__file__).parent, []
+    for script, *more in (("postprocess_gpu.py", "--out", out), ("train_gpu.py",)):
+        done = subprocess.run([sys.executable, here / script, *more], capture_output=True, text=True)
+        found.append(done.stdout if done.returncode == 0 else f"{script} failed: {done.stderr.strip()[-500:]}")
+    return "\n".join(found)
 
 
 def main():
@@ -183,10 +178,10 @@ def main():
     print(text, flush=True)
     out = make_dir(args.out)
     if not args.dry:
-        text += "\n" + (after := postprocessing(out))
+        text += "\n" + (after := others(out))
         print(after)
     for ending, content in (("md", text), ("json", json.dumps({"about": about, "rows": found}, indent=1))):
-        with atomic(out / f"ensemble_gpu.{ending}") as path:
+        with atomic(out / f"gpu.{ending}") as path:
             path.write_text(content)
 
 
