@@ -148,21 +148,36 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
     module = _load_module(folder, config)
     if config.model_type == "oneformer":
         module = WithTask(module, _task_tokens(folder, config))
-    preprocess, note = read_preprocess(folder, config.model_type)
+    preprocess, note = _preprocess(folder, config)
     if config.model_type in WINDOWED:
-        if type(config.image_size) is not int or type(config.patch_size) is not int:
-            raise XenomaskError(f"{folder / CONFIG} has an image_size or a patch_size that is no whole number")
         module = WithWindows(module, config.image_size, config.patch_size)
-        preprocess = _windowed(folder, preprocess, config.image_size, config.patch_size)
-    try:
-        check_preprocess(preprocess)
-    except (ValueError, TypeError) as e:
-        raise XenomaskError(f"the preprocessing in {folder} is damaged: {first_line(e)}") from e
     if note:
         log.warning("%s: %s", folder, note)
     facts = {"source": str(folder), "architecture": config.model_type, **({"preprocess_note": note} if note else {})}
     module = module.to(memory_format=torch.channels_last).to(device).eval()  # pyright: ignore
     return Network(module, config, preprocess, _weights_hash(folder), facts)
+
+
+def identity(folder: Path) -> tuple[str, Preprocess]:
+    """The hash of a folder's weights and how photos enter its network, as `load_hf` has them; nothing is loaded.
+
+    Raises XenomaskError for a config or a processor that `load_hf` refuses.
+    """
+    return _weights_hash(folder), _preprocess(folder, _read_config(folder))[0]
+
+
+def _preprocess(folder: Path, config) -> tuple[Preprocess, str | None]:
+    """How photos enter the network, and a note where the folder does not say it."""
+    preprocess, note = read_preprocess(folder, config.model_type)
+    if config.model_type in WINDOWED:
+        if type(config.image_size) is not int or type(config.patch_size) is not int:
+            raise XenomaskError(f"{folder / CONFIG} has an image_size or a patch_size that is no whole number")
+        preprocess = _windowed(folder, preprocess, config.image_size, config.patch_size)
+    try:
+        check_preprocess(preprocess)
+    except (ValueError, TypeError) as e:
+        raise XenomaskError(f"the preprocessing in {folder} is damaged: {first_line(e)}") from e
+    return preprocess, note
 
 
 def _read_config(folder: Path):
@@ -240,9 +255,11 @@ def _task_tokens(folder: Path, config) -> torch.Tensor:
 
 def _windowed(folder: Path, p: Preprocess, size: int, patch: int) -> Preprocess:
     """The preprocessing of an EoMT, whose position table is for photos of that size."""
-    if p.policy != "truncated":  # no processor's file, or one that squeezes
+    if p.policy == "shortest":  # no processor's file
         return replace(p, size=size, longest=16 * size, divisor=patch)
-    if p.size != size:
+    if p.policy == "fixed" and (p.size, p.longest) == (size, size):
+        return p
+    if p.size != size or p.policy == "fixed":
         raise XenomaskError(f"the processor in {folder} resizes photos to {p.size}, its network takes {size}")
     return p if p.black else replace(p, divisor=patch)
 
