@@ -319,6 +319,18 @@ def _read_card(path: Path) -> tuple[Preprocess, dict[str, Any]]:
     return p, card
 
 
+def identity(folder: Path) -> tuple[str, Preprocess]:
+    """The `sha256` and the `preprocess` of the network in a checkpoint folder, from its files: nothing is loaded.
+
+    Raises XenomaskError for damaged files, and OSError where the weights cannot be read.
+    """
+    if (folder / CARD).is_file():
+        return sha256(folder / WEIGHTS), _read_card(folder / CARD)[0]
+    from xenomask.models.hf import identity  # it builds Networks itself
+
+    return identity(folder)
+
+
 def is_per_pixel(folder: Path) -> bool:
     """Whether a checkpoint folder's configuration is a per-pixel network's; nothing is loaded."""
     return read_object(folder / CONFIG).get("model_type") in PER_PIXEL
