@@ -29,7 +29,7 @@ from xenomask.errors import XenomaskError, first_line, unknown
 from xenomask.files import sha256
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.deformable import use_kernel
-from xenomask.models.hf_files import check_files, check_finite
+from xenomask.models.hf_files import check_files, check_finite, without_marks
 from xenomask.models.network import WINDOWED, Network
 from xenomask.models.preprocess import Preprocess, check_preprocess
 from xenomask.models.presets import without_warnings
@@ -210,9 +210,9 @@ def _without_bar() -> Iterator[None]:
 def _load_module(folder: Path, config) -> nn.Module:
     names = check_files(folder, CLASSES[config.model_type], config)
     try:
-        with without_warnings(), _without_bar():
+        with without_warnings(), _without_bar(), without_marks(folder) as readable:
             module, report = CLASSES[config.model_type].from_pretrained(
-                folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32,
+                readable, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32,
                 ignore_mismatched_sizes=True, weights_only=True,
                 **({"key_mapping": names} if names else {}),
             )  # fmt: skip
@@ -244,7 +244,8 @@ def _task_tokens(folder: Path, config) -> torch.Tensor:
             "task to it; the Hub has it beside the weights"
         )
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        with without_marks(folder) as readable:
+            tokenizer = CLIPTokenizer.from_pretrained(readable, local_files_only=True)
         found = tokenizer(TASK, padding="max_length", max_length=config.task_seq_len, truncation=True,
                           return_tensors="pt")  # fmt: skip
     except Exception as e:  # whatever the tokenizers' reader makes of a damaged file

@@ -32,7 +32,16 @@ from xenomask.models.levels import one_level
 from xenomask.models.looks import Look
 from xenomask.models.preprocess import Preprocess, check_preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
-from xenomask.models.weights import MAX_BUFFERS, Entry, check_shapes, fill, fill_buffers, own_buffers, read_header
+from xenomask.models.weights import (
+    MAX_BUFFERS,
+    Entry,
+    as_type,
+    check_shapes,
+    fill,
+    fill_buffers,
+    own_buffers,
+    read_header,
+)
 from xenomask.types import Size
 
 WEIGHTS, CARD = "model.safetensors", "xenomask.json"
@@ -339,8 +348,8 @@ def is_per_pixel(folder: Path) -> bool:
 def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
     """Copies every tensor into the module, as float32; names and shapes must agree exactly.
 
-    Raises XenomaskError that names the first few disagreements.
+    Raises XenomaskError that names the first few disagreements, and for NaN or infinity.
     """
     own = module.state_dict()
     check_shapes(own, tensors, where, CONFIG)
-    module.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})
+    module.load_state_dict({k: as_type(v, own[k].dtype, k, where) for k, v in tensors.items()})
