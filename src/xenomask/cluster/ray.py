@@ -167,9 +167,9 @@ class Actor:
 
     def _one(self, frame: Frame) -> str:
         from xenomask.run.manifest import frame_digest, keep_map
-        from xenomask.store import ENDING, check_photo
+        from xenomask.store import check_photo, map_path
 
-        path = self.out / f"{frame.id}{ENDING}"
+        path = map_path(self.out, frame.id)
         if frame.image is not None and not frame.image.is_file():
             return f"worker on {socket.gethostname()}: no such photo: {frame.image}{SHARED}"
         try:

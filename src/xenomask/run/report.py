@@ -18,7 +18,7 @@ from xenomask.run.evaluation import reader, rounding_note
 from xenomask.run.levels import jpeg, level_map, png
 from xenomask.run.methods import Method, evaluated
 from xenomask.run.report_parts import curve_diagrams, frame_rows, gallery, number_tables, score_diagrams
-from xenomask.store import ENDING, read_map
+from xenomask.store import map_path, read_map
 from xenomask.types import EvalResult, Size
 
 BYTES = 20e6  # of pictures: a third more in base64, and 30 MB are the page's limit
@@ -117,7 +117,7 @@ def embedded_size(size: Size, frames: int, methods: int) -> Size:
 
 
 def _embedded_size(data: Dataset, frame: Frame, maps: Path, frames: int, methods: int) -> Size:
-    return embedded_size(read_map(maps / f"{frame.id}{ENDING}").shape, frames, methods)
+    return embedded_size(read_map(map_path(maps, frame.id)).shape, frames, methods)
 
 
 def _view(
@@ -169,7 +169,7 @@ def _see(methods: Sequence[Method], data: Dataset, frame: Frame, size: Size):
     photo = None if image is None else cv2.resize(image, own[::-1], interpolation=cv2.INTER_AREA)
     pictures = []
     for m in methods:
-        value = read_map(m.folder / f"{frame.id}{ENDING}")
+        value = read_map(map_path(m.folder, frame.id))
         thumb = thumbnail(value, image, m.scale, m.threshold)
         pictures.append((png(level_map(value, m.levels, own)), jpeg(thumb, 75)))
     shown = FrameView(frame.id, label.shape, own, None if photo is None else jpeg(photo), png(small))
