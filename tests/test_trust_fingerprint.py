@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hf_folders import write
+from hf_folders import KINDS, write
 from test_cli import fails
 from test_cli import run as command
 from test_trust_maps import write as write_scenes
@@ -22,6 +22,8 @@ from xenomask.run.suite import benchmark
 from xenomask.store import read_map
 from xenomask.types import QuerySet
 
+WINDOWS = {"size": {"shortest_edge": 32, "longest_edge": None}, "do_split_image": True}
+PIXEL = ("segformer", "upernet", "upernet_swin")
 PROCESSORS = (
     {"size": {"height": 64, "width": 64}},
     {"size": {"height": 64, "width": 96}},
@@ -30,10 +32,10 @@ PROCESSORS = (
 )
 
 
-def detector(kind: str, processor: dict, folder: Path) -> Path:
+def detector(kind: str, processor: dict, folder: Path, score: str = "entropy") -> Path:
     write(kind, folder / "network")
     (folder / "network" / FILE).write_text(json.dumps(processor))
-    return assemble(folder / "d", "d", [("a", folder / "network")], [1.0], "entropy")
+    return assemble(folder / "d", "d", [("a", folder / "network")], [1.0], score)
 
 
 @pytest.mark.parametrize("kind", ["maskformer", "mask2former"])
@@ -44,6 +46,34 @@ def test_fingerprint__holds_how_photos_are_prepared(kind, tmp_path):
         assert describe_folder(folder) == json.loads(json.dumps(describe_folder(folder)))
     assert len({fingerprint(describe_folder(f)) for f in folders}) == len(PROCESSORS)
     assert len({describe_folder(f)["members"][0]["sha256"] for f in folders}) == 1  # the weights are the same
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_describe_folder__of_every_kind_is_that_of_the_loaded_detector(kind, tmp_path):
+    processor = WINDOWS if "eomt" in kind else PROCESSORS[0]
+    made = detector(kind, processor, tmp_path, "msp" if kind in PIXEL else "entropy")
+    assert describe_folder(made) == Detector.from_folder(made).describe()
+    kept = Detector.from_folder(made).save(tmp_path / "kept")
+    assert fingerprint(describe_folder(kept)) == fingerprint(describe_folder(made))
+
+
+def test_fingerprint__holds_the_configuration(tmp_path):
+    """The same weights give other maps by another activation or another eps: config.json has them alone."""
+    network, seen = tmp_path / "network", set()
+    write("mask2former", network)
+    changes = {"": 0, "activation_function": "gelu", "backbone": 0.1, "architectures": ["X"]}
+    for i, (key, value) in enumerate(changes.items()):
+        folder = Path(shutil.copytree(network, tmp_path / f"n{i}"))
+        table = json.loads((folder / "config.json").read_text())
+        if key == "backbone":
+            table["backbone_config"]["layer_norm_eps"] = value
+        elif key:
+            table[key] = value
+        (folder / "config.json").write_text(json.dumps(table))
+        made = assemble(tmp_path / f"d{i}", "d", [("a", folder)], [1.0], "entropy")
+        assert describe_folder(made) == Detector.from_folder(made).describe()
+        seen.add(fingerprint(describe_folder(made)))
+    assert len(seen) == 3  # who wrote it is none
 
 
 def test_score__into_maps_of_another_preprocessor_is_refused(tmp_path, capsys):

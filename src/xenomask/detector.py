@@ -216,8 +216,9 @@ class Detector:
     def describe(self) -> dict[str, Any]:
         """What decides its maps, ready for JSON: kept beside maps to know whether they are its own."""
         own = [
-            (m.name, m.network.sha256, m.network.preprocess, m.score, m.weight, m.queries, str(m.network.shown))
+            (m.name, n.sha256, n.settings, n.preprocess, m.score, m.weight, m.queries, str(n.shown))
             for m in self.members
+            for n in [m.network]
         ]
         return describe(self.name, own, self.scale)
 

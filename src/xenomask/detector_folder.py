@@ -63,22 +63,26 @@ def scale_of(members: Sequence[tuple[Score, float, bool]]) -> tuple[float, float
 
 
 def describe(
-    name: str, members: Sequence[tuple[str, str, Preprocess, Score, float, QuerySet, str]], scale: tuple[float, float]
+    name: str,
+    members: Sequence[tuple[str, str, str, Preprocess, Score, float, QuerySet, str]],
+    scale: tuple[float, float],
 ) -> dict[str, Any]:
     """What decides a detector's maps.
 
-    Of each member its name, hash, way of preparing photos, score, weight, queries, and look if not plain.
+    Of each member its name, hashes of weights and configuration, way of preparing photos, score, weight, queries, and
+    look if not plain.
     """
     return {
         "detector": name,
         "members": [
             {
-                "name": member, "sha256": sha, "preprocess": listed(asdict(preprocess)), "score": score.name,
+                "name": member, "sha256": sha, "settings": settings,
+                "preprocess": listed(asdict(preprocess)), "score": score.name,
                 "options": dict(score.options), "weight": weight,
                 "outlier_queries": sorted(queries.outlier), "inlier_queries": sorted(queries.inlier),
                 "ground_queries": sorted(queries.ground), **({"look": look} if look else {}),
             }
-            for member, sha, preprocess, score, weight, queries, look in members
+            for member, sha, settings, preprocess, score, weight, queries, look in members
         ],
         "scale": list(scale),
     }  # fmt: skip
@@ -94,10 +98,10 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         members, drawn = [], []
         for m in table["members"]:
             check_files(folder, m)
-            sha, preprocess = identity(folder / m["name"])
+            sha, settings, preprocess = identity(folder / m["name"])
             queries = read_queries(folder / m["name"], sha)
             score = get_score(m["score"], m.get("options"))
-            members.append((m["name"], sha, preprocess, score, float(m["weight"]), queries, ""))
+            members.append((m["name"], sha, settings, preprocess, score, float(m["weight"]), queries, ""))
             drawn.append((score, float(m["weight"]), is_per_pixel(folder / m["name"])))
         return describe(str(table["name"]), members, scale_of(drawn))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as e:

@@ -30,7 +30,7 @@ from xenomask.files import sha256
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.deformable import use_kernel
 from xenomask.models.hf_files import check_files, check_finite, without_marks
-from xenomask.models.network import WINDOWED, Network
+from xenomask.models.network import WINDOWED, Network, settings_of
 from xenomask.models.preprocess import Preprocess, check_preprocess
 from xenomask.models.presets import without_warnings
 from xenomask.models.processor import read_preprocess
@@ -143,8 +143,6 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
     Raises XenomaskError for another kind of network, missing or foreign tensors, and damaged files.
     """
     config = _read_config(folder)
-    if config.model_type == "upernet":  # its second head is for training
-        config.use_auxiliary_head = False
     module = _load_module(folder, config)
     if config.model_type == "oneformer":
         module = WithTask(module, _task_tokens(folder, config))
@@ -158,12 +156,13 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
     return Network(module, config, preprocess, _weights_hash(folder), facts)
 
 
-def identity(folder: Path) -> tuple[str, Preprocess]:
-    """The hash of a folder's weights and how photos enter its network, as `load_hf` has them; nothing is loaded.
+def identity(folder: Path) -> tuple[str, str, Preprocess]:
+    """A network's `sha256`, `settings` and `preprocess`, as `load_hf` has them; nothing is loaded.
 
     Raises XenomaskError for a config or a processor that `load_hf` refuses.
     """
-    return _weights_hash(folder), _preprocess(folder, _read_config(folder))[0]
+    config = _read_config(folder)
+    return _weights_hash(folder), settings_of(config), _preprocess(folder, config)[0]
 
 
 def _preprocess(folder: Path, config) -> tuple[Preprocess, str | None]:
@@ -190,9 +189,12 @@ def _read_config(folder: Path):
     try:
         with without_warnings():
             # NOTE: not from_pretrained, which would read the file again, with what it asks of the Hub
-            return CLASSES[kind].config_class.from_dict(stored)
+            config = CLASSES[kind].config_class.from_dict(stored)
     except Exception as e:  # the checks of its many configurations raise whatever they like
         raise XenomaskError(f"{folder / CONFIG} cannot be read: {first_line(e)}") from e
+    if kind == "upernet":  # its second head is for training
+        config.use_auxiliary_head = False
+    return config
 
 
 @contextmanager

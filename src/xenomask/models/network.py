@@ -4,6 +4,7 @@ A checkpoint is a folder that transformers can load too: `config.json` and `mode
 writes them, and `xenomask.json` with the preprocessing, the preset and the training's facts.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,8 @@ PER_PIXEL = ("segformer", "upernet")
 # Networks whose position table fits one size.
 WINDOWED = ("eomt", "eomt_dinov3")
 OUTLIER_NAME = "outlier"
+# Keys of a config.json that are no setting of the network.
+WRITTEN = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
 
 
 # What networks may compute in; their weights and outputs stay float32.
@@ -91,6 +94,11 @@ class Network:
     def per_pixel(self) -> bool:
         """Whether it classifies pixels and has no queries."""
         return self.config.model_type in PER_PIXEL
+
+    @property
+    def settings(self) -> str:
+        """A hash of its configuration, which decides with the weights what it gives."""
+        return settings_of(self.config)
 
     @property
     def outlier_class(self) -> bool:
@@ -328,16 +336,22 @@ def _read_card(path: Path) -> tuple[Preprocess, dict[str, Any]]:
     return p, card
 
 
-def identity(folder: Path) -> tuple[str, Preprocess]:
-    """The `sha256` and the `preprocess` of the network in a checkpoint folder, from its files: nothing is loaded.
+def identity(folder: Path) -> tuple[str, str, Preprocess]:
+    """`sha256`, `settings` and `preprocess` of the network in a checkpoint folder, from its files: nothing is loaded.
 
     Raises XenomaskError for damaged files, and OSError where the weights cannot be read.
     """
     if (folder / CARD).is_file():
-        return sha256(folder / WEIGHTS), _read_card(folder / CARD)[0]
+        return sha256(folder / WEIGHTS), settings_of(_config(folder)), _read_card(folder / CARD)[0]
     from xenomask.models.hf import identity  # it builds Networks itself
 
     return identity(folder)
+
+
+def settings_of(config: PreTrainedConfig) -> str:
+    """A hash of all in a configuration that is not its class' default, but who wrote it and in which precision."""
+    said = {k: v for k, v in config.to_diff_dict().items() if k not in WRITTEN}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def is_per_pixel(folder: Path) -> bool:

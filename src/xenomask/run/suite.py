@@ -133,7 +133,8 @@ def _key(member, held_out: bool):
 def _eye(member) -> tuple:
     """What looks once at a frame: a network, as photos are prepared for it and shown to it, with its query sets."""
     n = member.network
-    return n.sha256 or id(n.module), n.preprocess, str(n.shown), n.precision, n.runtime, repr(member.queries)
+    own = n.sha256 or id(n.module), n.settings, n.preprocess
+    return *own, str(n.shown), n.precision, n.runtime, repr(member.queries)
 
 
 def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, ScoreMap]:
