@@ -188,13 +188,30 @@ def test_load__refuses_other_kinds_and_damage(mask2former, tmp_path):
         load(tmp_path / "nothing")
 
 
-def test_read_preprocess__keeps_mean_and_std_and_replaces_the_squeeze(tmp_path):
+@pytest.mark.parametrize("kind", ["maskformer", "oneformer"])
+def test_text_files__with_a_byte_order_mark_are_read(kind, tmp_path):
+    """As editors of Windows write it, in every text file that we or transformers open."""
+    hf_folders.write(kind, tmp_path).save_pretrained(tmp_path, max_shard_size="40KB")  # pyright: ignore
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "preprocessor_config.json").write_text('{"size": {"height": 64, "width": 64}}')
+    for name in ("tokenizer_config.json", "generation_config.json"):
+        (tmp_path / name).write_text("{}")
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    expected: Any = load(tmp_path).predict(image)
+    texts = [p for p in tmp_path.iterdir() if p.suffix in (".json", ".txt")]
+    for path in texts:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    found = load(tmp_path)
+    assert torch.equal(found.predict(image).mask_logits, expected.mask_logits)  # pyright: ignore
+    assert "model.safetensors.index.json" in [p.name for p in texts] and found.facts["source"] == str(tmp_path)
+
+
+def test_read_preprocess__keeps_mean_and_std_and_the_squeeze(tmp_path):
     stored = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1], "size": {"height": 384, "width": 384}}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(stored))
     p, note = read_preprocess(tmp_path)
     assert p.mean == pytest.approx((127.5, 102, 76.5)) and p.std == pytest.approx((51, 51, 25.5))
-    assert (p.policy, p.size, p.longest, p.divisor) == ("shortest", 1024, 2048, 32)
-    assert note and "384" in note
+    assert (p.policy, p.size, p.longest, p.divisor, note) == ("fixed", 384, 384, 32, None)
     (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5]}')
     with pytest.raises(XenomaskError, match="1 means"):
         read_preprocess(tmp_path)

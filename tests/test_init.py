@@ -211,6 +211,7 @@ def test_initialise__damaged_and_foreign_files_are_refused(tmp_path):
     refused({**whole, name: whole[name][:5]}, "has other shapes for 1 tensors")
     refused({**whole, "layers.0.blocks.0.attn.qkv.bias": torch.zeros(17)}, "has other shapes for")
     refused({**whole, name: whole[name] * torch.nan}, f"tensor {name} holds NaN")
+    refused({**whole, name: whole[name].double() * 1e300}, f"tensor {name} holds NaN or infinity")  # in float32
     refused({**whole, name: "text"}, "is no dense tensor")
     refused({"fc.weight": torch.zeros(2)}, "holds no Swin Transformer .*: fc.weight")
     (tmp_path / "t.pth").write_text("x" * 100)

@@ -1,6 +1,7 @@
 """Known detectors: their query sets and scores are applied to whatever network lies in their place."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from xenomask.detector import Detector
 from xenomask.detector.known import KNOWN, by_hand
 from xenomask.errors import XenomaskError
 from xenomask.masks import class_probabilities, soft_masks, with_queries
+from xenomask.models import load
 from xenomask.models.presets import preset
 from xenomask.scores import get_score, score_of
 
@@ -118,6 +120,21 @@ def test_baselines__are_read_without_query_sets(name, nobody, random_hundred):
     (row,) = found.describe()["members"]
     assert (row["score"], row["outlier_queries"], row["ground_queries"]) == ("rba", [], [])
     assert get_score(KNOWN[name].score).needs == ()
+
+
+def test_known__photos_have_the_size_of_its_published_numbers(nobody, random_hundred, tmp_path):
+    """Its repository's processor squeezes them to 384x384; another folder's is followed."""
+    folder = Path(shutil.copytree(random_hundred, tmp_path / "copy"))
+    stored = {"size": {"height": 384, "width": 384}, "image_mean": [0.5, 0.4, 0.3]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(stored))
+    assert load(folder).preprocess.policy == "fixed"
+    place(PAPER, folder)
+    for network in (Detector.from_hub(PAPER).members[0].network, load_model(PAPER)):
+        p = network.preprocess
+        assert (p.policy, p.size, p.longest, p.divisor, p.resample) == ("shortest", 1024, 2048, 32, "opencv")
+        assert p.mean == pytest.approx((127.5, 102, 76.5))
+    kept = Detector.from_hub(PAPER).save(tmp_path / "own")
+    assert Detector.from_folder(kept).members[0].network.preprocess.size == 1024
 
 
 def test_known__from_the_hub_only_its_files_and_its_commit(nobody, random_hundred, tmp_path, monkeypatch, capsys):

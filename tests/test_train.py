@@ -279,6 +279,15 @@ def test_load_imagenet_lite__matches_by_order_and_shape(tmp_path):
     (tmp_path / "text.pth").write_text("x")
     with pytest.raises(XenomaskError, match="holds no plain tensors"):
         load_imagenet_lite(backbone, tmp_path / "text.pth")
+    for value in (torch.nan, torch.inf, 1e300):  # the last is infinite in float32
+        first = next(iter(theirs.values())).double()
+        torch.save(theirs | {"_0.weight": first.fill_(value)}, tmp_path / "nan.pth")
+        with pytest.raises(XenomaskError, match="nan.pth: tensor .* holds NaN or infinity"):
+            load_imagenet_lite(backbone, tmp_path / "nan.pth")
+    for content in ([torch.ones(2)], {"state_dict": {"a": torch.ones(2)}}):
+        torch.save(content, tmp_path / "list.pth")
+        with pytest.raises(XenomaskError, match="holds no plain tensors by name"):
+            load_imagenet_lite(backbone, tmp_path / "list.pth")
 
 
 def test_paste__labels_the_strangers_and_depends_on_its_seed_alone(tmp_path):

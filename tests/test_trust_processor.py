@@ -13,13 +13,19 @@ from transformers import AutoImageProcessor
 
 from hf_folders import write
 from xenomask.datasets.synthetic import draw_scene
-from xenomask.detector import Detector
+from xenomask.detector import Detector, Member
 from xenomask.detector.folder import assemble
 from xenomask.errors import XenomaskError
-from xenomask.export import export_detector
+from xenomask.export import export_detector, open_exported
+from xenomask.export.free import Free
+from xenomask.export.fused import Fused
+from xenomask.export.resize import Smooth
 from xenomask.masks import PixelOutput
 from xenomask.models import Network, load
+from xenomask.models.preprocess import Preprocess, network_input
 from xenomask.models.processor import FILE, HARMLESS, WHOLE, read_preprocess
+from xenomask.scores import get_score
+from xenomask.types import QuerySet
 
 IMAGES = {size: draw_scene(0, size).image for size in ((61, 93), (90, 50), (64, 64))}
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.1]
@@ -52,6 +58,17 @@ SIZES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "multiples of 8": (("mask2former", "maskformer"), {"size": EDGES, "size_divisor": 8}),
     "multiples of none": (("mask2former", "maskformer"), {"size": EDGES, "size_divisor": 0}),
     "nearest": (tuple(PROCESSORS), {"size": EDGES, "resample": 0}),
+    "a square": (tuple(PROCESSORS), {"size": {"height": 64, "width": 64}}),
+    "a height and a width": (tuple(PROCESSORS), {"size": {"height": 48, "width": 80}}),
+    "as a list": (tuple(PROCESSORS), {"size": [48, 80]}),
+    "as one number": (("segformer", "upernet"), {"size": 48}),
+    "no multiple of 32": (tuple(PROCESSORS), {"size": {"height": 41, "width": 67}}),
+    "fixed, multiples of none": (
+        ("mask2former", "maskformer"),
+        {"size": {"height": 41, "width": 67}, "size_divisor": 0},
+    ),
+    "fixed, bicubic": (tuple(PROCESSORS), {"size": {"height": 41, "width": 67}, "resample": 3}),
+    "fixed, nearest": (tuple(PROCESSORS), {"size": {"height": 41, "width": 67}, "resample": 0}),
     "bicubic": (tuple(PROCESSORS), {"size": EDGES, "resample": 3}),
 }
 
@@ -102,12 +119,39 @@ def test_sizes__are_those_of_transformers(name, kind, folders, tmp_path):
 
 @pytest.mark.parametrize("kind", ["mask2former", "segformer"])
 def test_sizes__that_the_file_does_not_have(kind, folders, tmp_path):
-    """transformers' default, for Mask2Former; a Segformer's is a square, which is replaced."""
+    """transformers' default; a Segformer's is a square."""
     p, note = read_preprocess(settled(folders, kind, tmp_path, {}), kind)
-    if kind == "mask2former":
-        assert (p.policy, p.size, p.longest, p.divisor, note) == ("truncated", 800, 1333, 32, None)
-    else:
-        assert (p.policy, p.size, p.longest, p.divisor) == ("shortest", 1024, 2048, 1) and "replaced" in str(note)
+    expected = ("truncated", 800, 1333, 32) if kind == "mask2former" else ("fixed", 512, 512, 1)
+    assert ((p.policy, p.size, p.longest, p.divisor), note) == (expected, None)
+
+
+@pytest.mark.parametrize("kind", ["mask2former", "segformer"])
+def test_fixed_sizes__the_map_is_drawn_back_over_the_photo(kind, folders, tmp_path):
+    """A photo's map is the one of its squeezed copy, widened: against transformers' masks at the photo's size."""
+    network = load(settled(folders, kind, tmp_path, {"size": {"height": 64, "width": 64}}))
+    image = IMAGES[61, 93]
+    with torch.inference_mode():
+        out: Any = network.module(pixel_values=theirs(tmp_path / kind, image))
+    logits = out.logits if kind == "segformer" else out.masks_queries_logits
+    whole = F.interpolate(logits, (64, 64), mode="bilinear", align_corners=False)  # as post_process_... of transformers
+    whole = F.interpolate(whole, (61, 93), mode="bilinear", align_corners=False)[0]
+    found = network.predict(image)
+    assert (found.padded_size, found.input_size, found.image_size) == ((64, 64), (64, 64), (61, 93))
+    mine = found.class_map_logits if isinstance(found, PixelOutput) else found.mask_logits
+    assert torch.allclose(mine, logits[0], atol=1e-4)
+    once = F.interpolate(mine[None], (61, 93), mode="bilinear", align_corners=False)[0]
+    assert (once - whole).abs().mean() < 0.02 * whole.std()  # the photo's size in one step, not in two
+
+
+def test_fixed_sizes__a_look_at_another_edge_keeps_their_shape(folders, tmp_path):
+    folder = settled(folders, "mask2former", tmp_path, {"size": {"height": 64, "width": 96}})
+    one = Detector.from_folder(assemble(tmp_path / "d", "d", [("a", folder)], [1.0], "entropy"))
+    looks = one.with_looks((32, 64), mirror=True)
+    sizes = [m.network.predict(IMAGES[90, 50]).padded_size for m in looks.members]
+    assert sizes == [(32, 64), (32, 64), (64, 96), (64, 96)]  # 32x48, to multiples of 32
+    own = looks.members[2].network.prepare(IMAGES[64, 64]).x
+    assert torch.allclose(own, theirs(folder, IMAGES[64, 64]), atol=1e-5)
+    assert looks.detect(IMAGES[90, 50]).value.shape == (90, 50)
 
 
 @pytest.mark.parametrize("named", ["Mask2FormerImageProcessorFast", "MaskFormerFeatureExtractor"])
@@ -163,6 +207,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a word for a size": ({"size": "large"}, "size .* is not supported"),
     "no size": ({"size": {"shortest_edge": 0, "longest_edge": 9}}, "no number of pixels"),
     "three sides": ({"size": [1, 2, 3]}, "no height and width"),
+    "no width": ({"size": {"height": 64, "width": 0}}, "no number of pixels"),
+    "half a pixel": ({"size": {"height": 64.5, "width": 64}}, "no number of pixels"),
     "lanczos": ({"size": EDGES, "resample": 1}, "resample = 1 is not supported"),
     "a word for true": ({"do_normalize": "no"}, "neither true nor false"),
     "a factor of 0": ({"rescale_factor": 0}, "not above 0"),
@@ -216,11 +262,59 @@ def test_per_pixel_networks__see_the_photo_without_padding(kind, size, tmp_path)
         assert (at_size.argmax(0) == whole.argmax(0)).all()
 
 
-def test_export__of_such_resizing_is_refused_unless_nothing_is_resized(folders, tmp_path):
-    pytest.importorskip("onnxscript")
-    folder = settled(folders, "mask2former", tmp_path, {"size": {"shortest_edge": 64, "longest_edge": 96}})
-    one = Detector.from_folder(assemble(tmp_path / "d", "d", [("a", folder)], [1.0], "entropy"))
-    assert one.detect(IMAGES[61, 93]).value.shape == (61, 93)
-    with pytest.raises(XenomaskError, match="a resizes photos as transformers does"):
-        export_detector(one, tmp_path / "a.onnx", "onnx", size=(61, 93))
-    export_detector(one, tmp_path / "a.onnx", "onnx", size=(64, 96))
+EXPORTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "edges": ("mask2former", {"size": {"shortest_edge": 64, "longest_edge": 96}}),
+    "a square": ("mask2former", {"size": {"height": 64, "width": 64}}),
+    "bicubic, no multiple": ("oneformer", {"size": {"height": 45, "width": 70}, "resample": 3}),
+    "nearest": ("maskformer", {"size": {"shortest_edge": 33, "longest_edge": 96}, "resample": 0}),
+    "padded with black": ("eomt", {"size": {"shortest_edge": 32, "longest_edge": 32}, "do_pad": True,
+                                   "do_split_image": False, "image_processor_type": "EomtImageProcessor"}),
+}  # fmt: skip
+
+
+def alone(folder: Path) -> Detector:
+    """A detector of the folder's network, its weights stirred so that maps are no constants."""
+    network = load(folder)
+    with torch.no_grad():
+        for v in network.module.parameters():
+            v += 0.2 * torch.randn(v.shape, generator=torch.Generator().manual_seed(len(v.shape)))
+    return Detector("d", (Member("a", network, QuerySet(), get_score("entropy"), 1.0),))
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_export__resizes_as_transformers_does(name, folders, tmp_path):
+    kind, stored = EXPORTED[name]
+    one = alone(settled(folders, kind, tmp_path, stored, "" if kind == "eomt" else None))
+    expected, photo = one.detect(IMAGES[61, 93]).value, torch.from_numpy(IMAGES[61, 93])[None]
+    with torch.inference_mode():
+        found = Fused(one, (61, 93))(photo)[0].numpy()
+        free = Free(one, (61, 93))(photo)[0].numpy()
+        other = Free(one, (61, 93))(torch.from_numpy(IMAGES[90, 50])[None])[0].numpy()
+    assert expected.std() > 5e-4 and np.abs(found - expected).max() < 1e-5
+    # values that lie on a half are rounded in another order
+    assert np.abs(free - expected).mean() < 0.1 * expected.std()
+    assert other.shape == (90, 50) and other.std() > 5e-4
+
+
+@pytest.mark.parametrize(("name", "format"), [("edges", "onnx"), ("a square", "openvino"), ("nearest", "openvino")])
+def test_export__of_such_resizing_gives_the_detectors_map(name, format, folders, tmp_path):
+    pytest.importorskip("onnxscript" if format == "onnx" else "openvino")
+    one = alone(settled(folders, EXPORTED[name][0], tmp_path, EXPORTED[name][1]))
+    path = tmp_path / ("a.onnx" if format == "onnx" else "a.xml")
+    export_detector(one, path, format, size=(61, 93))
+    found, expected = (d.detect(IMAGES[61, 93]).value for d in (open_exported(path), one))
+    assert expected.std() > 1e-3 and np.abs(found - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("how", ["bilinear", "bicubic", "nearest"])
+def test_smooth__is_torchvisions_resizing_in_every_pixel(how):
+    sizes = [((61, 93), (64, 96)), ((61, 93), (48, 73)), ((90, 50), (90, 64)), ((64, 64), (37, 64)),
+             ((45, 61), (99, 201)), ((300, 500), (20, 11)), ((64, 64), (1, 3))]  # fmt: skip
+    for size, target in sizes:
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        for x in (image, (image > 127).astype(np.uint8) * 255):
+            found = Smooth(size, target, how)(torch.from_numpy(x).float()).numpy()
+            expected = network_input(
+                Preprocess("fixed", *target, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1, resample=how), x
+            )[0]
+            assert np.array_equal(found, expected[0].permute(1, 2, 0).numpy())

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from test_train import recipe
+from test_cli import fails
+from test_cli import run as command
+from test_train import TOML, recipe
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.errors import XenomaskError
@@ -337,3 +340,30 @@ def test_paste__a_strip_takes_no_more_memory_than_the_photo_is_worth(tmp_path, m
     for seed in range(5):
         paste(sample, list_cutouts(tmp_path), seed)
     assert max(w for w, _ in sizes) <= 2000 and sizes
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32])
+def test_train__labels_beyond_a_byte_are_void_as_the_map_says(dtype, scenes, tmp_path, capsys):
+    """Cityscapes' instance ids: trained on the same numbers, step by step, as with the void of 8-bit labels."""
+    maps = 'classes = ["a", "b", "c"]\nother = "void"\n[ids]\n7 = "a"\n26 = "b"\n11 = "c"\n'
+    (tmp_path / "map.toml").write_text(maps)
+    weights = {}
+    for kind in ("bytes", "wide"):
+        root = Path(shutil.copytree(scenes, tmp_path / kind))
+        for path in (root / "labels").iterdir():
+            label = np.array(Image.open(path)).astype(np.int64)
+            ids = np.choose(label % 4, [7, 26, 11, 0 if kind == "bytes" else 26001])
+            path.unlink()
+            Image.fromarray(ids.astype(np.uint8 if kind == "bytes" else dtype)).save(path.with_suffix(".tif"))
+        recipe_text = TOML.format(work=tmp_path / f"w-{kind}", scenes=root).replace("iterations = 12", "iterations = 2")
+        recipe_text = recipe_text.replace("[augment]", f'labels = "{tmp_path}/map.toml"\n[augment]')
+        (tmp_path / "recipe.toml").write_text(recipe_text)
+        code, _, err = command(capsys, "train", tmp_path / "recipe.toml", "--device", "cpu")
+        assert code == 0, err
+        weights[kind] = load_file(tmp_path / f"w-{kind}/iter_2/model.safetensors")
+    assert all(torch.equal(v, weights["wide"][k]) for k, v in weights["bytes"].items())
+    # without that word they are refused, by name and number
+    (tmp_path / "map.toml").write_text(maps.replace('other = "void"\n', 'other = "error"\n'))
+    (tmp_path / "recipe.toml").write_text(recipe_text.replace("w-wide", "w-strict"))
+    said = fails(capsys, "train", tmp_path / "recipe.toml", "--device", "cpu")
+    assert "holds the values [26001]" in said and 'other = "void"' in said

@@ -166,10 +166,10 @@ class Actor:
             tries.unlink(missing_ok=True)
 
     def _one(self, frame: Frame) -> str:
-        from xenomask.store import ENDING, check_photo
+        from xenomask.store import check_photo, map_path
         from xenomask.store.manifest import frame_digest, keep_map
 
-        path = self.out / f"{frame.id}{ENDING}"
+        path = map_path(self.out, frame.id)
         if frame.image is not None and not frame.image.is_file():
             return f"worker on {socket.gethostname()}: no such photo: {frame.image}{SHARED}"
         try:

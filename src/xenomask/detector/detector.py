@@ -215,7 +215,11 @@ class Detector:
 
     def describe(self) -> dict[str, Any]:
         """What decides its maps, ready for JSON: kept beside maps to know whether they are its own."""
-        own = [(m.name, m.network.sha256, m.score, m.weight, m.queries, str(m.network.shown)) for m in self.members]
+        own = [
+            (m.name, n.sha256, n.settings, n.preprocess, m.score, m.weight, m.queries, str(n.shown))
+            for m in self.members
+            for n in [m.network]
+        ]
         return describe(self.name, own, self.scale)
 
     @staticmethod
@@ -288,7 +292,7 @@ def from_fetched(found: hub.Fetched, device: str = "cpu") -> Detector:
     if (found.folder / FILE).is_file():
         detector = Detector.from_folder(found.folder, device)
         return replace(detector, members=tuple(_with_facts(m, found.facts) for m in detector.members))
-    network = load(found.folder, device)
+    network = hub.network_of(found, device)
     known = found.known
     if known is None:
         queries, score = read_queries(found.folder, network.sha256), get_score(HUB_SCORE)
@@ -296,7 +300,7 @@ def from_fetched(found: hub.Fetched, device: str = "cpu") -> Detector:
         outlier = dict.fromkeys(known.outlier, math.nan)
         queries = QuerySet(network.sha256, {}, outlier, known.ground, known.queries_origin)
         score = get_score(known.score, known.options)
-    return Detector(found.name, (_with_facts(Member(found.name, network, queries, score, 1.0), found.facts),))
+    return Detector(found.name, (Member(found.name, network, queries, score, 1.0),))
 
 
 def _with_facts(member: Member, facts: Mapping[str, Any]) -> Member:

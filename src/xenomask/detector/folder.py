@@ -13,7 +13,7 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,11 @@ from xenomask.detector.known import KNOWN
 from xenomask.detector.parts import ANALYSIS, check_files, check_inside, member_files, with_files
 from xenomask.detector.saving import plain, stored_facts
 from xenomask.errors import XenomaskError, unknown
-from xenomask.files import atomic, make_dir, read_object, remove_litter, sha256
+from xenomask.files import atomic, make_dir, read_object, remove_litter
+from xenomask.files import finite as listed
 from xenomask.metrics.calibration import Calibration
-from xenomask.models import load
-from xenomask.models.load import is_per_pixel
-from xenomask.models.network import WEIGHTS
+from xenomask.models import Preprocess, load
+from xenomask.models.load import identity, is_per_pixel
 from xenomask.queries import read_queries, write_queries
 from xenomask.queries.analysis import FOLDER
 from xenomask.scores import Score, get_score
@@ -63,18 +63,26 @@ def scale_of(members: Sequence[tuple[Score, float, bool]]) -> tuple[float, float
 
 
 def describe(
-    name: str, members: Sequence[tuple[str, str, Score, float, QuerySet, str]], scale: tuple[float, float]
+    name: str,
+    members: Sequence[tuple[str, str, str, Preprocess, Score, float, QuerySet, str]],
+    scale: tuple[float, float],
 ) -> dict[str, Any]:
-    """What decides a detector's maps: of each member its name, hash, score, weight, queries, and look if not plain."""
+    """What decides a detector's maps.
+
+    Of each member its name, hashes of weights and configuration, way of preparing photos, score, weight, queries, and
+    look if not plain.
+    """
     return {
         "detector": name,
         "members": [
             {
-                "name": member, "sha256": sha, "score": score.name, "options": dict(score.options), "weight": weight,
+                "name": member, "sha256": sha, "settings": settings,
+                "preprocess": listed(asdict(preprocess)), "score": score.name,
+                "options": dict(score.options), "weight": weight,
                 "outlier_queries": sorted(queries.outlier), "inlier_queries": sorted(queries.inlier),
                 "ground_queries": sorted(queries.ground), **({"look": look} if look else {}),
             }
-            for member, sha, score, weight, queries, look in members
+            for member, sha, settings, preprocess, score, weight, queries, look in members
         ],
         "scale": list(scale),
     }  # fmt: skip
@@ -90,10 +98,10 @@ def describe_folder(folder: Path) -> dict[str, Any]:
         members, drawn = [], []
         for m in table["members"]:
             check_files(folder, m)
-            sha = sha256(folder / m["name"] / WEIGHTS)
+            sha, settings, preprocess = identity(folder / m["name"])
             queries = read_queries(folder / m["name"], sha)
             score = get_score(m["score"], m.get("options"))
-            members.append((m["name"], sha, score, float(m["weight"]), queries, ""))
+            members.append((m["name"], sha, settings, preprocess, score, float(m["weight"]), queries, ""))
             drawn.append((score, float(m["weight"]), is_per_pixel(folder / m["name"])))
         return describe(str(table["name"]), members, scale_of(drawn))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as e:

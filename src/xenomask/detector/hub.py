@@ -84,13 +84,22 @@ def fetch_network(name: str, device: str = "cpu", token: str | None = None):
 
     Raises XenomaskError as `fetch` and `models.load` do, and for a repository that holds a detector instead.
     """
-    from xenomask.models import load
-
     found = fetch(name, token)
     if (found.folder / "detector.json").is_file():
         raise XenomaskError(f"{name} holds a detector, no single network: take Detector.from_hub")
+    return network_of(found, device)
+
+
+def network_of(found: Fetched, device: str = "cpu"):
+    """The network in a folder that `fetch` gave, its origin among its facts; XenomaskError as `models.load` has it."""
+    from xenomask.models import Preprocess, load
+
     network = load(found.folder, device)
-    return replace(network, facts={**network.facts, **found.facts})
+    p = network.preprocess
+    if found.known and found.known.edges and p.policy == "fixed":
+        # NOTE: not its own processor's 384x384, which no published number was made with
+        p = Preprocess("shortest", *found.known.edges, mean=p.mean, std=p.std)
+    return replace(network, preprocess=p, facts={**network.facts, **found.facts})
 
 
 def placed(known: Known) -> Path | None:

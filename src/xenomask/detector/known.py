@@ -35,6 +35,8 @@ class Known:
     queries_origin: Mapping[str, Any] = field(default_factory=dict)
     # its authors' own file, which `xenomask convert` reads; "" where there is none
     original: str = ""
+    # (shortest, longest) edge of photos in its published numbers, where the processor beside it squeezes them
+    edges: tuple[int, int] | None = None
 
 
 # RbA reads no query sets, and is the one score that was published for such Swin networks with no training on anomalies
@@ -66,6 +68,7 @@ _ALL = (
         source="detectron2's model_final_17c1ee.pkl (facebookresearch/Mask2Former), converted by Hugging Face, which "
         "keeps the order of the queries; query sets and options: jan-ackermann/Maskomaly @48326cc",
         original="model_final_17c1ee.pkl",
+        edges=(1024, 2048),
     ),
     Known(
         name="mask2former-swin-s",
@@ -78,6 +81,7 @@ _ALL = (
         terms=f"{CITYSCAPES}; the Hub states the weights' licence as 'other'",
         source="detectron2's model_final_fa26ae.pkl (facebookresearch/Mask2Former), converted by Hugging Face",
         original="model_final_fa26ae.pkl",
+        edges=(1024, 2048),
     ),
     Known(
         name="eomt-l",

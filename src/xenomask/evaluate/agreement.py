@@ -13,8 +13,9 @@ from xenomask.evaluate.evaluate import measure_maps
 from xenomask.files import atomic, make_dir
 from xenomask.metrics import curve, pool
 from xenomask.metrics.operating import operating_point
+from xenomask.plots import save_figure
 from xenomask.plots.agreement import agreement_figure, votes
-from xenomask.store import ENDING, read_map
+from xenomask.store import map_path, read_map
 from xenomask.types import VOID, Tick, nothing
 
 
@@ -51,13 +52,13 @@ def draw_agreement(
     rows = []
     for frame in data.labelled().frames:
         label = data.label(frame)
-        count = votes([read_map(m / f"{frame.id}{ENDING}") >= t for m, t in zip(maps, thresholds, strict=True)])
+        count = votes([read_map(map_path(m, frame.id)) >= t for m, t in zip(maps, thresholds, strict=True)])
         own = shares(frame.id, count, label, len(maps))
         title = f"{frame.id}   disputed {100 * own.disputed:.1f} %"
         image = data.sample(frame).image if frame.image else None
         picture = agreement_figure(image, count, [m.name for m in maps], title=title, label=label)
         with atomic(out / f"{frame.id}.png") as part:
-            picture.savefig(part)
+            save_figure(picture, part)
         rows.append(own)
         tick()
     return list(thresholds), rows

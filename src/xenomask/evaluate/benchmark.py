@@ -129,9 +129,11 @@ def _key(member, held_out: bool):
     return _eye(member), member.score.name, repr(sorted(member.score.options.items())), held_out
 
 
-def _eye(member) -> tuple[str, str]:
-    """What looks once at a frame: a network, as photos are shown to it."""
-    return member.network.sha256, str(member.network.shown)
+def _eye(member) -> tuple:
+    """What looks once at a frame: a network, as photos are prepared for it and shown to it, with its query sets."""
+    n = member.network
+    own = n.sha256 or id(n.module), n.settings, n.preprocess
+    return *own, str(n.shown), n.precision, n.runtime, repr(member.queries)
 
 
 def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, ScoreMap]:

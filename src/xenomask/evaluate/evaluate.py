@@ -16,7 +16,7 @@ from xenomask.metrics.conventions import CONVENTIONS, RESIZED, Convention, all_c
 from xenomask.metrics.evaluate import Measured, Read, each_frame, resample
 from xenomask.metrics.guards import float16_loss
 from xenomask.metrics.resampling import LEVEL, draw, interval
-from xenomask.store import ENDING, check_photo, map_format, map_ids, read_map, read_stored
+from xenomask.store import check_photo, map_format, map_ids, map_path, read_map, read_stored
 from xenomask.types import EvalResult, Tick, nothing
 
 THREADS = min(4, os.cpu_count() or 1)
@@ -35,9 +35,9 @@ def reader(maps: Path, data: Dataset) -> tuple[list[str], Read]:
 
     def read(i: str) -> tuple[np.ndarray, np.ndarray]:
         if i not in checked:
-            check_photo(maps / f"{i}{ENDING}", labelled[i].image)
+            check_photo(map_path(maps, i), labelled[i].image)
             checked.add(i)
-        return read_map(maps / f"{i}{ENDING}"), data.label(labelled[i])
+        return read_map(map_path(maps, i)), data.label(labelled[i])
 
     return sorted(labelled), read
 
@@ -50,10 +50,10 @@ def measure_maps(maps: Path, data: Dataset, track: str | None = None, *, tick: T
 
 def rounding_note(maps: Path, ids: Sequence[str]) -> str | None:
     """What rounding to float16 does to maps that are stored in wider floats, seen on three of them; None if none is."""
-    wide = [i for i in ids if map_format(maps / f"{i}{ENDING}").dtype != np.float16][:3]
+    wide = [i for i in ids if map_format(map_path(maps, i)).dtype != np.float16][:3]
     if not wide:
         return None
-    lost = max(float16_loss(read_stored(maps / f"{i}{ENDING}")) for i in wide)
+    lost = max(float16_loss(read_stored(map_path(maps, i))) for i in wide)
     return (
         f"the maps are stored in wider floats (frame {wide[0]}); they are evaluated as float16, which the official "
         "tool writes (its evaluator computes with what is stored): "

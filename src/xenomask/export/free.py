@@ -1,6 +1,7 @@
 """Detector -> one module for photos of any size: the networks see a fixed size, all around them is free.
 
-A photo is scaled to fit into the network input that a photo of the export's size would have, what is left is padding.
+A photo is scaled to fit into the network input that a photo of the export's size would have, what is left is padding
+(nothing is, where the network squeezes every photo to one size).
 Scaling is two matrix products, whose matrices are computed from the photo's height and width inside the graph.
 """
 
@@ -39,13 +40,23 @@ def _map(member: Member, network: nn.Module, pixels: Float[Tensor, "3 H W"], siz
     H, W = rows[-1] + 1, columns[-1] + 1
     scale = torch.minimum(h / H, w / W)
     used_h, used_w = (torch.floor(n * scale + 0.5).clamp(min=1) for n in (H, W))
+    if p.policy == "fixed":
+        used_h, used_w = torch.tensor(float(h)), torch.tensor(float(w))
+    elif p.stretch:
+        used_h, used_w = (torch.ceil(n / p.divisor) * p.divisor for n in (used_h, used_w))
     ph, pw = h + -h % p.divisor, w + -w % p.divisor
-    averages = torch.logical_and(used_h < H, torch.tensor(p.antialias))
-    down_y, down_x = shrink(ph, used_h, rows, averages), shrink(pw, used_w, columns, averages)
-    x = torch.round(down_y @ pixels @ down_x.T).clamp(0, 255)
-    x = (x - torch.tensor(p.mean)[:, None, None]) / torch.tensor(p.std)[:, None, None]
+    if p.resample == "opencv":
+        averages = torch.logical_and(used_h < H, torch.tensor(p.antialias))
+        down_y, down_x = shrink(ph, used_h, rows, averages), shrink(pw, used_w, columns, averages)
+        x = torch.round(down_y @ pixels @ down_x.T).clamp(0, 255)
+    else:
+        down_y, down_x = smooth(ph, used_h, rows, p.resample), smooth(pw, used_w, columns, p.resample)
+        x = torch.round(pixels @ down_x.T).clamp(0, 255)  # torchvision rounds rows, too
+        x = torch.round(down_y @ x).clamp(0, 255)
     inside = (torch.arange(ph) < used_h).float()[:, None] * (torch.arange(pw) < used_w).float()
-    out = network(pixel_values=(x * inside)[None])
+    x = x * inside if p.black else x
+    x = (x - torch.tensor(p.mean)[:, None, None]) / torch.tensor(p.std)[:, None, None]
+    out = network(pixel_values=(x if p.black else x * inside)[None])
     logits = out.masks_queries_logits[0].float()
     up_y = stretch(rows, H, logits.shape[1], ph, used_h)
     up_x = stretch(columns, W, logits.shape[2], pw, used_w)
@@ -64,6 +75,21 @@ def shrink(cells: int, used: Tensor, places: Float[Tensor, " n"], averages: Tens
     source = torch.minimum(((i + 0.5) * step - 0.5).clamp(min=0), n - 1)
     linear = (1 - (source - places).abs()).clamp(min=0)
     return torch.where(averages, area / area.sum(1, keepdim=True).clamp(min=1e-6), linear)
+
+
+def smooth(cells: int, used: Tensor, places: Float[Tensor, " n"], how: str) -> Float[Tensor, "cells n"]:
+    """The same as torchvision resizes for transformers: the nearest pixel, or antialiased, bilinear or bicubic."""
+    step = (places[-1] + 1) / used
+    centre = (torch.arange(cells, dtype=torch.float32)[:, None] + 0.5) * step
+    if how == "nearest":
+        return (torch.floor(centre) == places).float()
+    at = (places + 0.5 - centre).abs() / step.clamp(min=1)
+    if how == "bilinear":
+        weights = (1 - at).clamp(min=0)
+    else:
+        near, far = (1.5 * at - 2.5) * at * at + 1, ((-0.5 * at + 2.5) * at - 4) * at + 2
+        weights = torch.where(at < 1, near, torch.where(at < 2, far, 0.0))
+    return weights / weights.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 def stretch(places: Float[Tensor, " n"], n: Tensor, cells: int, padded: int, used: Tensor) -> Float[Tensor, "n cells"]:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError
-from xenomask.export.resize import Resize
+from xenomask.export.resize import Resize, Smooth
 from xenomask.masks import MaskOutput, class_probabilities, outlier_probabilities, row_blocks, soft_masks
 from xenomask.models.preprocess import averages, target_size
 from xenomask.scores import Score
@@ -22,7 +22,11 @@ class Fused(nn.Module):
         self.networks = nn.ModuleList(m.network.module for m in self.members)
         self.size = size
         prepared = [m.network.preprocess for m in self.members]
-        self.resizers = nn.ModuleList(Resize(size, target_size(p, size), averages(p, size)) for p in prepared)
+        self.resizers = nn.ModuleList(
+            Resize(size, target_size(p, size), averages(p, size)) if p.resample == "opencv"
+            else Smooth(size, target_size(p, size), p.resample)
+            for p in prepared
+        )  # fmt: skip
 
     def forward(self, image: UInt8[Tensor, "1 H W 3"]) -> Float32[Tensor, "1 H W"]:
         """The joined map of one photo, as `Detector.detect` computes it."""
@@ -44,8 +48,12 @@ def used_members(detector: Detector) -> tuple[Member, ...]:
 def _member_map(member: Member, network: nn.Module, pixels: Tensor, size: Size) -> Tensor:
     p = member.network.preprocess
     h, w = pixels.shape[:2]
+    padding = (0, -w % p.divisor, 0, -h % p.divisor)
+    if p.black:
+        pixels = nn.functional.pad(pixels, (0, 0, *padding))
     x = ((pixels - torch.tensor(p.mean)) / torch.tensor(p.std)).permute(2, 0, 1)[None]
-    x = nn.functional.pad(x, (0, -w % p.divisor, 0, -h % p.divisor))
+    if not p.black:
+        x = nn.functional.pad(x, padding)
     out = network(pixel_values=x)
     output = MaskOutput(
         class_logits=out.class_queries_logits[0].float(),

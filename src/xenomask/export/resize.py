@@ -1,4 +1,4 @@
-"""cv2's resizing of uint8 photos as a graph: the same numbers, bit by bit."""
+"""cv2's and torchvision's resizing of uint8 photos as a graph: the same numbers, bit by bit."""
 
 import numpy as np
 import torch
@@ -62,6 +62,85 @@ class Resize(nn.Module):
             total = part if total is None else total + part
         assert total is not None
         return total
+
+
+class Smooth(nn.Module):
+    """uint8 values as float32 (H, W, 3) -> the same at another size, as torchvision resizes for transformers.
+
+    NOTE: as it does on CPUs with AVX2, in whole numbers; without, it computes in float32, where a level may differ.
+    """
+
+    # Weights are whole numbers of 2^-bits. A sum of their products with 0..255 is more than float32 can hold, so it is
+    # made of two: of the weights' multiples of 256, and of what is left of them.
+
+    def __init__(self, size: Size, target: Size, how: str):
+        super().__init__()
+        self.bits: dict[str, int] = {}
+        for axis, n, m in zip("yx", size, target, strict=True):
+            if n == m:
+                continue
+            index, weights = near_taps(n, m) if how == "nearest" else smooth_taps(n, m, how == "bicubic")
+            whole, self.bits[axis] = whole_weights(weights)
+            self.register_buffer(f"{axis}", torch.from_numpy(index))
+            self.register_buffer(f"{axis}high", torch.from_numpy(np.floor(whole / 256).astype(np.float32))[..., None])
+            self.register_buffer(f"{axis}low", torch.from_numpy((whole % 256).astype(np.float32))[..., None])
+
+    def forward(self, x: Float32[Tensor, "H W 3"]) -> Float32[Tensor, "h w 3"]:
+        """The resized photo, still whole numbers in 0..255."""
+        return self._along("y", self._along("x", x.transpose(0, 1)).transpose(0, 1))
+
+    def _along(self, axis: str, x: Tensor) -> Tensor:
+        if axis not in self.bits:
+            return x
+        index, bits = self.get_buffer(axis), self.bits[axis]
+        high = low = torch.zeros(())
+        for k in range(len(index)):
+            row = x.index_select(0, index[k])
+            high = high + row * self.get_buffer(f"{axis}high")[k][:, None]
+            low = low + row * self.get_buffer(f"{axis}low")[k][:, None]
+        # (256 high + low + half) >> bits
+        half = 2.0 ** (bits - 9)
+        return torch.floor((high + torch.floor(low / 256) + half) / 2.0 ** (bits - 8)).clamp(0, 255)
+
+
+def near_taps(n: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """The one source pixel of each of m target pixels (1, m), as PyTorch's "nearest-exact" has it, and its weight 1.
+
+    >>> near_taps(6, 3)[0].tolist()
+    [[1, 3, 5]]
+    """
+    found = nn.functional.interpolate(torch.arange(n, dtype=torch.float32)[None, None], size=m, mode="nearest-exact")
+    return found[0].numpy().astype(np.int64), np.ones((1, m))
+
+
+def smooth_taps(n: int, m: int, cubic: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The source pixels (t, m) of each of m target pixels and their weights, as in PyTorch's antialiased resizing.
+
+    >>> [x.tolist() for x in smooth_taps(2, 1, False)]
+    [[[0], [1]], [[0.5], [0.5]]]
+    """
+    scale = n / m
+    reach = (2 if cubic else 1) * max(scale, 1.0)
+    centre = (np.arange(m) + 0.5) * scale
+    first = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
+    count = np.minimum((centre + reach + 0.5).astype(np.int64), n) - first
+    k = np.arange(count.max())[:, None]
+    at = np.abs((k + first - centre + 0.5) / max(scale, 1.0))
+    if cubic:  # Catmull and Rom's
+        near, far = (1.5 * at - 2.5) * at * at + 1, ((-0.5 * at + 2.5) * at - 4) * at + 2
+        weights = np.where(at < 1, near, np.where(at < 2, far, 0))
+    else:
+        weights = np.maximum(1 - at, 0)
+    weights = np.where(k < count, weights, 0)
+    return (k + first).clip(0, n - 1), weights / weights.sum(0)
+
+
+def whole_weights(weights: np.ndarray) -> tuple[np.ndarray, int]:
+    """The weights in whole numbers of 2^-bits, and the bits: as many as let the largest fit into 16, at most 22."""
+    bits = 0
+    while bits < 22 and int(0.5 + weights.max() * (1 << (bits + 1))) < 1 << 15:
+        bits += 1
+    return np.trunc(weights * (1 << bits) + np.where(weights < 0, -0.5, 0.5)), bits
 
 
 def linear_taps(n: int, m: int, columns: bool) -> list[tuple[np.ndarray, np.ndarray]]:

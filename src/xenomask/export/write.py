@@ -15,7 +15,7 @@ from xenomask.errors import XenomaskError, unknown
 from xenomask.export.free import Free
 from xenomask.export.fused import Fused
 from xenomask.files import atomic, finite, make_dir, remove_litter, sha256
-from xenomask.models.preprocess import network_input, target_size
+from xenomask.models.preprocess import network_input
 from xenomask.models.runtimes.graph import KEY, Raw, need, onnx_bytes, to_openvino, trace
 from xenomask.types import Size
 from xenomask.version import __version__
@@ -53,13 +53,6 @@ def export_detector(
         raise XenomaskError(f"{detector.name} has a per-pixel network: only mask transformers can be exported")
     if any(str(m.network.shown) for m in used):
         raise XenomaskError(f"{detector.name} looks several times: export it without looks")
-    for m in used:
-        p = m.network.preprocess
-        if not queries and p.resample != "opencv" and (dynamic or p.black or target_size(p, size) != size):
-            raise XenomaskError(
-                f"{m.name} resizes photos as transformers does ({p.resample}), which an exported file cannot: write "
-                "the network alone (--queries), or export at the network's own size"
-            )
     if queries and dynamic:
         raise XenomaskError("--queries takes what the network takes, whose size is fixed: leave --dynamic out")
     make_dir(path.parent)

@@ -29,8 +29,8 @@ from xenomask.errors import XenomaskError, first_line, unknown
 from xenomask.files import sha256
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.deformable import use_kernel
-from xenomask.models.hf_files import check_files, check_finite
-from xenomask.models.network import WINDOWED, Network
+from xenomask.models.hf_files import check_files, check_finite, without_marks
+from xenomask.models.network import WINDOWED, Network, settings_of
 from xenomask.models.preprocess import Preprocess, check_preprocess
 from xenomask.models.presets import without_warnings
 from xenomask.models.processor import read_preprocess
@@ -143,26 +143,40 @@ def load_hf(folder: Path, device: str = "cpu") -> Network:
     Raises XenomaskError for another kind of network, missing or foreign tensors, and damaged files.
     """
     config = _read_config(folder)
-    if config.model_type == "upernet":  # its second head is for training
-        config.use_auxiliary_head = False
     module = _load_module(folder, config)
     if config.model_type == "oneformer":
         module = WithTask(module, _task_tokens(folder, config))
-    preprocess, note = read_preprocess(folder, config.model_type)
+    preprocess, note = _preprocess(folder, config)
     if config.model_type in WINDOWED:
-        if type(config.image_size) is not int or type(config.patch_size) is not int:
-            raise XenomaskError(f"{folder / CONFIG} has an image_size or a patch_size that is no whole number")
         module = WithWindows(module, config.image_size, config.patch_size)
-        preprocess = _windowed(folder, preprocess, config.image_size, config.patch_size)
-    try:
-        check_preprocess(preprocess)
-    except (ValueError, TypeError) as e:
-        raise XenomaskError(f"the preprocessing in {folder} is damaged: {first_line(e)}") from e
     if note:
         log.warning("%s: %s", folder, note)
     facts = {"source": str(folder), "architecture": config.model_type, **({"preprocess_note": note} if note else {})}
     module = module.to(memory_format=torch.channels_last).to(device).eval()  # pyright: ignore
     return Network(module, config, preprocess, _weights_hash(folder), facts)
+
+
+def identity(folder: Path) -> tuple[str, str, Preprocess]:
+    """A network's `sha256`, `settings` and `preprocess`, as `load_hf` has them; nothing is loaded.
+
+    Raises XenomaskError for a config or a processor that `load_hf` refuses.
+    """
+    config = _read_config(folder)
+    return _weights_hash(folder), settings_of(config), _preprocess(folder, config)[0]
+
+
+def _preprocess(folder: Path, config) -> tuple[Preprocess, str | None]:
+    """How photos enter the network, and a note where the folder does not say it."""
+    preprocess, note = read_preprocess(folder, config.model_type)
+    if config.model_type in WINDOWED:
+        if type(config.image_size) is not int or type(config.patch_size) is not int:
+            raise XenomaskError(f"{folder / CONFIG} has an image_size or a patch_size that is no whole number")
+        preprocess = _windowed(folder, preprocess, config.image_size, config.patch_size)
+    try:
+        check_preprocess(preprocess)
+    except (ValueError, TypeError) as e:
+        raise XenomaskError(f"the preprocessing in {folder} is damaged: {first_line(e)}") from e
+    return preprocess, note
 
 
 def _read_config(folder: Path):
@@ -175,9 +189,12 @@ def _read_config(folder: Path):
     try:
         with without_warnings():
             # NOTE: not from_pretrained, which would read the file again, with what it asks of the Hub
-            return CLASSES[kind].config_class.from_dict(stored)
+            config = CLASSES[kind].config_class.from_dict(stored)
     except Exception as e:  # the checks of its many configurations raise whatever they like
         raise XenomaskError(f"{folder / CONFIG} cannot be read: {first_line(e)}") from e
+    if kind == "upernet":  # its second head is for training
+        config.use_auxiliary_head = False
+    return config
 
 
 @contextmanager
@@ -195,9 +212,9 @@ def _without_bar() -> Iterator[None]:
 def _load_module(folder: Path, config) -> nn.Module:
     names = check_files(folder, CLASSES[config.model_type], config)
     try:
-        with without_warnings(), _without_bar():
+        with without_warnings(), _without_bar(), without_marks(folder) as readable:
             module, report = CLASSES[config.model_type].from_pretrained(
-                folder, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32,
+                readable, config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32,
                 ignore_mismatched_sizes=True, weights_only=True,
                 **({"key_mapping": names} if names else {}),
             )  # fmt: skip
@@ -229,7 +246,8 @@ def _task_tokens(folder: Path, config) -> torch.Tensor:
             "task to it; the Hub has it beside the weights"
         )
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        with without_marks(folder) as readable:
+            tokenizer = CLIPTokenizer.from_pretrained(readable, local_files_only=True)
         found = tokenizer(TASK, padding="max_length", max_length=config.task_seq_len, truncation=True,
                           return_tensors="pt")  # fmt: skip
     except Exception as e:  # whatever the tokenizers' reader makes of a damaged file
@@ -240,9 +258,11 @@ def _task_tokens(folder: Path, config) -> torch.Tensor:
 
 def _windowed(folder: Path, p: Preprocess, size: int, patch: int) -> Preprocess:
     """The preprocessing of an EoMT, whose position table is for photos of that size."""
-    if p.policy != "truncated":  # no processor's file, or one that squeezes
+    if p.policy == "shortest":  # no processor's file
         return replace(p, size=size, longest=16 * size, divisor=patch)
-    if p.size != size:
+    if p.policy == "fixed" and (p.size, p.longest) == (size, size):
+        return p
+    if p.size != size or p.policy == "fixed":
         raise XenomaskError(f"the processor in {folder} resizes photos to {p.size}, its network takes {size}")
     return p if p.black else replace(p, divisor=patch)
 

@@ -1,6 +1,11 @@
 """A Hugging Face folder's weights files, looked at before transformers opens them."""
 
+import codecs
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +39,10 @@ def check_files(folder: Path, kind: Any, config: Any) -> dict[str, str]:
     names = [name for header in headers for name in header]
     total = sum(sum(4 * e.size // e.dtype.itemsize for e in header.values()) for header in headers)
     for path in sorted(folder.glob("pytorch_model*.bin")):
-        _check_bin(path)
         total += 2 * path.stat().st_size
-        if not weights:
+        if weights:
+            _check_bin(path)
+        else:  # which checks it, too
             names += map(str, state_dict(read_torch(path), path))
     try:
         with torch.device("meta"), without_warnings():
@@ -69,6 +75,30 @@ def _check_bin(path: Path) -> None:
         raise XenomaskError(f"{path} is refused: {e}; nothing of it was run") from e
     except Exception as e:  # a damaged archive can make zipfile raise anything at all
         raise XenomaskError(f"{path} is damaged: {first_line(e)}") from e
+
+
+@contextmanager
+def without_marks(folder: Path) -> Iterator[Path]:
+    """The folder, or one like it without the byte order marks of its text files, which transformers does not read."""
+    marked = [p for p in (*folder.glob("*.json"), *folder.glob("merges.txt")) if p.is_file() and _is_marked(p)]
+    if not marked:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in folder.iterdir():
+            if path in marked:
+                (Path(scratch) / path.name).write_bytes(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+            elif path.is_file():
+                try:
+                    (Path(scratch) / path.name).symlink_to(path.resolve())
+                except OSError:  # Windows without the right to
+                    shutil.copyfile(path, Path(scratch) / path.name)
+        yield Path(scratch)
+
+
+def _is_marked(path: Path) -> bool:
+    with path.open("rb") as f:
+        return f.read(3) == codecs.BOM_UTF8
 
 
 def check_finite(folder: Path, module: nn.Module) -> None:

@@ -11,11 +11,11 @@ from transformers import Mask2FormerConfig
 
 from xenomask.errors import XenomaskError, first_line
 from xenomask.files import read_object, sha256
+from xenomask.models import hf
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.convert.checkpoint import bare_names
 from xenomask.models.device import check_device
-from xenomask.models.hf import load_hf
-from xenomask.models.network import CARD, PER_PIXEL, WEIGHTS, Network, mask2former
+from xenomask.models.network import CARD, PER_PIXEL, WEIGHTS, Network, mask2former, settings_of
 from xenomask.models.preprocess import Preprocess, check_preprocess
 from xenomask.models.presets import without_warnings
 from xenomask.models.weights import MAX_BUFFERS, Entry, check_shapes, fill, fill_buffers, own_buffers, read_header
@@ -30,7 +30,7 @@ def load(folder: Path, device: str = "cpu") -> Network:
     check_device(device)
     if (folder / CONFIG).is_file() and not (folder / CARD).is_file():
         refuse_stripped(folder)
-        return load_hf(folder, device)
+        return hf.load_hf(folder, device)
     for name in (CONFIG, WEIGHTS, CARD):
         if not (folder / name).is_file():
             raise XenomaskError(f"{folder} is no checkpoint folder: it has no {name}")
@@ -96,6 +96,16 @@ def _read_card(path: Path) -> tuple[Preprocess, dict[str, Any]]:
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise XenomaskError(f"{path} is damaged: its preprocess: {first_line(e)}") from e
     return p, card
+
+
+def identity(folder: Path) -> tuple[str, str, Preprocess]:
+    """`sha256`, `settings` and `preprocess` of the network in a checkpoint folder, from its files: nothing is loaded.
+
+    Raises XenomaskError for damaged files, and OSError where the weights cannot be read.
+    """
+    if (folder / CARD).is_file():
+        return sha256(folder / WEIGHTS), settings_of(_config(folder)), _read_card(folder / CARD)[0]
+    return hf.identity(folder)
 
 
 def is_per_pixel(folder: Path) -> bool:

@@ -4,6 +4,7 @@ A checkpoint is a folder that transformers can load too: `config.json` and `mode
 writes them, and `xenomask.json` with the preprocessing, the preset and the training's facts.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,10 @@ from xenomask.models.one_level import one_level
 from xenomask.models.preprocess import Preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
 from xenomask.models.tta import Look
-from xenomask.models.weights import check_shapes
+from xenomask.models.weights import (
+    as_type,
+    check_shapes,
+)
 from xenomask.types import Size
 
 WEIGHTS, CARD = "model.safetensors", "xenomask.json"
@@ -38,6 +42,8 @@ PER_PIXEL = ("segformer", "upernet")
 # Networks whose position table fits one size.
 WINDOWED = ("eomt", "eomt_dinov3")
 OUTLIER_NAME = "outlier"
+# Keys of a config.json that are no setting of the network.
+WRITTEN = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
 
 
 # What networks may compute in; their weights and outputs stay float32.
@@ -79,6 +85,11 @@ class Network:
     def per_pixel(self) -> bool:
         """Whether it classifies pixels and has no queries."""
         return self.config.model_type in PER_PIXEL
+
+    @property
+    def settings(self) -> str:
+        """A hash of its configuration, which decides with the weights what it gives."""
+        return settings_of(self.config)
 
     @property
     def outlier_class(self) -> bool:
@@ -238,11 +249,17 @@ def with_outlier_class(network: Network, *, released: bool = False) -> Network:
     return replace(network, module=module.train(network.module.training), config=config, sha256="")
 
 
+def settings_of(config: PreTrainedConfig) -> str:
+    """A hash of all in a configuration that is not its class' default, but who wrote it and in which precision."""
+    said = {k: v for k, v in config.to_diff_dict().items() if k not in WRITTEN}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def load_weights(module: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
     """Copies every tensor into the module, as float32; names and shapes must agree exactly.
 
-    Raises XenomaskError that names the first few disagreements.
+    Raises XenomaskError that names the first few disagreements, and for NaN or infinity.
     """
     own = module.state_dict()
     check_shapes(own, tensors, where, CONFIG)
-    module.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})
+    module.load_state_dict({k: as_type(v, own[k].dtype, k, where) for k, v in tensors.items()})

@@ -23,8 +23,9 @@ class Preprocess:
 
     # "shortest": shortest edge to `size`, but the longest at most `longest`; "longest": longest edge to
     # `size`; "fit": as large as fits into `size` x `longest` (MMSegmentation's keep_ratio); "truncated": "shortest"
-    # with the other edge rounded down, as transformers does; "none"
-    policy: Literal["shortest", "longest", "fit", "truncated", "none"] = "shortest"
+    # with the other edge rounded down, as transformers does; "fixed": to height `size` and width `longest`, whatever
+    # the photo's shape; "none"
+    policy: Literal["shortest", "longest", "fit", "truncated", "fixed", "none"] = "shortest"
     size: int = 1024
     longest: int = 2048
     mean: tuple[float, float, float] = IMAGENET_MEAN  # RGB, 0..255
@@ -39,7 +40,7 @@ class Preprocess:
 
 def check_preprocess(p: Preprocess) -> None:
     """Raises ValueError for settings, read from a file, that no photo can be prepared by."""
-    if p.policy not in ("shortest", "longest", "fit", "truncated", "none"):
+    if p.policy not in ("shortest", "longest", "fit", "truncated", "fixed", "none"):
         raise ValueError(f"unknown policy {str(p.policy)[:40]!r}")
     if p.resample not in ("opencv", "nearest", "bilinear", "bicubic"):
         raise ValueError(f"unknown resample {str(p.resample)[:40]!r}")
@@ -66,10 +67,15 @@ def target_size(p: Preprocess, size: Size) -> Size:
     (1024, 1820)
     >>> target_size(Preprocess("fit", 1024, 2048), (1080, 1920))
     (1024, 1820)
+    >>> target_size(Preprocess("fixed", 384, 512), (720, 1280))
+    (384, 512)
     """
     if p.policy == "none":
         return size
-    h, w = _truncated(p, size) if p.policy == "truncated" else _rounded(p, size)
+    if p.policy == "fixed":
+        h, w = p.size, p.longest
+    else:
+        h, w = _truncated(p, size) if p.policy == "truncated" else _rounded(p, size)
     return (h + -h % p.divisor, w + -w % p.divisor) if p.stretch else (h, w)
 
 
@@ -110,7 +116,8 @@ def input_size(p: Preprocess, size: Size) -> Size:
 
 def averages(p: Preprocess, size: Size) -> bool:
     """Whether an image of `size` is resized by averaging (cv2 INTER_AREA); otherwise bilinearly."""
-    return p.antialias and p.resample == "opencv" and target_size(p, size)[0] < size[0]
+    h, w = target_size(p, size)
+    return p.antialias and p.resample == "opencv" and h < size[0] and w <= size[1]
 
 
 def network_input(p: Preprocess, image: ImageLike) -> tuple[Float32[Tensor, "1 3 ph pw"], Size]:

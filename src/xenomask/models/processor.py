@@ -1,9 +1,4 @@
-"""A Hugging Face folder's image processor -> Preprocess: the network's input is transformers' own, or it is refused.
-
-NOTE: one thing is replaced, with a warning. Processors that squeeze every photo to one fixed height and width, as
-those of the Cityscapes checkpoints do (384x384), distort a wide photo, and no published number was made so: shortest
-edge 1024, longest 2048 instead, as the models were tested (docs/convert.md).
-"""
+"""A Hugging Face folder's image processor -> Preprocess: the network's input is transformers' own, or it is refused."""
 
 import importlib
 import json
@@ -18,7 +13,7 @@ from xenomask.files import read_object
 from xenomask.models.preprocess import LARGEST, Preprocess
 
 FILE, WHOLE = "preprocessor_config.json", "processor_config.json"
-REPLACED = Preprocess("shortest", 1024, 2048)
+WITHOUT = Preprocess("shortest", 1024, 2048)  # where no file says anything
 # The processor of each kind of network, where the file names none.
 USUAL = {
     "mask2former": "Mask2Former", "maskformer": "MaskFormer", "oneformer": "OneFormer", "segformer": "Segformer",
@@ -51,17 +46,17 @@ HARMLESS: Mapping[str, str] = {
 
 
 def read_preprocess(folder: Path, kind: str = "mask2former") -> tuple[Preprocess, str | None]:
-    """How the folder's own processor prepares a photo, and what of that was replaced, if anything.
+    """How the folder's own processor prepares a photo, and a note where it has none.
 
     `kind` is the network's model_type. Raises XenomaskError for a damaged file, a processor or an entry that xenomask
     does not know, and for settings that it cannot follow.
     """
     path, stored = _stored(folder)
     if stored is None:
-        p = replace(REPLACED, divisor=1) if USUAL[kind] in PLAIN else REPLACED
+        p = replace(WITHOUT, divisor=1) if USUAL[kind] in PLAIN else WITHOUT
         return p, f"no {FILE}: ImageNet's mean and std, 1024 x 2048"
     try:
-        return _read(stored, kind)
+        return _read(stored, kind), None
     except (ValueError, TypeError, OverflowError, ArithmeticError) as e:
         raise XenomaskError(f"{path} is damaged or cannot be followed: {first_line(e)}") from e
     except XenomaskError as e:
@@ -79,7 +74,7 @@ def _stored(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     return folder / FILE, read_object(folder / FILE) if (folder / FILE).is_file() else None
 
 
-def _read(stored: Mapping[str, Any], kind: str) -> tuple[Preprocess, str | None]:
+def _read(stored: Mapping[str, Any], kind: str) -> Preprocess:
     name = str(stored.get("image_processor_type") or stored.get("feature_extractor_type") or USUAL[kind])
     for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
         name = name.removesuffix(ending)
@@ -101,8 +96,7 @@ def _read(stored: Mapping[str, Any], kind: str) -> tuple[Preprocess, str | None]
     mean, std = _normalisation(settings)
     if settings["pad_size"] is not None:
         raise XenomaskError("its pad_size pads every photo to one size, which is not supported: remove the entry")
-    p, note = _resizing(settings, name, stored)
-    return replace(p, mean=mean, std=std), note
+    return replace(_resizing(settings, name, stored), mean=mean, std=std)
 
 
 def _normalisation(settings: Mapping[str, Any]) -> Any:
@@ -142,7 +136,7 @@ def _pixels(value: Any, key: str) -> int:
     return value
 
 
-def _resizing(settings: Mapping[str, Any], name: str, stored: Mapping[str, Any]) -> tuple[Preprocess, str | None]:
+def _resizing(settings: Mapping[str, Any], name: str, stored: Mapping[str, Any]) -> Preprocess:
     """A Preprocess that resizes and pads as the processor does; mean and std are still ImageNet's."""
     divisor = 1
     if name in MULTIPLES and settings["size_divisor"] != 0:
@@ -150,22 +144,24 @@ def _resizing(settings: Mapping[str, Any], name: str, stored: Mapping[str, Any])
     if not _flag(settings, "do_resize"):
         if name == "Eomt":
             raise XenomaskError("its do_resize is false, but the network takes photos of one size only")
-        return Preprocess("none", 0, 0, divisor=1), None
-    size = _edges(settings, name, stored)
-    if size is None:
-        p = replace(REPLACED, divisor=1) if name in PLAIN else replace(REPLACED, divisor=max(divisor, 32))
-        shown = json.dumps(stored.get("size"))[:80]
-        return p, f"its own resizing ({shown}) is replaced by shortest edge 1024, longest at most 2048"
+        return Preprocess("none", 0, 0, divisor=1)
     resample = 2 if settings["resample"] is None else settings["resample"]
     if type(resample) is bool or not isinstance(resample, int) or resample not in RESAMPLING:
         raise XenomaskError(f"its resample = {str(resample)[:40]} is not supported: 0, 2 and 3 are")
-    short, long = size
-    p = Preprocess("truncated", short, long or 16 * LARGEST, divisor=divisor, resample=RESAMPLING[resample])
-    return (_eomt(p, settings, long) if name == "Eomt" else replace(p, stretch=divisor > 1)), None
+    fixed, (a, b) = _edges(settings, name, stored)
+    if fixed:
+        p = Preprocess("fixed", a, b or a, divisor=divisor, resample=RESAMPLING[resample])
+        if name == "Eomt" and (_flag(settings, "do_split_image") or _flag(settings, "do_pad")):
+            raise XenomaskError("its do_split_image and do_pad want a shortest edge, not a height and a width")
+    else:
+        p = Preprocess("truncated", a, b or 16 * LARGEST, divisor=divisor, resample=RESAMPLING[resample])
+        if name == "Eomt":
+            return _eomt(p, settings, b)
+    return replace(p, stretch=divisor > 1)
 
 
-def _edges(settings: Mapping[str, Any], name: str, stored: Mapping[str, Any]) -> tuple[int, int | None] | None:
-    """(shortest edge, the longest's limit) of the size in any of its forms; None for one fixed height and width."""
+def _edges(settings: Mapping[str, Any], name: str, stored: Mapping[str, Any]) -> tuple[bool, tuple[int, int | None]]:
+    """The size in any of its forms: (True, (height, width)) or (False, (shortest edge, the longest's limit))."""
     size, most = settings["size"], settings["max_size"]
     if stored.get("size") is None and most is not None and name in MULTIPLES:
         size = {**size, "longest_edge": most}
@@ -173,18 +169,19 @@ def _edges(settings: Mapping[str, Any], name: str, stored: Mapping[str, Any]) ->
         size = {"shortest_edge": size, "longest_edge": most if name in MULTIPLES else None}
     if isinstance(size, dict):
         size = {k: v for k, v in size.items() if v is not None}
-    fixed = [size] * 2 if type(size) is int else list(size.values()) if isinstance(size, dict) else size
-    if type(size) is int or isinstance(size, list) or (isinstance(size, dict) and size.keys() == {"height", "width"}):
-        if not isinstance(fixed, list) or len(fixed) != 2:
+    fixed = [size] * 2 if type(size) is int else size
+    if isinstance(size, dict) and size.keys() == {"height", "width"}:
+        fixed = [size["height"], size["width"]]
+    if isinstance(fixed, list):
+        if len(fixed) != 2:
             raise ValueError(f"size = {str(size)[:60]} is no height and width")
-        for value in fixed:
-            _pixels(value, "size")
-        return None
+        height, width = (_pixels(value, "size") for value in fixed)
+        return True, (height, width)
     short_only = name not in MULTIPLES  # the others want both edges
     if isinstance(size, dict) and "shortest_edge" in size and size.keys() <= {"shortest_edge", "longest_edge"}:
         if len(size) == 2 or short_only:
             long = size.get("longest_edge")
-            return _pixels(size["shortest_edge"], "shortest_edge"), long and _pixels(long, "longest_edge")
+            return False, (_pixels(size["shortest_edge"], "shortest_edge"), long and _pixels(long, "longest_edge"))
     raise XenomaskError(
         f"its size {json.dumps(size)[:80]} is not supported: a shortest and a longest edge, or a height and a width"
     )

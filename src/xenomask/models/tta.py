@@ -69,7 +69,12 @@ def at_edge(p: Preprocess, edge: int) -> Preprocess:
 
     >>> at_edge(Preprocess("shortest", 1024, 2048), 512).longest
     1024
+    >>> at_edge(Preprocess("fixed", 384, 512), 192).longest
+    256
     """
+    if p.policy == "fixed":  # its shape is kept
+        h, w = (min(max(1, round(n * edge / min(p.size, p.longest))), 16 * LARGEST) for n in (p.size, p.longest))
+        return replace(p, size=h, longest=w)
     bounded = p.policy in ("shortest", "fit", "truncated")
     longest = min(max(1, round(p.longest * edge / p.size)), 16 * LARGEST) if bounded else 16 * LARGEST
     return replace(p, policy="truncated" if p.policy == "truncated" else "shortest", size=edge, longest=longest)

@@ -100,8 +100,21 @@ def fill(module: nn.Module, path: Path, header: Mapping[str, Entry]) -> None:
     own = module.state_dict()
     # NOTE: not mapped into memory, although that is quicker: a file cut short later would end the process by SIGBUS,
     # one written over would change the network, and mapped pages count as the process' memory too
-    tensors = {k: t if t.dtype == own[k].dtype else t.to(own[k].dtype) for k, t in _tensors(path, header)}
+    tensors = {k: as_type(t, own[k].dtype, k, path) for k, t in _tensors(path, header)}
     module.load_state_dict(tensors, assign=True)
+
+
+def as_type(t: Tensor, dtype: torch.dtype, name: str, where: object) -> Tensor:
+    """The tensor in that type; XenomaskError for NaN and infinity, and for numbers that the type cannot hold.
+
+    >>> as_type(torch.tensor([1e300], dtype=torch.float64), torch.float32, "a", "file.pth")
+    Traceback (most recent call last):
+    xenomask.errors.XenomaskError: file.pth: tensor a holds NaN or infinity, so the network can see nothing
+    """
+    t = t.to(dtype)
+    if not is_finite(t):
+        raise XenomaskError(f"{where}: tensor {name} holds NaN or infinity, so the network can see nothing")
+    return t
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

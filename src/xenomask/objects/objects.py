@@ -19,7 +19,7 @@ from xenomask.arrays import MapLike, MaskLike, as_half, as_map, as_mask
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, portable
 from xenomask.metrics.components import binarise, label_components
-from xenomask.store import ENDING, check_photo, map_ids, read_map
+from xenomask.store import ENDING, check_photo, map_ids, map_path, read_map
 from xenomask.types import Size, Tick, nothing
 
 CATEGORY = {"id": 1, "name": "anomaly", "supercategory": "anomaly"}
@@ -126,7 +126,7 @@ def export_components(
     images, annotations, lines = [], [], []
     total = 0
     for number, i in enumerate(ids, 1):
-        value = read_map(maps / f"{i}{ENDING}")
+        value = read_map(map_path(maps, i))
         found = instances(value, threshold, smallest)
         total += len(found)
         height, width = value.shape
@@ -162,10 +162,10 @@ def export_png16(maps: Path, out: Path, *, tick: Tick = nothing) -> tuple[float,
     if not ids:
         raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
     make_dir(out)
-    ranges = [(float(v.min()), float(v.max())) for v in (read_map(maps / f"{i}{ENDING}") for i in ids)]
+    ranges = [(float(v.min()), float(v.max())) for v in (read_map(map_path(maps, i)) for i in ids)]
     low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
     for i in ids:
-        write_png16(out / f"{i}.png", read_map(maps / f"{i}{ENDING}"), (low, high))
+        write_png16(out / f"{i}.png", read_map(map_path(maps, i)), (low, high))
         tick()
     return low, high
 
@@ -227,16 +227,16 @@ def to_fiftyone(maps: Path, photos: Sequence[Path], threshold: float, smallest: 
     except ImportError as e:
         raise XenomaskError("FiftyOne is not installed: pip install fiftyone") from e
     for photo in photos:
-        if not (maps / f"{photo.stem}{ENDING}").is_file():
+        if not map_path(maps, photo.stem).is_file():
             raise XenomaskError(f"{maps} holds no map {photo.stem}{ENDING} for {photo}; make it with `xenomask score`")
-        check_photo(maps / f"{photo.stem}{ENDING}", photo)
+        check_photo(map_path(maps, photo.stem), photo)
     try:
         data = fiftyone.Dataset()
     except Exception as e:  # of many kinds, its own among them
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise XenomaskError(f"FiftyOne has no database: {reason} (its setting is FIFTYONE_DATABASE_URI)") from e
     for photo in photos:
-        value = read_map(maps / f"{photo.stem}{ENDING}")
+        value = read_map(map_path(maps, photo.stem))
         shapes = []
         for f in instances(value, threshold, smallest):
             x, y, w, h = f.bbox

@@ -10,5 +10,6 @@ from xenomask.plots.heatmap import contact_sheet as contact_sheet
 from xenomask.plots.heatmap import figure as figure
 from xenomask.plots.heatmap import frame_title as frame_title
 from xenomask.plots.heatmap import overlay as overlay
+from xenomask.plots.heatmap import save_figure as save_figure
 from xenomask.plots.heatmap import tile as tile
 from xenomask.plots.vector import svg as svg

@@ -1,6 +1,8 @@
 """Photo + map (+ label) -> picture, on one fixed scale for all images."""
 
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -174,6 +176,13 @@ def draw_label(left, right, label: LabelLike) -> list[Patch]:
         hatched.set_linewidth(0)
         keys.append(Patch(edgecolor="#8a8a8a", facecolor="none", hatch="////", label="void (not counted)"))
     return keys
+
+
+def save_figure(picture: Figure, path: Path) -> None:
+    """Writes a figure; letters of a frame's name that its font has not are boxes, of which nobody needs to be told."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        picture.savefig(path)
 
 
 def frame_title(name: str, numbers: Mapping[str, float] | None) -> str:

@@ -1,6 +1,7 @@
 """What a network said of each frame, kept on disk: post-processing is tried again and again, the network runs once."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def cache_outputs(detector: Detector, data: Dataset, folder: Path, *, tick: Tick
     """
     for member in detector.members:
         own = make_dir(folder / member.name)
-        made_by = {"sha256": member.network.sha256, **made_of(data)}
+        n = member.network
+        made_by = {"sha256": n.sha256, "settings": n.settings, "preprocess": asdict(n.preprocess), **made_of(data)}
         if look := str(member.network.shown):
             made_by["look"] = look
         held = [p.name for p in own.glob(f"*{ENDING}") if p.name[0] != "."]

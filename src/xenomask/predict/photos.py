@@ -12,9 +12,9 @@ from xenomask.errors import XenomaskError, printable
 from xenomask.export import ExportedDetector
 from xenomask.files import atomic, make_dir
 from xenomask.pictures import save_picture
-from xenomask.plots import figure, overlay
+from xenomask.plots import figure, overlay, save_figure
 from xenomask.predict.pipeline import Profile, Stage, run
-from xenomask.store import ENDING, map_ids, write_map
+from xenomask.store import ENDING, map_ids, map_path, write_map
 from xenomask.store.manifest import claim, frame_digest, keep_map, kept_maps, made_of
 from xenomask.store.provenance import photo_digest
 from xenomask.types import Size, Tick, nothing
@@ -122,7 +122,7 @@ def _draw(seen: Photo, out: Path, threshold: float | None) -> dict[str, Any]:
     write_map(out / f"{photo.stem}{ENDING}", found, photo=seen.digest)
     picture = figure(image, found.value, scale, title=Path(name).name, threshold=threshold)
     with atomic(out / f"{photo.stem}_heatmap.png") as part:
-        picture.savefig(part)
+        save_figure(picture, part)
     save_picture(out / f"{photo.stem}_overlay.jpg", overlay(image, found.value, scale, threshold))
     row = {"photo": name, "max": float(found.value.max()), "mean": float(found.value.mean())}
     if threshold is not None:
@@ -191,7 +191,7 @@ def work(data: Dataset, out: Path, batch: int = 1) -> tuple[Size, int, int]:
 
     Raises XenomaskError where the first of them is no image.
     """
-    frames = [f for f in data.frames if f.image and not (out / f"{f.id}{ENDING}").is_file()]
+    frames = [f for f in data.frames if f.image and not map_path(out, f.id).is_file()]
     if not frames:
         return (0, 0), 0, batch
     return data.resize or photo_size(frames[0].image or out), len(frames), batch

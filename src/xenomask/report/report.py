@@ -16,7 +16,7 @@ from xenomask.report import FrameView, MethodView, ReportView, page
 from xenomask.report.methods import Method, evaluated
 from xenomask.report.parts import curve_diagrams, frame_rows, gallery, number_tables, score_diagrams
 from xenomask.report.slider import jpeg, level_map, png
-from xenomask.store import ENDING, read_map
+from xenomask.store import map_path, read_map
 from xenomask.types import EvalResult, Size, Tick, nothing
 from xenomask.version import __version__
 
@@ -116,7 +116,7 @@ def embedded_size(size: Size, frames: int, methods: int) -> Size:
 
 
 def _embedded_size(data: Dataset, frame: Frame, maps: Path, frames: int, methods: int) -> Size:
-    return embedded_size(read_map(maps / f"{frame.id}{ENDING}").shape, frames, methods)
+    return embedded_size(read_map(map_path(maps, frame.id)).shape, frames, methods)
 
 
 def _view(
@@ -168,7 +168,7 @@ def _see(methods: Sequence[Method], data: Dataset, frame: Frame, size: Size):
     photo = None if image is None else cv2.resize(image, own[::-1], interpolation=cv2.INTER_AREA)
     pictures = []
     for m in methods:
-        value = read_map(m.folder / f"{frame.id}{ENDING}")
+        value = read_map(map_path(m.folder, frame.id))
         thumb = thumbnail(value, image, m.scale, m.threshold)
         pictures.append((png(level_map(value, m.levels, own)), jpeg(thumb, 75)))
     shown = FrameView(frame.id, label.shape, own, None if photo is None else jpeg(photo), png(small))

@@ -7,6 +7,7 @@ write frames side by side.
 
 from xenomask.store.folder import ENDING as ENDING
 from xenomask.store.folder import map_ids as map_ids
+from xenomask.store.folder import map_path as map_path
 from xenomask.store.provenance import PHOTO as PHOTO
 from xenomask.store.provenance import check_photo as check_photo
 from xenomask.store.provenance import map_photo as map_photo

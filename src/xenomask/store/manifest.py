@@ -9,7 +9,7 @@ from typing import Any
 from xenomask.datasets import Dataset, Frame
 from xenomask.errors import XenomaskError
 from xenomask.files import create, read_object, remove_litter
-from xenomask.store import ENDING, map_ids, map_photo, write_map
+from xenomask.store import map_ids, map_path, map_photo, write_map
 from xenomask.store.provenance import photo_digest
 from xenomask.types import ScoreMap
 
@@ -88,7 +88,7 @@ def kept_maps(out: Path, data: Dataset) -> set[str]:
     Raises XenomaskError where a frame's map was made from another photo than the frame's is now.
     """
     done = set(map_ids(out))
-    check_kept(out, (f for f in data.frames if f.id in done), lambda f: map_photo(out / f"{f.id}{ENDING}"))
+    check_kept(out, (f for f in data.frames if f.id in done), lambda f: map_photo(map_path(out, f.id)))
     return done
 
 
@@ -97,7 +97,7 @@ def keep_map(out: Path, frame: Frame, found: ScoreMap, photo: str) -> None:
 
     Raises XenomaskError where another run, of another photo, has written it meanwhile.
     """
-    path = out / f"{frame.id}{ENDING}"
+    path = map_path(out, frame.id)
     if path.is_file() and map_photo(path) != photo:
         raise XenomaskError(f"{path} was written meanwhile from another photo than {frame.image}: {_OTHER}")
     write_map(path, found, photo=photo)

@@ -13,7 +13,7 @@ from xenomask.datasets import Dataset, Frame
 from xenomask.datasets.read import photo_size
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
-from xenomask.store import ENDING, MapFormat, check_photo, encode_map, map_format, map_ids, read_map
+from xenomask.store import ENDING, MapFormat, check_photo, encode_map, map_format, map_ids, map_path, read_map
 from xenomask.types import Size
 
 Tick = Callable[[], None]
@@ -139,7 +139,7 @@ def write(maps: Path, data: Dataset, out: Path, method: str, *, tick: Tick = _no
         raise XenomaskError(f"{maps} is no submission yet: {_summary(report.errors)}")
     make_dir(folder)
     for frame in data.frames:
-        source, target = maps / f"{frame.id}{ENDING}", folder / f"{frame.id}{ENDING}"
+        source, target = map_path(maps, frame.id), folder / f"{frame.id}{ENDING}"
         if target.exists():
             _check_same(source, target)
         else:
@@ -228,7 +228,7 @@ def _examine(folder: Path, data: Dataset, tick: Tick, *, source: bool) -> Report
     looks, size, present = {}, 0, set(found)
     for frame in data.frames:
         if frame.id in present:
-            path = folder / f"{frame.id}{ENDING}"
+            path = map_path(folder, frame.id)
             size += path.stat().st_size
             look, own = _look_at(path, frame, source)
             problems += own

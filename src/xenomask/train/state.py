@@ -16,6 +16,7 @@ from xenomask.files import atomic, read_text, remove_litter, sync, unseen
 from xenomask.models import Network
 from xenomask.models.config import read_config
 from xenomask.models.network import WEIGHTS
+from xenomask.models.weights import is_finite
 
 TRAINING = "training.pt"  # optimizer, loss scale, best mIoU; the raw weights where those beside it are an average
 LAST, BEST = "last_checkpoint", "best_mIoU_iter_"
@@ -109,6 +110,8 @@ def read_state(work_dir: Path, step: int) -> dict[str, Any]:
     try:
         state = torch.load(folder / TRAINING, weights_only=True, map_location="cpu")
         saved = load_file(folder / WEIGHTS)
+        if bad := [k for t in (saved, state.get("weights", {})) for k, v in t.items() if not is_finite(v)]:
+            raise ValueError(f"tensor {bad[0]} holds NaN or infinity")
         return {"weights": saved, **state, **({"average": saved} if "weights" in state else {})}
     except Exception as e:  # torch and safetensors raise whatever their readers do
         raise XenomaskError(f"{folder} is damaged ({str(e).splitlines()[0]}); name an older iter_N in {LAST}") from e

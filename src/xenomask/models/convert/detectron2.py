@@ -39,7 +39,7 @@ from xenomask.models.convert.yamlconfig import read_yaml
 from xenomask.models.network import Network, mask2former
 from xenomask.models.preprocess import Preprocess
 from xenomask.models.presets import STAGES, without_warnings
-from xenomask.models.weights import is_finite
+from xenomask.models.weights import as_type, is_finite
 from xenomask.types import CITYSCAPES_CLASSES
 
 BACKBONES = {  # by width and depths
@@ -286,7 +286,7 @@ def _tensor(value: np.ndarray | Tensor) -> Tensor:
 def _fill(module: nn.Module, s: Sources, plan: Mapping[str, tuple[str, int | None]]) -> None:
     own = module.state_dict()
     for name, (source, third) in plan.items():
-        value = _tensor(s.arrays[source])
+        value = as_type(_tensor(s.arrays[source]), torch.float32, source, "the file")
         own[name].copy_(value if third is None else value.chunk(3)[third])
 
 

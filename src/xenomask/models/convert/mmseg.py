@@ -32,6 +32,7 @@ from xenomask.models.convert.trainlog import read_miou
 from xenomask.models.network import Network
 from xenomask.models.preprocess import Preprocess
 from xenomask.models.presets import without_warnings
+from xenomask.models.weights import as_type
 from xenomask.types import CITYSCAPES_CLASSES
 
 SHOWN = 3  # tensors that an error names
@@ -160,7 +161,7 @@ def build_module(
         weights[name] = torch.ones(own[name].shape) if name.endswith("weight") else torch.zeros(own[name].shape)
     with without_warnings():
         module = Mask2FormerForUniversalSegmentation(config)
-    module.load_state_dict({k: v.to(own[k].dtype) for k, v in weights.items()})
+    module.load_state_dict({k: as_type(v, own[k].dtype, k, "the file") for k, v in weights.items()})
     return config, module.to(memory_format=torch.channels_last).eval()  # pyright: ignore
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from xenomask.errors import XenomaskError
 from xenomask.models.convert.checkpoint import bare_names, is_torch_file, read_torch, state_dict
 from xenomask.models.convert.detectron2_names import E, source_of
-from xenomask.models.weights import read_tensors
+from xenomask.models.weights import as_type, read_tensors
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a Hub folder, the first that is there
 # what a classifier has beside its backbone, and what follows from the window's size
@@ -83,9 +83,9 @@ def load_swin(backbone: nn.Module, path: Path, name: str) -> None:
             )
     for k, (source, third) in plan.items():
         value = _part(found[source], third)
-        if not value.is_floating_point() or not bool(value.isfinite().all()):
-            raise XenomaskError(f"{path}: tensor {source} holds NaN, infinity or no floats at all")
-        own[k].copy_(value)
+        if not value.is_floating_point():
+            raise XenomaskError(f"{path}: tensor {source} holds no floats")
+        own[k].copy_(as_type(value, own[k].dtype, source, path))
 
 
 def _file(path: Path) -> Path:
