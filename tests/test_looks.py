@@ -131,6 +131,12 @@ def test_looks__share_weights_and_graphs(tiny_detector, monkeypatch):
     assert all(n.run is plain.network.run for n in with_looks(plain.network, looks_at((), mirror=True)))
 
 
+def with_threshold(folder: Path, to: Path) -> Path:
+    shutil.copytree(folder, to)
+    store_threshold(to, "default", 0.5, {})
+    return to
+
+
 def test_looks__are_described_and_drop_what_was_chosen_on_plain_maps(pair_folder, tmp_path):
     pair = Detector.from_folder(with_threshold(pair_folder, tmp_path / "d"))
     looking = pair.with_looks((48,), mirror=True)

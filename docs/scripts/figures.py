@@ -17,7 +17,7 @@ from xenomask.datasets.synthetic import Scene, draw_scene
 from xenomask.detector import Detector
 from xenomask.masks import MaskOutput
 from xenomask.plots.heatmap import coloured
-from xenomask.scores import SCORES
+from xenomask.scores import SCORES, score_of
 from xenomask.types import CITYSCAPES_CLASSES
 
 OUT = Path(__file__).parents[1] / "scores" / "images"
@@ -47,7 +47,7 @@ def maps(names: Collection[str]) -> dict[str, np.ndarray]:
     """These scores' maps of the scene, float32 (H, W)."""
     drawn, detector = scene(), Detector.from_folder("nano")
     found = {n: detector.with_score(n).detect(drawn.image).value for n in names if n != "uno"}
-    return found | {n: SCORES[n](made_output(drawn)).value for n in names if n == "uno"}
+    return found | {n: score_of(made_output(drawn), None, n).value for n in names if n == "uno"}
 
 
 def outlined(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:
