@@ -27,7 +27,7 @@ def read_photo(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         return np.repeat(_grey(picture)[..., None], 3, axis=2)
     photo = read_rgb(picture)
     if picture.deep and photo.max() < DARK >> 8:
-        raise _unclear(path, f"of 16 bits a channel, none above {int(photo.max() + 1) << 8},")
+        raise _unclear(path, f"of 16 bits a channel, none above {int(photo.max() + 1) << 8}")
     return photo
 
 
