@@ -1,5 +1,7 @@
 """Maps and networks' outputs are never taken for those of other photos, sizes or detectors; litter is cleared."""
 
+import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -8,6 +10,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from xenomask.cluster.ray import Actor
 from xenomask.datasets import Dataset, open_dataset
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
+from xenomask.detector_folder import assemble
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, create, remove_litter
 from xenomask.models import graph_cache
@@ -29,7 +33,7 @@ from xenomask.run.outputs import cache_outputs
 from xenomask.run.photos import open_maps, score_dataset, shard_of
 from xenomask.run.pictures import draw_heatmaps
 from xenomask.run.suite import benchmark
-from xenomask.store import map_photo
+from xenomask.store import map_ids, map_photo, read_map
 from xenomask.types import ScoreMap
 
 SIZE = (48, 64)
@@ -185,6 +189,54 @@ def test_claim__of_many_at_once_exactly_one_kind_wins(tmp_path):
         assert len(refused) == 2 and len({i % 2 for i, _ in refused}) == 1
         assert all("its detector differ" in e for _, e in refused)
         assert [p.name for p in folder.iterdir()] == ["manifest.json"]
+
+
+def claim_often(folder: Path, name: str, ready: Any, rounds: int) -> None:
+    """In a process of its own: what each round gave, as a line of a file."""
+    with (folder / f"{name}.txt").open("w") as said:
+        for n in range(rounds):
+            ready.wait()
+            try:
+                claim(folder / str(n), {"detector": name, "resize": None}, ())
+                print("won", file=said)
+            except XenomaskError as e:
+                print(e, file=said)
+
+
+def test_claim__of_two_processes_at_once_exactly_one_wins(tmp_path):
+    rounds, own = 60, multiprocessing.get_context("spawn")
+    for n in range(rounds):
+        (tmp_path / str(n)).mkdir()
+    ready = own.Barrier(2, timeout=120)
+    both = [own.Process(target=claim_often, args=(tmp_path, name, ready, rounds)) for name in "ab"]
+    for p in both:
+        p.start()
+    for p in both:
+        p.join()
+    assert [p.exitcode for p in both] == [0, 0]
+    first, second = ((tmp_path / f"{name}.txt").read_text().splitlines() for name in "ab")
+    assert len(first) == len(second) == rounds  # so what is said is one line
+    for n, (a, b) in enumerate(zip(first, second, strict=True)):
+        winner, other = ("a", b) if a == "won" else ("b", a)
+        assert (a, b).count("won") == 1 and "its detector differ" in other, (a, b)
+        assert json.loads((tmp_path / str(n) / "manifest.json").read_text())["detector"] == winner
+        assert [p.name for p in (tmp_path / str(n)).iterdir()] == ["manifest.json"]
+
+
+def test_score__two_commands_at_once_into_one_folder(a, tiny_checkpoint, tmp_path):
+    """One makes all maps; the other says in one line whose they are, and adds none."""
+    detectors = [assemble(tmp_path / s, s, [("a", tiny_checkpoint)], [1.0], s) for s in ("entropy", "max_logit")]
+    words = [sys.executable, "-m", "xenomask.cli", "--quiet", "score", "--dataset", a.name, "--root", str(a.root)]
+    words = [*words, "--out", str(tmp_path / "out"), "--detector"]
+    both = [subprocess.Popen([*words, str(d)], stderr=subprocess.PIPE, text=True) for d in detectors]
+    said = [p.communicate()[1] for p in both]
+    assert sorted(p.returncode for p in both) == [0, 2], said
+    winner = [p.returncode for p in both].index(0)
+    assert said[1 - winner].count("\n") == 1 and "holds maps of another run" in said[1 - winner]
+    score_dataset(Detector.from_folder(detectors[winner]), a, tmp_path / "alone")
+    assert map_ids(tmp_path / "out") == map_ids(tmp_path / "alone")
+    for i in map_ids(tmp_path / "alone"):
+        assert np.array_equal(read_map(tmp_path / f"out/{i}.hdf5"), read_map(tmp_path / f"alone/{i}.hdf5"))
 
 
 def test_create__without_links_is_still_exclusive(tmp_path, monkeypatch):
