@@ -53,7 +53,7 @@ COMMANDS = {
 }  # fmt: skip
 
 FILE_BY_FILE = ("heatmaps", "diagrams", "inlier", "outlier", "submission")  # whose folder fills up, each file whole
-LONG = ("diagrams", "export", "export-openvino", "heatmaps", "convert", "inlier")  # a minute or more each
+LONG = ("assemble", "diagrams", "export", "export-openvino", "heatmaps", "convert", "inlier")  # a minute or more each
 ALL = "XENOMASK_KILL_ALL"
 
 

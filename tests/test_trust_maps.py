@@ -248,6 +248,38 @@ def test_create__without_links_is_still_exclusive(tmp_path, monkeypatch):
     assert (tmp_path / "m").read_text() == "one" and [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
+SCORED = """
+import sys
+from pathlib import Path
+from xenomask.datasets import open_dataset
+from xenomask.detector import Detector
+from xenomask.run.photos import score_dataset
+done = []
+def tick():
+    done.append(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024)
+detector, root, out = map(Path, sys.argv[1:])
+score_dataset(Detector.from_folder(detector), open_dataset("folder", root), out, tick=tick)
+print(done[11], done[-1], len(done))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from Linux's /proc")
+def test_score__memory_does_not_grow_with_the_number_of_photos(tiny_detector, tmp_path):
+    """In megabytes; 36 photos of this size and their maps, kept, would be 230."""
+    root, rng = tmp_path / "many", np.random.default_rng(0)
+    for d in ("images", "labels_masks"):
+        (root / d).mkdir(parents=True)
+    for i in range(48):
+        small = Image.fromarray(rng.integers(0, 256, (45, 80, 3), np.uint8))
+        small.resize((1280, 720)).save(root / f"images/{i}.jpg")
+        Image.new("L", (1280, 720)).save(root / f"labels_masks/{i}.png")
+    words = [sys.executable, "-c", SCORED, str(tiny_detector), str(root), str(tmp_path / "maps")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    early, late, photos = map(int, done.stdout.split())
+    assert photos == 48 and late - early < 60, (early, late)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
