@@ -81,7 +81,7 @@ def of_json(r: random.Random, text: bytes) -> bytes:
         depth = r.choice((10, 1000, 100_000))
         return b"[" * depth + b"]" * depth
     places: list[tuple[Any, Any]] = []
-    waiting = [table]
+    waiting = [table] if isinstance(table, dict | list) else []
     while waiting:
         value = waiting.pop()
         keys = list(value) if isinstance(value, dict) else range(len(value))

@@ -110,6 +110,21 @@ def test_read_queries__of_another_checkpoint_or_damaged(tmp_path):
         read_queries(tmp_path, "b" * 64)
 
 
+@pytest.mark.parametrize("top_k", ["2", -1, 2.0, True])
+def test_read_queries__top_k_is_a_whole_number(tmp_path, top_k):
+    origin = {"iou": 0.25, "top_k": top_k, "per_frame_iou": {"a": [0.5, 0.1], "b": [0.3, 0.2]}}
+    write_queries(tmp_path, QuerySet("a" * 64, origin={"outlier": origin}))
+    with pytest.raises(XenomaskError, match="damaged"):
+        read_queries(tmp_path, "a" * 64)
+
+
+def test_read_queries__a_hash_of_two_lines_or_half_a_character_is_told_in_one_line(tmp_path):
+    for sha in ("a\nb", "a\ud800b"):
+        write_queries(tmp_path, QuerySet(sha))
+        with pytest.raises(XenomaskError, match="belongs to another checkpoint .sha256 a\ufffdb"):
+            read_queries(tmp_path, "b" * 64)
+
+
 def test_analyse_outlier__without_any_anomaly(tiny_checkpoint, tmp_path):
     write_scenes(tmp_path, "train-ids", 1, size=(64, 96))
     data = open_dataset("folder", tmp_path, coding="train_ids")

@@ -1,5 +1,7 @@
 """Maps and networks' outputs are never taken for those of other photos, sizes or detectors; litter is cleared."""
 
+import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -8,6 +10,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from xenomask.cluster.ray import Actor
 from xenomask.datasets import Dataset, open_dataset
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
+from xenomask.detector.folder import assemble
 from xenomask.errors import XenomaskError
 from xenomask.evaluate.benchmark import benchmark
 from xenomask.evaluate.crossval import crossval
@@ -28,7 +32,7 @@ from xenomask.files import atomic, create, remove_litter
 from xenomask.models.runtimes import graph_cache
 from xenomask.predict.cache import cache_outputs
 from xenomask.predict.photos import open_maps, score_dataset, shard_of
-from xenomask.store import map_photo
+from xenomask.store import map_ids, map_photo, read_map
 from xenomask.store.manifest import claim
 from xenomask.types import ScoreMap
 
@@ -187,6 +191,54 @@ def test_claim__of_many_at_once_exactly_one_kind_wins(tmp_path):
         assert [p.name for p in folder.iterdir()] == ["manifest.json"]
 
 
+def claim_often(folder: Path, name: str, ready: Any, rounds: int) -> None:
+    """In a process of its own: what each round gave, as a line of a file."""
+    with (folder / f"{name}.txt").open("w") as said:
+        for n in range(rounds):
+            ready.wait()
+            try:
+                claim(folder / str(n), {"detector": name, "resize": None}, ())
+                print("won", file=said)
+            except XenomaskError as e:
+                print(e, file=said)
+
+
+def test_claim__of_two_processes_at_once_exactly_one_wins(tmp_path):
+    rounds, own = 60, multiprocessing.get_context("spawn")
+    for n in range(rounds):
+        (tmp_path / str(n)).mkdir()
+    ready = own.Barrier(2, timeout=120)
+    both = [own.Process(target=claim_often, args=(tmp_path, name, ready, rounds)) for name in "ab"]
+    for p in both:
+        p.start()
+    for p in both:
+        p.join()
+    assert [p.exitcode for p in both] == [0, 0]
+    first, second = ((tmp_path / f"{name}.txt").read_text().splitlines() for name in "ab")
+    assert len(first) == len(second) == rounds  # so what is said is one line
+    for n, (a, b) in enumerate(zip(first, second, strict=True)):
+        winner, other = ("a", b) if a == "won" else ("b", a)
+        assert (a, b).count("won") == 1 and "its detector differ" in other, (a, b)
+        assert json.loads((tmp_path / str(n) / "manifest.json").read_text())["detector"] == winner
+        assert [p.name for p in (tmp_path / str(n)).iterdir()] == ["manifest.json"]
+
+
+def test_score__two_commands_at_once_into_one_folder(a, tiny_checkpoint, tmp_path):
+    """One makes all maps; the other says in one line whose they are, and adds none."""
+    detectors = [assemble(tmp_path / s, s, [("a", tiny_checkpoint)], [1.0], s) for s in ("entropy", "max_logit")]
+    words = [sys.executable, "-m", "xenomask.cli", "--quiet", "score", "--dataset", a.name, "--root", str(a.root)]
+    words = [*words, "--out", str(tmp_path / "out"), "--detector"]
+    both = [subprocess.Popen([*words, str(d)], stderr=subprocess.PIPE, text=True) for d in detectors]
+    said = [p.communicate()[1] for p in both]
+    assert sorted(p.returncode for p in both) == [0, 2], said
+    winner = [p.returncode for p in both].index(0)
+    assert said[1 - winner].count("\n") == 1 and "holds maps of another run" in said[1 - winner]
+    score_dataset(Detector.from_folder(detectors[winner]), a, tmp_path / "alone")
+    assert map_ids(tmp_path / "out") == map_ids(tmp_path / "alone")
+    for i in map_ids(tmp_path / "alone"):
+        assert np.array_equal(read_map(tmp_path / f"out/{i}.hdf5"), read_map(tmp_path / f"alone/{i}.hdf5"))
+
+
 def test_create__without_links_is_still_exclusive(tmp_path, monkeypatch):
     def none(*_):
         raise PermissionError(1, "no links here")
@@ -194,6 +246,38 @@ def test_create__without_links_is_still_exclusive(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "link", none)
     assert create(tmp_path / "m", "one") and not create(tmp_path / "m", "two")
     assert (tmp_path / "m").read_text() == "one" and [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+SCORED = """
+import sys
+from pathlib import Path
+from xenomask.datasets import open_dataset
+from xenomask.detector import Detector
+from xenomask.predict.photos import score_dataset
+done = []
+def tick():
+    done.append(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024)
+detector, root, out = map(Path, sys.argv[1:])
+score_dataset(Detector.from_folder(detector), open_dataset("folder", root), out, tick=tick)
+print(done[11], done[-1], len(done))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from Linux's /proc")
+def test_score__memory_does_not_grow_with_the_number_of_photos(tiny_detector, tmp_path):
+    """In megabytes; 36 photos of this size and their maps, kept, would be 230."""
+    root, rng = tmp_path / "many", np.random.default_rng(0)
+    for d in ("images", "labels_masks"):
+        (root / d).mkdir(parents=True)
+    for i in range(48):
+        small = Image.fromarray(rng.integers(0, 256, (45, 80, 3), np.uint8))
+        small.resize((1280, 720)).save(root / f"images/{i}.jpg")
+        Image.new("L", (1280, 720)).save(root / f"labels_masks/{i}.png")
+    words = [sys.executable, "-c", SCORED, str(tiny_detector), str(root), str(tmp_path / "maps")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    early, late, photos = map(int, done.stdout.split())
+    assert photos == 48 and late - early < 60, (early, late)
 
 
 KILLED = """

@@ -1,5 +1,6 @@
 """The one error that a user is meant to read, and the words that help with a misspelt name."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -27,6 +28,7 @@ def printable(text: str) -> str:
     >>> printable("a\udcff b\x1b[1m.jpg") == "a\ufffd b\ufffd[1m.jpg"
     True
     """
+    text = re.sub(r"[\ud800-\udc7f\udd00-\udfff]", "\ufffd", text)  # half a character of JSON: no byte of a name
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join("\ufffd" if unicodedata.category(c) == "Cc" else c for c in text)
 

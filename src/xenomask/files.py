@@ -29,7 +29,7 @@ MAX_DEPTH = 100  # of lists and objects in each other: those who read JSON furth
 
 
 def make_dir(path: Path) -> Path:
-    """Creates the folder (and its parents) and checks that files can be written there.
+    """Creates the folder (and its parents), checks that files can be written there, and removes what killed runs left.
 
     Raises XenomaskError where that is not allowed, before any work was done for nothing.
     """
@@ -40,6 +40,7 @@ def make_dir(path: Path) -> Path:
         probe.unlink()
     except OSError as e:
         raise XenomaskError(f"cannot write into folder {path}: {e.strerror}; choose another one") from e
+    remove_litter(path)
     return path
 
 

@@ -100,12 +100,14 @@ def queries_inlier(
     Example: xenomask queries inlier --checkpoint work_dirs/nano-s/iter_3000 --dataset folder
     --root data/cityscapes_256/val --resize 512x256
     """
+    from xenomask.files import make_dir
     from xenomask.models import load
     from xenomask.queries import analyse_inlier, read_queries, write_inlier_csv, write_queries
 
     network = load(checkpoint, choose_device(device))
     data = load_dataset(dataset, root, split, resize, coding="train_ids")
     before = read_queries(checkpoint, network.sha256)
+    make_dir(checkpoint)
     with progress("inlier queries", len(data.frames)) as tick:
         after, counts = analyse_inlier(
             network.predict, data, before, confidence=confidence, ratio=ratio, min_predictions=min_predictions,
@@ -139,12 +141,14 @@ def queries_outlier(
     Example: xenomask queries outlier --checkpoint work_dirs/nano-s/iter_3000 --dataset anomaly-track
     --root data/smiyc
     """
+    from xenomask.files import make_dir
     from xenomask.models import load
     from xenomask.queries import analyse_outlier, read_queries, write_outlier_csv, write_queries
 
     network = load(checkpoint, choose_device(device))
     data = load_dataset(dataset, root, split, resize).labelled()
     before = read_queries(checkpoint, network.sha256)
+    make_dir(checkpoint)
     with progress("outlier queries", len(data.frames)) as tick:
         after = analyse_outlier(
             network.predict, data, before, iou=iou, mask_threshold=mask_threshold, top_k=top_k, tick=tick

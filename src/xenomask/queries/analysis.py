@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, printable
 from xenomask.files import atomic, make_dir, read_object
 from xenomask.masks import MaskOutput, PixelOutput, class_probabilities, with_queries
 from xenomask.queries.inlier import InlierCounts, count_predictions, merge, specialised
@@ -194,8 +194,8 @@ def read_queries(checkpoint: Path, checkpoint_sha256: str) -> QuerySet:
         raise XenomaskError(f"query file {path} is damaged: {e!r}") from e
     if queries.checkpoint_sha256 != checkpoint_sha256:
         raise XenomaskError(
-            f"query file {path} belongs to another checkpoint (sha256 {queries.checkpoint_sha256[:12]}..., these "
-            f"weights are {checkpoint_sha256[:12]}...): run `xenomask queries inlier` and `outlier` on this one"
+            f"query file {path} belongs to another checkpoint (sha256 {printable(queries.checkpoint_sha256[:12])}..., "
+            f"these weights are {checkpoint_sha256[:12]}...): run `xenomask queries inlier` and `outlier` on this one"
         )
     return queries
 
@@ -231,4 +231,4 @@ def _check_origin(origin: Mapping[str, Any]) -> None:
     if lengths:
         _number(outlier["iou"])
         if outlier["top_k"] is not None:
-            _query(outlier["top_k"])
+            _query(_is(outlier["top_k"], int))
