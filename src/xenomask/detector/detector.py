@@ -15,26 +15,22 @@ from xenomask.datasets.photos import as_photo
 from xenomask.detector import hub
 from xenomask.detector.folder import (
     FILE,
-    check_names,
     check_own,
-    describe,
-    describe_folder,
+    describe_members,
     find,
     fingerprint,
     finite,
     read_table,
     scale_of,
-    write_card,
-    write_table,
+    write_folder,
 )
 from xenomask.detector.fuse import check_weights
-from xenomask.detector.parts import check_files, tell_unnamed, with_files
-from xenomask.detector.saving import plain, save_member
+from xenomask.detector.member import Member, plain
+from xenomask.detector.parts import check_files, tell_unnamed
 from xenomask.errors import XenomaskError, unknown
-from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics.calibration import Calibration, read_calibration
-from xenomask.models import Network, load
+from xenomask.models import load
 from xenomask.models.network import Prepared
 from xenomask.models.runtimes.runtime import run_by, with_looks, with_precision, with_runtime
 from xenomask.models.tta import looks_at
@@ -45,17 +41,6 @@ from xenomask.types import QuerySet, ScoreMap
 
 # How a network of the Hub that brings no score is read: RbA needs no query sets (see known.py).
 HUB_SCORE = "rba"
-
-
-@dataclass(frozen=True)
-class Member:
-    """One network with its queries, the score that reads them, and its weight in the ensemble."""
-
-    name: str
-    network: Network
-    queries: QuerySet
-    score: Score
-    weight: float
 
 
 @dataclass(frozen=True)
@@ -215,12 +200,7 @@ class Detector:
 
     def describe(self) -> dict[str, Any]:
         """What decides its maps, ready for JSON: kept beside maps to know whether they are its own."""
-        own = [
-            (m.name, n.sha256, n.settings, n.preprocess, m.score, m.weight, m.queries, str(n.shown))
-            for m in self.members
-            for n in [m.network]
-        ]
-        return describe(self.name, own, self.scale)
+        return describe_members(self.name, self.members)
 
     @staticmethod
     def from_folder(folder: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":
@@ -259,22 +239,10 @@ class Detector:
         check_own(folder)
         if folder.exists() and not (folder / FILE).is_file():
             raise XenomaskError(f"{folder} exists and is no detector folder; choose another one")
-        check_names(folder, [plain(m.name) for m in self.members])
-        make_dir(folder.parent)
-        remove_litter(folder.parent, folder.name)
-        with atomic(folder) as part:
-            part.mkdir()
-            rows = [save_member(part, m.name, m.network, m.queries, m.score, m.weight) for m in self.members]
-            rows = [with_files(part, row) for row in rows]
-            table: dict[str, Any] = {"name": self.name, "members": rows, "thresholds": dict(self.thresholds)}
-            write_table(part, table)
-            if self.calibration is not None:
-                origin = dict(self.calibration.origin)
-                if origin.get("fingerprint") == fingerprint(self.describe()):  # the same numbers in another file
-                    origin["fingerprint"] = fingerprint(describe_folder(part))
-                write_table(part, {**table, "calibration": replace(self.calibration, origin=origin).table()})
-            write_card(part, numbers)
-        return folder
+        return write_folder(
+            folder, self.name, self.members, thresholds=self.thresholds, calibration=self.calibration,
+            card=True, numbers=numbers,
+        )  # fmt: skip
 
     def push_to_hub(
         self, name: str, token: str | None = None, private: bool = False, numbers: Mapping[str, Any] | None = None

@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-import shutil
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -21,15 +20,15 @@ from xenomask.detector import hub
 from xenomask.detector.card import model_card
 from xenomask.detector.fuse import check_weights
 from xenomask.detector.known import KNOWN
+from xenomask.detector.member import Member, plain, stored_facts, write_member
 from xenomask.detector.parts import ANALYSIS, check_files, check_inside, member_files, with_files
-from xenomask.detector.saving import plain, stored_facts
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir, read_object, remove_litter
 from xenomask.files import finite as listed
 from xenomask.metrics.calibration import Calibration
 from xenomask.models import Preprocess, load
 from xenomask.models.load import identity, is_per_pixel
-from xenomask.queries import read_queries, write_queries
+from xenomask.queries import read_queries
 from xenomask.queries.analysis import FOLDER
 from xenomask.scores import Score, get_score
 from xenomask.types import QuerySet
@@ -86,6 +85,16 @@ def describe(
         ],
         "scale": list(scale),
     }  # fmt: skip
+
+
+def describe_members(name: str, members: Sequence[Member]) -> dict[str, Any]:
+    """What decides the maps of a detector of these members; see `describe`."""
+    own = [
+        (m.name, n.sha256, n.settings, n.preprocess, m.score, m.weight, m.queries, str(n.shown))
+        for m in members
+        for n in [m.network]
+    ]
+    return describe(name, own, scale_of([(m.score, m.weight, m.network.per_pixel) for m in members]))
 
 
 def describe_folder(folder: Path) -> dict[str, Any]:
@@ -199,6 +208,43 @@ def write_table(folder: Path, table: Mapping[str, Any]) -> None:
         part.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n")
 
 
+def write_folder(
+    folder: Path,
+    name: str,
+    members: Sequence[Member],
+    *,
+    thresholds: Mapping[str, Mapping[str, Any]] | None = None,
+    calibration: Calibration | None = None,
+    half: bool | None = None,
+    analyses: Mapping[str, Path] | None = None,
+    card: bool = False,
+    numbers: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a detector folder, whole or not at all, in place of one that is there; with a model card if asked for.
+
+    `half` and `analyses` (by member): see `write_member`. `numbers` (of `xenomask evaluate --json`) are for the card.
+    Raises XenomaskError for members that cannot be written and weights that do not sum to 1.
+    """
+    check_weights([m.weight for m in members], len(members))
+    check_names(folder, [plain(m.name) for m in members])
+    make_dir(folder.parent)
+    remove_litter(folder.parent, folder.name)
+    with atomic(folder) as part:
+        part.mkdir()
+        rows = [with_files(part, write_member(part, m, half, (analyses or {}).get(m.name))) for m in members]
+        table: dict[str, Any] = {"name": name, "members": rows, "thresholds": dict(thresholds or {})}
+        write_table(part, table)
+        if calibration is not None:
+            origin = dict(calibration.origin)
+            if origin.get("fingerprint") == fingerprint(describe_members(name, members)):
+                origin["fingerprint"] = fingerprint(describe_folder(part))  # the same numbers in another file
+            write_table(part, {**table, "calibration": replace(calibration, origin=origin).table()})
+        if card:
+            write_card(part, numbers)
+    _tell_unanalysed(folder, rows)
+    return folder
+
+
 def assemble(
     folder: Path,
     name: str,
@@ -209,31 +255,19 @@ def assemble(
     thresholds: Mapping[str, Mapping[str, Any]] | None = None,
     half: bool = False,
 ) -> Path:
-    """Writes a detector folder from named checkpoint folders and their query analyses, read by one score or one each.
+    """Write a detector folder from named checkpoint folders and their query analyses, with one score or one each.
 
-    `half` stores the weights as float16. As that changes their hash, the query sets are re-addressed to the
-    rounded weights, and say so in their origin. Raises XenomaskError for a score not defined for a network.
+    `half` stores the weights as float16. Raises XenomaskError for a score not defined for a network.
     """
     check_weights(weights, len(checkpoints))
     check_names(folder, [plain(member) for member, _ in checkpoints])
-    scores = {member: get_score(score if isinstance(score, str) else score[member]) for member, _ in checkpoints}
-    make_dir(folder.parent)
-    remove_litter(folder.parent, folder.name)
-    with atomic(folder) as part:
-        part.mkdir()
-        for member, checkpoint in checkpoints:
-            _copy_member(checkpoint, part / member, half, scores[member])
-        table = {
-            "name": name,
-            "members": [
-                with_files(part, {"name": member, "score": scores[member].name, "weight": w})
-                for (member, _), w in zip(checkpoints, weights, strict=True)
-            ],
-            "thresholds": dict(thresholds or {}),
-        }
-        write_table(part, table)
-    _tell_unanalysed(folder, table["members"])
-    return folder
+    members = []
+    for (member, checkpoint), weight in zip(checkpoints, weights, strict=True):
+        own = get_score(score if isinstance(score, str) else score[member])
+        network = load(checkpoint)
+        members.append(Member(member, network, read_queries(checkpoint, network.sha256), own, weight))
+    analyses = {member: checkpoint / FOLDER for member, checkpoint in checkpoints}
+    return write_folder(folder, name, members, thresholds=thresholds, half=half, analyses=analyses)
 
 
 def record_files(folder: Path) -> Path:
@@ -266,23 +300,6 @@ def _tell_unanalysed(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
                 "ground queries; run `xenomask queries` on the checkpoint and assemble again",
                 folder / row["name"], row["score"],
             )  # fmt: skip
-
-
-def _copy_member(checkpoint: Path, target: Path, half: bool, score: Score) -> None:
-    network = load(checkpoint)
-    score.displayed(network.per_pixel)
-    queries = read_queries(checkpoint, network.sha256)
-    if network.config.model_type != "mask2former":  # Hugging Face's folder, its analysis inside
-        shutil.copytree(checkpoint, target)
-        return
-    network.save(target, half=half)
-    if (checkpoint / FOLDER).is_dir():
-        shutil.copytree(checkpoint / FOLDER, target / FOLDER)
-        own = load(target).sha256
-        origin = dict(queries.origin)
-        if own != queries.checkpoint_sha256:
-            origin["analysed_as"] = {"sha256": queries.checkpoint_sha256, "dtype": "float32"}
-        write_queries(target, replace(queries, checkpoint_sha256=own, origin=origin))
 
 
 def write_card(folder: Path, numbers: Mapping[str, Any] | None = None) -> Path:

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 from xenomask.arrays import ImageLike, as_image
 from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
-from xenomask.detector.saving import plain
+from xenomask.detector.member import plain
 from xenomask.errors import XenomaskError
 from xenomask.export.write import CONTENT, FORMATS, OUTPUTS, VERSION, content_of
 from xenomask.files import read_object

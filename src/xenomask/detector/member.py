@@ -1,9 +1,9 @@
-"""One member of a detector -> its folder, and what such folders say of their networks."""
+"""One member of a detector, and its folder inside the detector's: a checkpoint with its query analysis."""
 
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,17 @@ from xenomask.scores import Score
 from xenomask.types import QuerySet
 
 
+@dataclass(frozen=True)
+class Member:
+    """One network with its queries, the score that reads them, and its weight in the ensemble."""
+
+    name: str
+    network: Network
+    queries: QuerySet
+    score: Score
+    weight: float
+
+
 def plain(name: str) -> str:
     """A member's name, which is a folder's too and so must not lead elsewhere; XenomaskError if it does."""
     if not name or name == ".." or Path(name).name != name:
@@ -24,38 +35,43 @@ def plain(name: str) -> str:
     return name
 
 
-def save_member(
-    detector: Path, name: str, network: Network, queries: QuerySet, score: Score, weight: float
-) -> dict[str, Any]:
-    """Writes one member's checkpoint and query sets into a detector folder; returns its row of detector.json.
+def write_member(detector: Path, m: Member, half: bool | None = None, analysis: Path | None = None) -> dict[str, Any]:
+    """Write one member's checkpoint and query sets into a detector folder; returns its row of detector.json.
 
-    Weights that are exactly float16 numbers are stored so. Raises XenomaskError where a Hugging Face network's own
-    folder, which is copied, is gone, and for a detector with looks.
+    `half` stores its weights as float16; None: where they are exactly such numbers. As that changes their hash, the
+    query sets are re-addressed to the stored weights, and say so in their origin. `analysis`: a folder of a query
+    analysis whose tables are copied along. Raises XenomaskError where a Hugging Face network's own folder, which is
+    copied, is gone, for a score that is not defined for the network, and for a detector with test-time augmentation.
     """
+    network, queries = m.network, m.queries
     if str(network.shown):
         raise XenomaskError("a folder holds no looks: save the detector without them, and name them where it runs")
-    folder = detector / plain(name)
+    m.score.displayed(network.per_pixel)
+    folder = detector / plain(m.name)
     source = Path(str(network.facts.get("source", "")))
     facts = {k: v for k, v in network.facts.items() if k != "source" or not source.is_dir()}  # no path of this machine
-    row: dict[str, Any] = {"name": name, "score": score.name, "weight": weight}
-    if score.options:
-        row["options"] = dict(score.options)
+    row: dict[str, Any] = {"name": m.name, "score": m.score.name, "weight": m.weight}
+    if m.score.options:
+        row["options"] = dict(m.score.options)
     if network.config.model_type == "mask2former":
         tensors = (t for t in network.module.state_dict().values() if t.is_floating_point())
-        replace(network, facts=facts).save(folder, half=all(bool((t == t.half()).all()) for t in tensors))
+        half = all(bool((t == t.half()).all()) for t in tensors) if half is None else half
+        replace(network, facts=facts).save(folder, half=half)
         own = sha256(folder / WEIGHTS)
         if queries.checkpoint_sha256 != own:
             origin = {**queries.origin, "analysed_as": {"sha256": queries.checkpoint_sha256}}
             queries = replace(queries, checkpoint_sha256=own, origin=origin)
     else:  # used as it is; its facts have no other place than our table
         if not (source / CONFIG).is_file():
-            raise XenomaskError(f"member {name} cannot be written: the folder it was read from is gone")
+            raise XenomaskError(f"member {m.name} cannot be written: the folder it was read from is gone")
         folder.mkdir()
         for path in source.iterdir():
             if path.suffix in (".json", ".safetensors", ".txt", ".bin"):
                 shutil.copyfile(path, folder / path.name)
         row["facts"] = facts
-    if queries.inlier or queries.outlier or queries.ground:
+    if analysis is not None and analysis.is_dir():
+        shutil.copytree(analysis, folder / FOLDER)
+    if queries.inlier or queries.outlier or queries.ground or (folder / FOLDER / FILE).is_file():
         write_queries(folder, queries)
     return row
 
