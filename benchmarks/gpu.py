@@ -83,11 +83,11 @@ def measured(detector: Detector, way: Way, photo: tuple[Prepared, ...], repeats:
                 stack.enter_context(plain(m.network.module))
         for _ in range(3 + repeats):
             begun = time.perf_counter()
-            (outputs,) = detector.look([photo])
+            (outputs,) = detector.infer([photo])
             if cuda:
                 torch.cuda.synchronize()
             seen = time.perf_counter()
-            value = detector.read(outputs).value
+            value = detector.fuse(outputs).value
             seconds.append((seen - begun, time.perf_counter() - begun))
     networks, whole = (statistics.median(s) for s in zip(*seconds[3:], strict=True))
     memory = torch.cuda.max_memory_reserved() if cuda else None

@@ -161,7 +161,7 @@ def test_exported__says_what_it_is(exported, tiny_detector):
     assert about["members"][0]["classes"][13] == "car" and about["thresholds"]["default"]["value"] == 0.5
     assert str(Path.cwd()).encode() not in exported["pair.onnx"].read_bytes()  # no paths of this machine
     found = open_exported(exported["pair.onnx"])
-    assert isinstance(found, ExportedDetector) and found.members == ()
+    assert isinstance(found, ExportedDetector) and found.networks == ("a", "b")
     assert found.describe()["members"] == pair.describe()["members"]
 
 
@@ -182,7 +182,7 @@ def test_detect_and_benchmark__take_an_exported_file(exported, tmp_path, capsys)
     code, out, err = run(capsys, *at, exported["pair.onnx"])
     assert code == 0 and "score entropy, threshold 0.500" in out, err
     assert "its score entropy is part of it" in fails(capsys, *at, exported["pair.onnx"], "--score", "rba")
-    assert "its members are joined inside" in fails(capsys, *at, exported["pair.onnx"], "--member", "a")
+    assert "its members are fused inside" in fails(capsys, *at, exported["pair.onnx"], "--member", "a")
     assert "runs in onnxruntime, not in torch" in fails(capsys, *at, exported["pair.onnx"], "--runtime", "torch")
     assert "in openvino on the CPU: leave --device" in fails(capsys, *at, exported["a.xml"], "--device", "cuda")
     code, out, _ = run(capsys, *at, exported["b.onnx"], "--score", "rba")

@@ -94,15 +94,15 @@ def test_batches__of_one_size_change_maps_by_rounding_alone(tiny_detector, photo
         assert np.abs(a - b).max() < 2e-3
 
 
-def test_detect__is_prepare_look_read(tiny_detector):
+def test_detect__is_prepare_infer_fuse(tiny_detector):
     pair, images = Detector.from_folder(tiny_detector), [draw_scene(i, (48, 70)).image for i in range(2)]
-    outputs = pair.look([pair.prepare(i) for i in images])
+    outputs = pair.infer([pair.prepare(i) for i in images])
     for image, own in zip(images, outputs, strict=True):
         for member, output in zip(pair.members, own, strict=True):
             alone = with_queries(member.network.predict(image))
             assert np.allclose(with_queries(output).mask_logits, alone.mask_logits, atol=1e-4)
             assert (output.image_size, output.input_size) == (alone.image_size, alone.input_size)
-        assert np.allclose(pair.read(own).value, pair.detect(image).value, atol=1e-4)
+        assert np.allclose(pair.fuse(own).value, pair.detect(image).value, atol=1e-4)
 
 
 def test_score_dataset__a_damaged_photo_leaves_the_maps_before_it_whole(tiny_detector, tmp_path):

@@ -146,7 +146,7 @@ def test_fixed_sizes__the_map_is_drawn_back_over_the_photo(kind, folders, tmp_pa
 def test_fixed_sizes__a_look_at_another_edge_keeps_their_shape(folders, tmp_path):
     folder = settled(folders, "mask2former", tmp_path, {"size": {"height": 64, "width": 96}})
     one = Detector.from_folder(assemble(tmp_path / "d", "d", [("a", folder)], [1.0], "entropy"))
-    looks = one.with_looks((32, 64), mirror=True)
+    looks = one.with_tta((32, 64), mirror=True)
     sizes = [m.network.predict(IMAGES[90, 50]).padded_size for m in looks.members]
     assert sizes == [(32, 64), (32, 64), (64, 96), (64, 96)]  # 32x48, to multiples of 32
     own = looks.members[2].network.prepare(IMAGES[64, 64]).x

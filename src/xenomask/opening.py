@@ -11,7 +11,7 @@ from xenomask.errors import XenomaskError
 
 if TYPE_CHECKING:
     from xenomask.detector import Detector
-    from xenomask.export import ExportedDetector
+    from xenomask.detector.predictor import Predictor
 
 Say = Callable[[str], None]
 
@@ -35,17 +35,17 @@ def choose_device(name: str | None, say: Say, runtime: str = "") -> str:
 def open_detector(
     detector: str, device: str | None, score: str | None = None, member: str | None = None,
     runtime: str | None = None, *, say: Say = quiet, precision: str = "float32",
-    work: tuple[tuple[int, int], int, int] | None = None, kernel: str | None = None, looks: str | None = None,
-) -> "Detector | ExportedDetector":  # fmt: skip
+    work: tuple[tuple[int, int], int, int] | None = None, kernel: str | None = None, tta: str | None = None,
+) -> "Predictor":  # fmt: skip
     """Open a detector folder or a Hub's in the runtime asked for, or an exported file in its own.
 
     `work` is (size of the photos, how many, how many together): the runtime is then auto where none is named. `kernel`
     is said where it is given. Raises XenomaskError for what is not there, damaged, or asks for what it has not.
     """
     from xenomask.export import is_exported
-    from xenomask.models.tta import parse_looks
+    from xenomask.models.tta import parse_tta
 
-    shown = None if looks is None else parse_looks(looks)  # before anything is loaded
+    views = None if tta is None else parse_tta(tta)  # before anything is loaded
     exported, auto = is_exported(detector), work is not None and runtime in (None, "auto")
     if exported and precision != "float32":
         raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
@@ -54,24 +54,23 @@ def open_detector(
     else:
         found = _open_folder(detector, device, say, "torch" if auto else runtime, precision, auto=auto)
     if member:
-        found = found.only(member)
-    if shown is not None:
+        found = found.opened("member").only(member)
+    if views is not None:
         if found.thresholds and not score:
-            say(f"note: the stored threshold of {found.name} is for one look and is left out")
-        found = found.with_looks(*shown)
+            say(f"note: the stored threshold of {found.name} is for maps without test-time augmentation: left out")
+        found = found.opened("tta").with_tta(*views)
     if work and auto and not exported:
         found = _in_best_runtime(found, say, *work)
     if kernel is not None:
         found = _with_kernel(found, say, kernel)
-    return found.with_score(score) if score else found
+    return found.opened("score").with_score(score) if score else found
 
 
 def _with_kernel(found: Any, say: Say, kernel: str) -> Any:
     """Choose once, and say what and why; networks without masks have no such choice."""
-    from xenomask.detector import Detector
     from xenomask.scores.backend import choose
 
-    if not isinstance(found, Detector):
+    if found.largest_batch is not None:
         if kernel != "auto":
             raise XenomaskError(f"{found.name} computes its scores in its own graph: leave --kernel out")
         return found
@@ -86,7 +85,7 @@ def _in_best_runtime(found: Any, say: Say, size: tuple[int, int], frames: int, b
     """Choose once, and say what and why."""
     from xenomask.models.runtimes.runtime import choose_runtime
 
-    networks = [m.network for m in found.used if not m.network.shown.mirror]  # the others share their graphs
+    networks = [m.network for m in found.used if not m.network.view.mirror]  # the others share their graphs
     device = str(next(networks[0].module.parameters()).device)
     chosen, why = choose_runtime(networks, size, frames, batch, device)
     say(f"runtime {chosen}: {why} (choose with --runtime)")
@@ -111,7 +110,7 @@ def _open_folder(
     return Detector.from_folder(detector, own_device).with_precision(precision).with_runtime(chosen, own_device)
 
 
-def _open_file(file: str, device: str | None, say: Say, runtime: str | None) -> "Detector | ExportedDetector":
+def _open_file(file: str, device: str | None, say: Say, runtime: str | None) -> "Predictor":
     from xenomask.export import open_exported
 
     own = "onnxruntime" if file.endswith(".onnx") else "openvino"
@@ -125,18 +124,14 @@ def _open_file(file: str, device: str | None, say: Say, runtime: str | None) -> 
 
 def open_masks(
     detector: str, device: str | None, score: str | None = None, member: str | None = None, runtime: str | None = None,
-    looks: str | None = None, *, say: Say = quiet,
+    tta: str | None = None, *, say: Say = quiet,
 ) -> "Detector":  # fmt: skip
     """`open_detector` where each member's queries are asked for, which a fused file has no more.
 
     Raises XenomaskError for such a file.
     """
-    from xenomask.detector import Detector
-
-    found = open_detector(detector, device, score, member, runtime, say=say, looks=looks)
-    if not isinstance(found, Detector):
-        raise XenomaskError(f"{detector} holds a detector in one graph: name its folder, or export with --queries")
-    return found
+    found = open_detector(detector, device, score, member, runtime, say=say, tta=tta)
+    return found.opened("queries")
 
 
 def _open_remote(name: str, device: str) -> "Detector":

@@ -12,13 +12,13 @@ from xenomask.cli.common import (
     DetectorOption,
     DeviceOption,
     JsonOption,
-    LooksOption,
     MemberOption,
     ResizeOption,
     RootOption,
     RuntimeOption,
     ScoreOption,
     SplitOption,
+    TtaOption,
     err_console,
     load_dataset,
     load_detector,
@@ -49,7 +49,7 @@ def benchmark(
         ),
     ] = "own",
     members: Annotated[bool, typer.Option("--members", help="also each member alone")] = False,
-    looks: LooksOption = None,
+    tta: TtaOption = None,
     out: Annotated[Path, typer.Option(help="folder for maps and table.{md,csv,tex,json}; resumes there")] = Path(
         "bench"
     ),
@@ -68,7 +68,7 @@ def benchmark(
 
     Example: xenomask benchmark --suite smiyc-val --root data/smiyc --detector nano --scores own,max_logit
     """
-    from xenomask.evaluate.benchmark import SUITES
+    from xenomask.evaluate.benchmark import SUITES, members_of
     from xenomask.evaluate.benchmark import benchmark as run_benchmark
     from xenomask.evaluate.evaluate import track_of
     from xenomask.evaluate.tables import markdown, table_json, write_tables
@@ -83,23 +83,16 @@ def benchmark(
     chosen = [None if s == "own" else get_score(s) for s in names]
     data = [load_dataset(d, root, split, resize) for d in (SUITES[suite] if suite else (dataset or "",))]
     make_dir(out)
-    found = [load_detector(d, device, runtime=runtime, looks=looks) for d in detector or ["nano"]]
-    lacking = [
-        s for s in chosen if s and any(not getattr(m.queries, n) for d in found for m in d.members for n in s.needs)
-    ]
+    found = [load_detector(d, device, runtime=runtime, tta=tta) for d in detector or ["nano"]]
+    networks = [m for d in found for m in members_of(d)]
+    lacking = [s for s in chosen if s and any(not getattr(m.queries, n) for m in networks for n in s.needs)]
     for s in lacking:
         err_console.print(f"left out: {s.name}, a member has no {'/'.join(s.needs)} query", style="yellow")
-    masks_only = [
-        s for s in chosen if s and not s.logit_scale and any(m.network.per_pixel for d in found for m in d.members)
-    ]
+    masks_only = [s for s in chosen if s and not s.logit_scale and any(m.network.per_pixel for m in networks)]
     for s in masks_only:
         err_console.print(f"left out: {s.name}, a member is a per-pixel network", style="yellow")
     chosen = [s for s in chosen if s not in (*lacking, *masks_only)]
-    no_class = [
-        s
-        for s in chosen
-        if s and s.outlier_class and not all(m.network.outlier_class for d in found for m in d.members)
-    ]
+    no_class = [s for s in chosen if s and s.outlier_class and not all(m.network.outlier_class for m in networks)]
     if scores == "all":  # asked for by name, the score says itself what it lacks
         for s in no_class:
             err_console.print(f"left out: {s.name}, a member has no outlier class", style="yellow")

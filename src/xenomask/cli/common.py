@@ -17,7 +17,7 @@ from xenomask.errors import XenomaskError, printable
 
 if TYPE_CHECKING:
     from xenomask.detector import Detector
-    from xenomask.export import ExportedDetector
+    from xenomask.detector.predictor import Predictor
     from xenomask.predict.pipeline import Profile
 
 
@@ -89,10 +89,10 @@ JsonOption = Annotated[
 ScoreOption = Annotated[
     str | None, typer.Option("--score", autocompletion=names(SCORES), help="read the networks by this score instead")
 ]
-LooksOption = Annotated[
+TtaOption = Annotated[
     str | None,
-    typer.Option("--looks", help="look several times and average the maps: mirror (the mirror image too), shortest "
-                 "edges in pixels (288,384), or both (mirror,288,384: four looks)"),
+    typer.Option("--tta", help="test-time augmentation: average the maps of the mirror image too (mirror), of shortest "
+                 "edges in pixels (288,384), or of both (mirror,288,384: four views)"),
 ]  # fmt: skip
 MemberOption = Annotated[str | None, typer.Option("--member", help="use this member alone")]
 CheckpointOption = Annotated[Path, typer.Option("--checkpoint", help="checkpoint folder")]
@@ -137,7 +137,7 @@ def choose_device(name: str | None) -> str:
     return opening.choose_device(name, say)
 
 
-def load_detector(detector: str, device: str | None, *args: Any, **options: Any) -> "Detector | ExportedDetector":
+def load_detector(detector: str, device: str | None, *args: Any, **options: Any) -> "Predictor":
     """`opening.open_detector`, saying what it chose on stderr."""
     from xenomask.opening import open_detector
 

@@ -11,10 +11,10 @@ from xenomask.cli.common import (
     DetectorOption,
     DeviceOption,
     JsonOption,
-    LooksOption,
     MemberOption,
     RuntimeOption,
     ScoreOption,
+    TtaOption,
     load_folder,
     marked,
     out_console,
@@ -32,7 +32,7 @@ def explain(
     detector: DetectorOption = "nano",
     score: ScoreOption = None,
     member: MemberOption = None,
-    looks: LooksOption = None,
+    tta: TtaOption = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
     json_file: JsonOption = None,
@@ -47,7 +47,7 @@ def explain(
     point = parse_point(at)
     image = read_photo(photo)
     check_point(point, (image.shape[0], image.shape[1]))
-    found = load_folder(detector, device, score, member, runtime, looks)
+    found = load_folder(detector, device, score, member, runtime, tta)
     answer = explain(found, [m.network.predict(image) for m in found.members], point)
     out_console.print(f"{found.name} at {at}: {answer.value:.6f}", highlight=False)
     for m in answer.members:

@@ -53,7 +53,7 @@ def on_ray(
     detector: str, data: "Dataset", out: Path, opening: Mapping[str, str | None], leave_one_out: bool,
     workers: int | None, cpus: int, address: str | None,
 ) -> str:  # fmt: skip
-    """Scores on Ray; returns what the last line says. `opening`: device, score, member, runtime, looks."""
+    """Scores on Ray; returns what the last line says. `opening`: device, score, member, runtime, tta."""
     from xenomask.cluster.ray import choose_pool, connected, score_dataset
     from xenomask.detector.hub import is_remote
     from xenomask.opening import open_detector
@@ -68,11 +68,11 @@ def on_ray(
         pool = choose_pool(ray, workers, cpus, wants_gpu(detector, device, runtime))
         if (device or "").startswith("cuda") and not pool.gpus:
             raise XenomaskError(f"--device {device}: no machine of the Ray cluster has a GPU for it; leave it out")
-        looks = opening["looks"]
+        tta = opening["tta"]
         # says what the maps are made by
-        here = load_detector(detector, "cpu", opening["score"], opening["member"], looks=looks)
+        here = load_detector(detector, "cpu", opening["score"], opening["member"], tta=tta)
         own = "cuda" if pool.gpus else device or "cpu"  # of several GPUs Ray shows an actor its own alone
-        opened = partial(open_detector, detector, own, opening["score"], opening["member"], runtime, looks=looks)
+        opened = partial(open_detector, detector, own, opening["score"], opening["member"], runtime, tta=tta)
         machines = sum(n["Alive"] for n in ray.nodes())
         each = f"{pool.cpus} CPUs{' and a GPU' if pool.gpus else ''}"
         err_console.print(f"ray: {pool.actors} workers of {each} each, {machines} machines", style="dim")

@@ -14,7 +14,6 @@ from xenomask.cli.common import (
     DeviceOption,
     JsonOption,
     KernelOption,
-    LooksOption,
     MemberOption,
     PrecisionOption,
     ProfileOption,
@@ -23,6 +22,7 @@ from xenomask.cli.common import (
     RuntimeOption,
     ScoreOption,
     SplitOption,
+    TtaOption,
     load_dataset,
     load_detector,
     out_console,
@@ -44,7 +44,7 @@ def detect(
     detector: DetectorOption = "nano",
     score: ScoreOption = None,
     member: MemberOption = None,
-    looks: LooksOption = None,
+    tta: TtaOption = None,
     threshold: Annotated[float | None, typer.Option(help="draw this score's contour")] = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
@@ -61,7 +61,7 @@ def detect(
     from xenomask.predict.photos import check_photos, detect_timed
 
     check_photos(photos, out)
-    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, looks=looks)
+    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta)
     if threshold is None:
         threshold = found.thresholds.get("default", {}).get("value")
     with progress("detect", len(photos)) as tick:
@@ -90,7 +90,7 @@ def score(
     detector: DetectorOption = "nano",
     score: ScoreOption = None,
     member: MemberOption = None,
-    looks: LooksOption = None,
+    tta: TtaOption = None,
     leave_one_out: Annotated[bool, typer.Option(help="choose outlier queries on the other frames")] = False,
     shard: Annotated[str | None, typer.Option(help="I/N: only every N-th frame from the I-th on, to share the work "
                                               "between processes that write into one folder")] = None,
@@ -125,14 +125,14 @@ def score(
                         "--shards": shards, "--sbatch": sbatch, "--dry-run": dry_run, "--batch": batch > 1,
                         "--precision": precision != "float32", "--profile": profile, "--kernel": kernel != "auto"}
     )  # fmt: skip
-    if looks is not None:
-        from xenomask.models.tta import parse_looks
+    if tta is not None:
+        from xenomask.models.tta import parse_tta
 
-        parse_looks(looks)  # said now, and not by each job
+        parse_tta(tta)  # said now, and not by each job
     if engine != "local":
         root, out = root.absolute(), out.absolute()  # workers and jobs have working folders of their own
     data = load_dataset(dataset, root, split, resize, coding=None)
-    opening = {"device": device, "score": score, "member": member, "runtime": runtime, "looks": looks}
+    opening = {"device": device, "score": score, "member": member, "runtime": runtime, "tta": tta}
     if engine == "ray":
         said = fleet.on_ray(detector, data, out, opening, leave_one_out, workers, worker_cpus or 1, ray_address)
         return out_console.print(said, soft_wrap=True)
@@ -147,7 +147,7 @@ def score(
     if shard is not None:
         data = shard_of(data, *parse_shard(shard))
     found = load_detector(detector, device, score, member, runtime, precision=precision, work=work(data, out, batch),
-                          kernel=kernel, looks=looks)  # fmt: skip
+                          kernel=kernel, tta=tta)  # fmt: skip
     with progress("score", len(data.frames)) as tick:
         times = score_timed(found, data, out, leave_one_out=leave_one_out, batch=batch, tick=tick)
     if profile:

@@ -19,8 +19,7 @@ from xenomask.datasets import Dataset, Frame
 from xenomask.errors import XenomaskError
 
 if TYPE_CHECKING:  # an actor sets its number of threads before numba is imported
-    from xenomask.detector import Detector
-    from xenomask.export import ExportedDetector
+    from xenomask.detector.predictor import Predictor
 
 TASK = 16  # frames: what is done again when an actor is lost, at most
 TRIES = 5  # times that actors may die of one task
@@ -128,9 +127,7 @@ class Actor:
     What is wrong is returned and not raised: Ray would wrap it, log it, and start the actor again.
     """
 
-    def __init__(
-        self, open_detector: Callable[[], "Detector | ExportedDetector"], data: Dataset, out: Path, loo: bool, cpus: int
-    ):
+    def __init__(self, open_detector: Callable[[], "Predictor"], data: Dataset, out: Path, loo: bool, cpus: int):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # as the command line has it
         os.environ.setdefault("NUMBA_NUM_THREADS", str(cpus))  # Ray sets OMP_NUM_THREADS alone
         from xenomask.predict.photos import open_maps
@@ -177,7 +174,7 @@ class Actor:
                 check_photo(path, frame.image)
                 return ""
             own: Any = self.detector
-            own = own.without_frame(frame.id) if self.loo and frame.label else own
+            own = own.opened("queries").without_frame(frame.id) if self.loo and frame.label else own
             found = own.detect(self.data.sample(frame).image)
             keep_map(self.out, frame, found, frame_digest(frame))
         except XenomaskError as e:
@@ -203,8 +200,8 @@ def _frame(name: str, image: str, label: str) -> Frame:
 
 def score_dataset(
     ray: Any,
-    detector: "Detector | ExportedDetector",
-    open_detector: Callable[[], "Detector | ExportedDetector"],
+    detector: "Predictor",
+    open_detector: Callable[[], "Predictor"],
     data: Dataset,
     out: Path,
     pool: Pool,

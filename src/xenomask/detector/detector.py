@@ -32,31 +32,31 @@ from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import load
 from xenomask.models.network import Prepared
-from xenomask.models.runtimes.runtime import run_by, with_looks, with_precision, with_runtime
-from xenomask.models.tta import looks_at
+from xenomask.models.runtimes.runtime import run_by, with_precision, with_runtime, with_tta
+from xenomask.models.tta import tta_views
 from xenomask.queries import read_queries, without_frame
 from xenomask.scores import Score, add_score, check_classes, get_score
 from xenomask.scores.backend import choose
 from xenomask.types import QuerySet, ScoreMap
 
-# How a network of the Hub that brings no score is read: RbA needs no query sets (see known.py).
+# What a network of the Hub that brings no score is scored with: RbA needs no query sets (see known.py).
 HUB_SCORE = "rba"
 
 
 @dataclass(frozen=True)
 class Detector:
-    """Networks that look at a photo, and how their maps are joined.
+    """Networks with their scores, and the weights by which their maps are fused.
 
     Raises XenomaskError where a member's score is not defined for its network, or for so few classes.
     """
 
     name: str
     members: tuple[Member, ...]
-    # named thresholds on the joined map, each with where it comes from; none of them is needed to detect
+    # named thresholds on the fused map, each with where it comes from; none of them is needed to detect
     thresholds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    # what makes probabilities of its joined maps; `probability` alone applies it
+    # what makes probabilities of its fused maps; `probability` alone applies it
     calibration: Calibration | None = None
-    # what computes the scores from the masks: see scores.paths
+    # what computes the scores from the masks: see scores.backend
     kernel: str = "auto"
 
     def __post_init__(self):
@@ -68,7 +68,7 @@ class Detector:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """The fixed range in which this detector's maps are drawn."""
+        """The fixed range in which this detector's maps are displayed."""
         return scale_of([(m.score, m.weight, m.network.per_pixel) for m in self.members])
 
     @property
@@ -80,30 +80,54 @@ class Detector:
 
         Raises XenomaskError for what `datasets.photos.as_photo` refuses.
         """
-        return self.read(self.look([self.prepare(image)])[0])
+        return self.fuse(self.infer([self.prepare(image)])[0])
 
     @property
     def used(self) -> tuple[Member, ...]:
-        """The members that count."""
+        """The active members: those with a weight."""
         return tuple(m for m in self.members if m.weight > 0)
 
     @property
     def map_score(self) -> str:
-        """The score that its maps are named by: those of the members that count."""
+        """The score that its maps are named by: those of the active members."""
         return "+".join(dict.fromkeys(m.score.name for m in self.used))
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of its members."""
+        return tuple(m.name for m in self.members)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The parts of query sets that its members' scores read."""
+        return frozenset(part for m in self.members for part in m.score.reads)
+
+    @property
+    def chosen_on(self) -> frozenset[str]:
+        """The data sets on which its members' outlier queries were chosen."""
+        origins = (m.queries.origin for m in self.members)
+        return frozenset(o["outlier"]["dataset"] for o in origins if "outlier" in o)
+
+    @property
+    def largest_batch(self) -> None:
+        """Any number of photos goes through it together."""
+
+    def opened(self, what: str) -> "Detector":
+        """Return the detector itself: all of its parts can be changed."""
+        return self
+
     def prepare(self, image: ImageLike) -> tuple[Prepared, ...]:
-        """The first part of `detect`: the photo as each used member's network takes it."""
+        """Preprocess one photo for each active member's network: the first part of `detect`."""
         image = as_photo(image)
         return tuple(m.network.prepare(image) for m in self.used)
 
-    def look(self, photos: Sequence[tuple[Prepared, ...]]) -> list[tuple[MaskOutput | PixelOutput, ...]]:
-        """The second part: what the networks say of each photo; their inputs are of one size and one batch."""
-        seen = [m.network.look(own) for m, own in zip(self.used, zip(*photos, strict=True), strict=True)]
-        return list(zip(*seen, strict=True))
+    def infer(self, photos: Sequence[tuple[Prepared, ...]]) -> list[tuple[MaskOutput | PixelOutput, ...]]:
+        """Return the networks' outputs for preprocessed photos of one input size, in one batch: the second part."""
+        found = [m.network.infer(own) for m, own in zip(self.used, zip(*photos, strict=True), strict=True)]
+        return list(zip(*found, strict=True))
 
-    def read(self, outputs: Sequence[MaskOutput | PixelOutput]) -> ScoreMap:
-        """The third part: the joined map of one photo's outputs."""
+    def fuse(self, outputs: Sequence[MaskOutput | PixelOutput]) -> ScoreMap:
+        """Return the fused map, the weighted sum of the members' scores, of one photo's outputs: the third part."""
         value = np.zeros(outputs[0].image_size, np.float32)
         for m, output in zip(self.used, outputs, strict=True):
             add_score(output, m.queries, m.score, m.weight, value, self.kernel)
@@ -133,7 +157,7 @@ class Detector:
         return self.calibration.fit(score_map.value).astype(np.float32)
 
     def with_score(self, score: str | Score) -> "Detector":
-        """The same networks read by another score (or its name), each member with the same weight.
+        """The same networks scored with another score (or its name), each member with the same weight.
 
         Weights, thresholds and calibration belong to the maps that they were chosen for, and are dropped with them; a
         member of weight 0 stays out.
@@ -150,18 +174,17 @@ class Detector:
         alone = next(m for m in self.members if m.name == member)
         return replace(self, members=(replace(alone, weight=1.0),), thresholds={}, calibration=None)
 
-    def with_looks(self, edges: Sequence[int] = (), mirror: bool = False) -> "Detector":
-        """Each member looking several times, its maps averaged (test-time augmentation): a member a look.
+    def with_tta(self, edges: Sequence[int] = (), mirror: bool = False) -> "Detector":
+        """Return the detector with test-time augmentation: each member once a view, their maps averaged.
 
-        At each of the shortest `edges` in pixels (none: at its own size), and with `mirror` at the mirror image too.
-        Thresholds and calibration belong to maps of one look and are dropped. Raises XenomaskError for edges that are
-        none, no look at all, a detector that has looks already, and edges for a network of one input size.
+        The views are the shortest `edges` in pixels (none: the network's own size), and with `mirror` each one's mirror
+        image too. Thresholds and calibration belong to maps without augmentation and are dropped. Raises XenomaskError
+        for invalid edges, no view at all, a detector that has views already, and edges for a network of one input size.
         """
-        looks = looks_at(edges, mirror)
-        pairs = [(m, n) for m in self.members for n in with_looks(m.network, looks)]
+        views = tta_views(edges, mirror)
+        pairs = [(m, n) for m in self.members for n in with_tta(m.network, views)]
         members = tuple(
-            replace(m, name=f"{m.name}@{n.shown}".rstrip("@"), network=n, weight=m.weight / len(looks))
-            for m, n in pairs
+            replace(m, name=f"{m.name}@{n.view}".rstrip("@"), network=n, weight=m.weight / len(views)) for m, n in pairs
         )
         name = f"{self.name}@{'+'.join([*(['mirror'] if mirror else []), *map(str, edges)])}"
         return replace(self, name=name, members=members, thresholds={}, calibration=None)
@@ -173,7 +196,7 @@ class Detector:
         return replace(self, members=members)
 
     def with_kernel(self, kernel: str) -> "Detector":
-        """The same detector, its scores computed by that path of `scores.paths`; XenomaskError where it cannot run."""
+        """The same detector, its scores computed by that backend; XenomaskError where it cannot run."""
         for device in {m.network.device for m in self.members}:
             choose(kernel, device)
         return replace(self, kernel=kernel)

@@ -90,7 +90,7 @@ def describe(
 def describe_members(name: str, members: Sequence[Member]) -> dict[str, Any]:
     """What decides the maps of a detector of these members; see `describe`."""
     own = [
-        (m.name, n.sha256, n.settings, n.preprocess, m.score, m.weight, m.queries, str(n.shown))
+        (m.name, n.sha256, n.settings, n.preprocess, m.score, m.weight, m.queries, str(n.view))
         for m in members
         for n in [m.network]
     ]

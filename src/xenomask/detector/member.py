@@ -44,8 +44,10 @@ def write_member(detector: Path, m: Member, half: bool | None = None, analysis: 
     copied, is gone, for a score that is not defined for the network, and for a detector with test-time augmentation.
     """
     network, queries = m.network, m.queries
-    if str(network.shown):
-        raise XenomaskError("a folder holds no looks: save the detector without them, and name them where it runs")
+    if str(network.view):
+        raise XenomaskError(
+            "a folder holds no test-time augmentation: save the detector without, name it where it runs"
+        )
     m.score.displayed(network.per_pixel)
     folder = detector / plain(m.name)
     source = Path(str(network.facts.get("source", "")))

@@ -1,18 +1,18 @@
-"""Detectors x scores x data sets -> maps on disk -> one table; each network looks once at a frame, for all scores."""
+"""Detectors x scores x data sets -> maps on disk -> one table; each network is run once a frame, for all scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xenomask.datasets import Dataset
-from xenomask.detector import Detector
+from xenomask.detector import Member
 from xenomask.detector.fuse import ensemble
+from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError
 from xenomask.evaluate.evaluate import evaluate_maps
-from xenomask.export import ExportedDetector
-from xenomask.predict.photos import chosen_on, chosen_where, open_maps
+from xenomask.predict.photos import open_maps
 from xenomask.queries import without_frame
-from xenomask.scores import Score, get_score, score_all
+from xenomask.scores import Score, score_all
 from xenomask.store.manifest import frame_digest, keep_map
 from xenomask.types import EvalResult, ScoreMap, Tick, nothing
 
@@ -29,9 +29,9 @@ SUITES: dict[str, tuple[str, ...]] = {
 class Method:
     """One line of the table: a detector as it is run."""
 
-    detector: Detector | ExportedDetector
+    detector: Predictor
     score: str
-    # "ensemble" or the member that looks alone
+    # "ensemble" or the member that is run alone
     networks: str
     # "in-sample" or "leave-one-out" where the outlier queries were chosen on this data set, "of <data set>" where on
     # another, "-" where the score reads none
@@ -39,7 +39,7 @@ class Method:
 
     @property
     def held_out(self) -> bool:
-        """Whether each frame is looked at with queries chosen on the others."""
+        """Whether each frame is scored with queries chosen on the others."""
         return self.queries == "leave-one-out"
 
     @property
@@ -58,9 +58,7 @@ class Entry:
     result: EvalResult
 
 
-def methods(
-    detector: Detector | ExportedDetector, scores: Sequence[Score | None], dataset: str, members: bool = False
-) -> list[Method]:
+def methods(detector: Predictor, scores: Sequence[Score | None], dataset: str, members: bool = False) -> list[Method]:
     """Every way to run a detector that the table shows; None among `scores` stands for the detector's own.
 
     Scores that read outlier queries appear twice where those were chosen on this data set: in-sample and
@@ -68,37 +66,22 @@ def methods(
     """
     found: list[Method] = []
     for score in scores:
-        whole = detector if score is None else detector.with_score(score)
-        if isinstance(whole, ExportedDetector):
-            found.append(_exported(whole, dataset))
-            continue
-        alone = {m.name: whole.only(m.name) for m in whole.members}
-        if len(alone) == 1:
-            ways = alone
-        else:
-            ways = {"ensemble": whole, **(alone if members else {})}
+        whole = detector if score is None else detector.opened("score").with_score(score)
+        ways: dict[str, Predictor] = {whole.networks[0] if len(whole.networks) == 1 else "ensemble": whole}
+        if members and len(whole.networks) > 1:
+            ways |= {name: whole.opened("member").only(name) for name in whole.networks}
         for networks, own in ways.items():
-            if not any("outlier" in m.score.reads for m in own.members):
-                kinds = ["-"]
-            elif chosen_on(own, dataset):
-                kinds = ["in-sample", "leave-one-out"]
-            else:
-                kinds = [f"of {', '.join(sorted(chosen_where(own))) or 'none'}"]
-            found += [Method(own, own.score_name, networks, k) for k in kinds]
+            found += [Method(own, own.score_name, networks, kind) for kind in _kinds(own, dataset)]
     return found
 
 
-def _exported(detector: ExportedDetector, dataset: str) -> Method:
-    """The one way to run an exported file: its score, members and queries are part of it."""
-    members = detector.metadata["members"]
-    networks = "ensemble" if len(members) > 1 else members[0]["name"]
-    if not any("outlier" in get_score(m["score"]).reads for m in members):
-        kind = "-"
-    else:
-        kind = (
-            "in-sample" if chosen_on(detector, dataset) else f"of {', '.join(sorted(chosen_where(detector))) or 'none'}"
-        )
-    return Method(detector, detector.score_name, networks, kind)
+def _kinds(detector: Predictor, dataset: str) -> list[str]:
+    """Which queries a detector is run with on a data set: see `Method.queries`."""
+    if "outlier" not in detector.reads:
+        return ["-"]
+    if dataset not in detector.chosen_on:
+        return [f"of {', '.join(sorted(detector.chosen_on)) or 'none'}"]
+    return ["in-sample", "leave-one-out"] if detector.largest_batch is None else ["in-sample"]
 
 
 def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tick = nothing) -> None:
@@ -116,13 +99,16 @@ def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tic
             image, digest = data.sample(frame).image, frame_digest(frame)
             maps = _member_maps(pending, image, frame.id)
             for w in pending:
-                if isinstance(w.detector, ExportedDetector):
-                    joined = w.detector.detect(image)
-                else:
-                    own = [maps[_key(m, w.held_out)] for m in w.detector.members]
-                    joined = ensemble(own, [m.weight for m in w.detector.members])
-                keep_map(folder / w.folder, frame, joined, digest)
+                members = members_of(w.detector)
+                own = [maps[_key(m, w.held_out)] for m in members]
+                fused = ensemble(own, [m.weight for m in members]) if members else w.detector.detect(image)
+                keep_map(folder / w.folder, frame, fused, digest)
         tick()
+
+
+def members_of(detector: Predictor) -> tuple[Member, ...]:
+    """The members whose networks are run here; none of an exported file, which is one graph."""
+    return detector.opened("member").members if detector.largest_batch is None else ()
 
 
 def _key(member, held_out: bool):
@@ -130,20 +116,20 @@ def _key(member, held_out: bool):
 
 
 def _eye(member) -> tuple:
-    """What looks once at a frame: a network, as photos are prepared for it and shown to it, with its query sets."""
+    """What is run once a frame: a network, as photos are prepared for it and shown to it, with its query sets."""
     n = member.network
     own = n.sha256 or id(n.module), n.settings, n.preprocess
-    return *own, str(n.shown), n.precision, n.runtime, repr(member.queries)
+    return *own, str(n.view), n.precision, n.runtime, repr(member.queries)
 
 
 def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, ScoreMap]:
-    """{key: map} of all members of the methods; a network looks once, for all its scores."""
-    networks = {_eye(m): m for w in ways for m in w.detector.members}
+    """{key: map} of all members of the methods; a network is run once, for all its scores."""
+    networks = {_eye(m): m for w in ways for m in members_of(w.detector)}
     found = {}
     for eye, first in networks.items():
         output = first.network.predict(image)
         for held_out in (False, True):
-            wanted = {_key(m, held_out): m for w in ways if w.held_out == held_out for m in w.detector.members
+            wanted = {_key(m, held_out): m for w in ways if w.held_out == held_out for m in members_of(w.detector)
                       if _eye(m) == eye}  # fmt: skip
             # scores of one name but other options are told apart by their key
             scores = [replace(m.score, name=str(i)) for i, m in enumerate(wanted.values())]
@@ -157,7 +143,7 @@ def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, Score
 
 
 def benchmark(
-    detectors: Sequence[Detector | ExportedDetector],
+    detectors: Sequence[Predictor],
     scores: Sequence[Score | None],
     data_sets: Sequence[tuple[Dataset, str]],
     folder: Path,

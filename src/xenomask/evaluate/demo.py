@@ -5,17 +5,14 @@ from pathlib import Path
 
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
-from xenomask.detector import Detector
+from xenomask.detector.predictor import Predictor
 from xenomask.evaluate.evaluate import evaluate_maps
 from xenomask.evaluate.heatmaps import draw_heatmaps
-from xenomask.export import ExportedDetector
 from xenomask.predict.photos import score_dataset
 from xenomask.types import EvalResult, Tick, nothing
 
 
-def demo(
-    detector: Detector | ExportedDetector, out: Path, *, frames: int = 6, seed: int = 7, tick: Tick = nothing
-) -> EvalResult:
+def demo(detector: Predictor, out: Path, *, frames: int = 6, seed: int = 7, tick: Tick = nothing) -> EvalResult:
     """Draws street scenes with strangers, looks at them, evaluates and draws.
 
     Counted is the drawn road with what lies on it, as in the obstacle track: a network taught on photos knows a drawn

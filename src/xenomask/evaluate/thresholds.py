@@ -185,7 +185,7 @@ def check_maker(folder: Path, maps: Path, data: Dataset) -> Maker:
 def _differences(made_by: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> list[str]:
     """What of the members differs, but for their names."""
     if any(m.get("look") for m in made_by):  # no folder has looks
-        return ["looks"]
+        return ["test-time augmentation"]
     if len(made_by) != len(own):
         return ["number of members"]
     keys = [k for k in own[0] if k != "name"]

@@ -159,9 +159,7 @@ def middle(photo: np.ndarray, size: Size) -> np.ndarray:
 
 def open_quantized(folder: Path) -> Detector:
     """Opens what `quantize_detector` wrote: a detector whose networks run in OpenVINO; XenomaskError if damaged."""
-    found = open_exported(folder)
-    assert isinstance(found, Detector)
-    return found
+    return open_exported(folder).opened("queries")
 
 
 def _differences(

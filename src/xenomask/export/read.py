@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch import nn
 from transformers import PreTrainedConfig
 
@@ -19,6 +19,7 @@ from xenomask.arrays import ImageLike, as_image
 from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
 from xenomask.detector.member import plain
+from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError
 from xenomask.export.write import CONTENT, FORMATS, OUTPUTS, VERSION, content_of
 from xenomask.files import read_object
@@ -31,6 +32,13 @@ from xenomask.types import QuerySet, ScoreMap, Size
 
 log = logging.getLogger(__name__)
 
+# What cannot be changed in an exported file, and what to do instead.
+INSIDE = {
+    "score": "its score {score} is part of it: export another with --score, or export with --queries",
+    "member": "its members are fused inside: export one alone with --member",
+    "tta": "of one forward pass: name the detector folder for --tta",
+    "queries": "its queries are part of it: name its folder, or export with --queries",
+}
 TABLE = "quantized.json"  # of a folder of several networks' files
 
 
@@ -46,23 +54,54 @@ class ExportedDetector:
     scale: tuple[float, float]
     score_name: str
     thresholds: Mapping[str, Mapping[str, Any]]
-    members: tuple = ()
+    runtime: str = "exported"
+    precision: str = "float32"
+    largest_batch: int = 1
     _told: set[str] = field(default_factory=set, compare=False, repr=False)
 
-    def detect(self, image: ImageLike) -> ScoreMap:
-        """The anomaly map of one RGB photo, at its size; a photo of another size than the file's is resized, said once.
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The names of the members inside."""
+        return tuple(str(m["name"]) for m in self.metadata["members"])
 
-        Raises XenomaskError for what `datasets.photos.as_photo` refuses, where the runtime stops, and where the map is
-        not what the file promised.
+    @property
+    def reads(self) -> frozenset[str]:
+        """The parts of query sets that its members' scores read."""
+        return frozenset(part for m in self.metadata["members"] for part in get_score(m["score"]).reads)
+
+    @property
+    def chosen_on(self) -> frozenset[str]:
+        """The data sets on which its members' outlier queries were chosen."""
+        origins = (m["queries"]["origin"] for m in self.metadata["members"])
+        return frozenset(o["outlier"]["dataset"] for o in origins if "outlier" in o)
+
+    def detect(self, image: ImageLike) -> ScoreMap:
+        """Return the anomaly map of one RGB photo, at its size.
+
+        A photo of another size than the file's is resized, said once. Raises XenomaskError for what
+        `datasets.photos.as_photo` refuses, where the runtime stops, and where the map is not what the file promised.
         """
+        return self.fuse(self.infer([self.prepare(image)])[0])
+
+    def prepare(self, image: ImageLike) -> tuple[UInt8[np.ndarray, "_ _ 3"], Size]:
+        """Resize one photo to the file's size, where it has one; its own size is kept beside it."""
         image = as_photo(image)
         H, W = image.shape[:2]
         if (H, W) == self.size or self.metadata.get("dynamic") is True:
-            value = self._run(image)
-        else:
-            h, w = self.size
-            self._tell(f"{self.name} was exported for {w}x{h} photos: one of {W}x{H} is resized, and its map back")
-            value = self._run(resized(image, self.size))
+            return image, (H, W)
+        h, w = self.size
+        self._tell(f"{self.name} was exported for {w}x{h} photos: one of {W}x{H} is resized, and its map back")
+        return resized(image, self.size), (H, W)
+
+    def infer(
+        self, photos: Sequence[tuple[UInt8[np.ndarray, "_ _ 3"], Size]]
+    ) -> list[tuple[Float32[np.ndarray, "_ _"], Size]]:
+        """Return the graph's map of each prepared photo, one after the other."""
+        return [(self._run(image), size) for image, size in photos]
+
+    def fuse(self, outputs: tuple[Float32[np.ndarray, "_ _"], Size]) -> ScoreMap:
+        """Return the map at the photo's own size."""
+        value, (H, W) = outputs
         if value.shape != (H, W):
             value = cv2.resize(value, (W, H), interpolation=cv2.INTER_LINEAR)
         return ScoreMap(value, self.score_name)
@@ -71,28 +110,9 @@ class ExportedDetector:
         """What decides its maps, ready for JSON: the detector that was exported, and the file."""
         return {**self.metadata["describe"], "exported": {"sha256": self.sha256, "size": self.metadata["size"]}}
 
-    def with_score(self, score: object) -> "ExportedDetector":
-        """Raises XenomaskError: the score is inside the graph."""
-        raise XenomaskError(
-            f"{self.name} is an exported file, its score {self.score_name} is part of it: export another with --score, "
-            "or export with --queries"
-        )
-
-    def only(self, member: str) -> "ExportedDetector":
-        """Raises XenomaskError: the ensemble is inside the graph."""
-        raise XenomaskError(
-            f"{self.name} is an exported file, its members are joined inside: export one alone with --member {member}"
-        )
-
-    def with_looks(self, edges: object = (), mirror: bool = False) -> "ExportedDetector":
-        """Raises XenomaskError: the look is inside the graph."""
-        raise XenomaskError(f"{self.name} is an exported file and looks once: name the detector folder for --looks")
-
-    def without_frame(self, frame: str) -> "ExportedDetector":
-        """Raises XenomaskError: the queries are inside the graph."""
-        raise XenomaskError(
-            f"{self.name} is one exported file, its queries are part of it: leave-one-out needs its folder"
-        )
+    def opened(self, what: str) -> Detector:
+        """Raises XenomaskError: score, members, inference and queries are inside the graph."""
+        raise XenomaskError(f"{self.name} is an exported file, {INSIDE[what].format(score=self.score_name)}")
 
     def _run(self, image: np.ndarray) -> np.ndarray:
         value = self.session(np.ascontiguousarray(image)[None])[0]
@@ -123,7 +143,7 @@ def is_exported(name: str | Path) -> bool:
     return Path(name).suffix in FORMATS.values() or (Path(name) / TABLE).is_file()
 
 
-def open_exported(path: Path) -> ExportedDetector | Detector:
+def open_exported(path: Path) -> Predictor:
     """Opens a file that `xenomask export` wrote: .onnx in ONNX Runtime, .xml (with its .bin) in OpenVINO, on the CPU.
 
     Or a folder that `xenomask quantize` wrote, whose networks' files become one Detector's members.
@@ -151,11 +171,10 @@ def _open_folder(folder: Path) -> Detector:
         members, contents = [], dict(table.get("contents", {}))
         for name, weight in table["weights"].items():
             found = open_exported(folder / f"{plain(name)}.xml")
-            if not isinstance(found, Detector):
-                raise XenomaskError(f"{folder} holds a file of no network alone, {name}.xml: quantise again")
-            if name in contents and contents[name] != found.members[0].network.facts["content"]:
+            (member,) = found.opened("queries").members
+            if name in contents and contents[name] != member.network.facts["content"]:
                 raise XenomaskError(f"{folder / name}.xml is not the one that {TABLE} names: copy the folder again")
-            members.append(replace(found.members[0], name=name, weight=float(weight)))
+            members.append(replace(member, name=name, weight=float(weight)))
         thresholds = {k: {**t, "value": float(t["value"])} for k, t in table["thresholds"].items()}
         return Detector(str(table["name"]), tuple(members), thresholds)
     except (KeyError, TypeError, ValueError, AttributeError) as e:

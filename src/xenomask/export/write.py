@@ -51,8 +51,8 @@ def export_detector(
         raise XenomaskError(f"--queries writes one network, {detector.name} has {names}: choose one with --member")
     if any(m.network.per_pixel for m in used):
         raise XenomaskError(f"{detector.name} has a per-pixel network: only mask transformers can be exported")
-    if any(str(m.network.shown) for m in used):
-        raise XenomaskError(f"{detector.name} looks several times: export it without looks")
+    if any(str(m.network.view) for m in used):
+        raise XenomaskError(f"{detector.name} has test-time augmentation: export it without")
     if queries and dynamic:
         raise XenomaskError("--queries takes what the network takes, whose size is fixed: leave --dynamic out")
     make_dir(path.parent)

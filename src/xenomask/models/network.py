@@ -29,7 +29,7 @@ from xenomask.models.deformable import use_kernel
 from xenomask.models.one_level import one_level
 from xenomask.models.preprocess import Preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
-from xenomask.models.tta import Look
+from xenomask.models.tta import View
 from xenomask.models.weights import (
     as_type,
     check_shapes,
@@ -72,8 +72,8 @@ class Network:
     run: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     runtime: str = "torch"
     precision: str = "float32"
-    # how photos are shown to it; the edge is in `preprocess` already (xenomask.models.runtimes.with_looks)
-    shown: Look = Look()
+    # how photos are shown to it; the edge is in `preprocess` already (xenomask.models.runtimes.with_tta)
+    view: View = View()
 
     @property
     def device(self) -> str:
@@ -142,7 +142,7 @@ class Network:
         Either way it is normalised and then padded, right and bottom, to the checkpoint's divisor. The photo is an
         array (H, W, 3), a tensor, a PIL image or a path; XenomaskError for what `datasets.photos.as_photo` refuses.
         """
-        return self.look([self.prepare(image, size_policy)])[0]
+        return self.infer([self.prepare(image, size_policy)])[0]
 
     def prepare(self, image: ImageLike, size_policy: Literal["stored", "native"] = "stored") -> Prepared:
         """The first part of `predict`: all before the network."""
@@ -150,19 +150,19 @@ class Network:
             raise unknown("size policy", size_policy, ("stored", "native"))
         image = as_photo(image)
         policy = replace(self.preprocess, policy="none") if size_policy == "native" else self.preprocess
-        if self.shown.mirror:
+        if self.view.mirror:
             image = np.ascontiguousarray(image[:, ::-1])
         x, input_size = network_input(policy, image)
         return Prepared(x, input_size, (image.shape[0], image.shape[1]))
 
-    def look(self, photos: Sequence[Prepared]) -> list[MaskOutput] | list[PixelOutput]:
+    def infer(self, photos: Sequence[Prepared]) -> list[MaskOutput] | list[PixelOutput]:
         """The second part of `predict`, for photos whose inputs are of one size: they are one batch."""
         x = torch.cat([p.x for p in photos]) if len(photos) > 1 else photos[0].x
         sizes = [((x.shape[2], x.shape[3]), p.input_size, p.image_size) for p in photos]
         if self.per_pixel:
-            return [PixelOutput(maps, *s, self.shown.mirror) for maps, s in zip(self.class_maps(x), sizes, strict=True)]
+            return [PixelOutput(maps, *s, self.view.mirror) for maps, s in zip(self.class_maps(x), sizes, strict=True)]
         found = zip(*self(x), sizes, strict=True)
-        said = self.outlier_class, self.shown.mirror
+        said = self.outlier_class, self.view.mirror
         return [MaskOutput(classes, masks, *s, *said) for classes, masks, s in found]
 
     def save(self, folder: Path, *, half: bool = False, weights: Mapping[str, Tensor] | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""Several looks at one photo (test-time augmentation): at other sizes, and at its mirror image."""
+"""Test-time augmentation (TTA): views of one photo at other sizes, and its mirror image, whose maps are averaged."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,57 +11,57 @@ EDGES = (32, 4096)  # pixels: below, a network's deepest level has no cell; abov
 
 
 @dataclass(frozen=True)
-class Look:
+class View:
     """How a photo is shown to a network: at a shortest edge in pixels (None: the network's own), mirrored or not."""
 
     edge: int | None = None
     mirror: bool = False
 
     def __str__(self) -> str:
-        """Its name; "" for the plain look.
+        """Its name; "" for the plain view.
 
-        >>> str(Look(288, True)), str(Look())
+        >>> str(View(288, True)), str(View())
         ('288+mirror', '')
         """
         return "+".join([*([str(self.edge)] if self.edge else []), *([MIRROR] if self.mirror else [])])
 
 
-def parse_looks(text: str) -> tuple[tuple[int, ...], bool]:
+def parse_tta(text: str) -> tuple[tuple[int, ...], bool]:
     """The shortest edges in "mirror,288,384", and whether each is mirrored too.
 
-    Raises XenomaskError for other words, a word given twice, and edges that `looks_at` refuses.
+    Raises XenomaskError for other words, a word given twice, and edges that `tta_views` refuses.
 
-    >>> parse_looks("mirror,288,384"), parse_looks("mirror")
+    >>> parse_tta("mirror,288,384"), parse_tta("mirror")
     (((288, 384), True), ((), True))
     """
     words = [w.strip() for w in text.split(",")]
     if twice := sorted({w for w in words if words.count(w) > 1}):
-        raise XenomaskError(f"looks {text!r} name {twice[0]!r} twice: once is enough")
+        raise XenomaskError(f"--tta {text!r} name {twice[0]!r} twice: once is enough")
     for w in words:
         if w != MIRROR and not (w.isascii() and w.isdecimal() and len(w) < 10):
-            raise unknown("look", w, (MIRROR, "shortest edges in pixels, such as 288,384"))
+            raise unknown("view for --tta", w, (MIRROR, "shortest edges in pixels, such as 288,384"))
     edges, mirror = tuple(int(w) for w in words if w != MIRROR), MIRROR in words
-    looks_at(edges, mirror)
+    tta_views(edges, mirror)
     return edges, mirror
 
 
-def looks_at(edges: Sequence[int], mirror: bool) -> list[Look]:
-    """One look an edge (none: at the network's own size), and with `mirror` each of them mirrored too.
+def tta_views(edges: Sequence[int], mirror: bool) -> list[View]:
+    """One view an edge (none: at the network's own size), and with `mirror` each of them mirrored too.
 
     Raises XenomaskError for an edge that is none or named twice, and where nothing is asked for.
 
-    >>> [str(look) for look in looks_at((288, 384), mirror=True)]
+    >>> [str(view) for view in tta_views((288, 384), mirror=True)]
     ['288', '288+mirror', '384', '384+mirror']
     """
     if not edges and not mirror:
-        raise XenomaskError("no look is named: give shortest edges in pixels, the mirror image, or both")
+        raise XenomaskError("no view is named: give shortest edges in pixels, the mirror image, or both")
     low, high = EDGES
     for edge in edges:
         if type(edge) is not int or not low <= edge <= high:
-            raise XenomaskError(f"look {edge} is no shortest edge: it is {low} to {high} pixels, such as 384")
+            raise XenomaskError(f"edge {edge} is no valid shortest edge: it is {low} to {high} pixels, such as 384")
     if len({*edges}) < len(edges):
-        raise XenomaskError(f"looks at the edges {', '.join(map(str, edges))}: one is named twice")
-    return [Look(edge, m) for edge in edges or (None,) for m in ([False, True] if mirror else [False])]
+        raise XenomaskError(f"views at the edges {', '.join(map(str, edges))}: one is named twice")
+    return [View(edge, m) for edge in edges or (None,) for m in ([False, True] if mirror else [False])]
 
 
 def at_edge(p: Preprocess, edge: int) -> Preprocess:

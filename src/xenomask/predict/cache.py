@@ -76,7 +76,7 @@ def cache_outputs(detector: Detector, data: Dataset, folder: Path, *, tick: Tick
         own = make_dir(folder / member.name)
         n = member.network
         made_by = {"sha256": n.sha256, "settings": n.settings, "preprocess": asdict(n.preprocess), **made_of(data)}
-        if look := str(member.network.shown):
+        if look := str(member.network.view):
             made_by["look"] = look
         held = [p.name for p in own.glob(f"*{ENDING}") if p.name[0] != "."]
         claim(own, made_by, held, kind="outputs", of="another network or data set")

@@ -7,9 +7,8 @@ from typing import Any
 
 from xenomask.datasets import Dataset, Frame, read_photo
 from xenomask.datasets.read import photo_size
-from xenomask.detector import Detector
+from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError, printable
-from xenomask.export import ExportedDetector
 from xenomask.files import atomic, make_dir
 from xenomask.pictures import save_picture
 from xenomask.plots import figure, overlay, save_figure
@@ -26,39 +25,37 @@ class Photo:
 
     source: Any
     image: Any
-    detector: Detector | ExportedDetector
+    detector: Predictor
     # the SHA-256 of its file
     digest: str
     state: Any = None
 
 
-def looks(detector: Detector | ExportedDetector, batch: int = 1) -> list[Stage]:
-    """`detector.detect` as stages, from a Photo to the Photo with its map; in an exported file all is one.
+def inference(detector: Predictor, batch: int = 1) -> list[Stage]:
+    """Return `detector.detect` as stages, from a Photo to the Photo with its map.
 
-    A photo is read by its own detector's scores: only the networks must be `detector`'s. Raises XenomaskError for
-    batches in an exported file, which takes one photo.
+    A photo is scored by its own detector: only the networks must be `detector`'s. Raises XenomaskError for batches
+    larger than the detector takes.
     """
-    if isinstance(detector, ExportedDetector):
-        if batch > 1:
-            raise XenomaskError(f"{detector.name} is an exported file and takes one photo at a time: leave --batch out")
-        return [Stage("detect", lambda p: replace(p, state=detector.detect(p.image)))]
+    if detector.largest_batch is not None and batch > detector.largest_batch:
+        raise XenomaskError(f"{detector.name} is an exported file and takes one photo at a time: leave --batch out")
 
-    def look(photos: list[Photo]) -> list[Photo]:
-        seen = detector.look([p.state for p in photos])
-        return [replace(p, state=s) for p, s in zip(photos, seen, strict=True)]
+    def infer(photos: list[Photo]) -> list[Photo]:
+        found = detector.infer([p.state for p in photos])
+        return [replace(p, state=s) for p, s in zip(photos, found, strict=True)]
 
     def sizes(p: Photo) -> list[tuple[int, ...]]:
-        return [tuple(prepared.x.shape) for prepared in p.state]
+        return [tuple(prepared.x.shape) for prepared in p.state] if batch > 1 else []
 
     return [
         Stage("preprocess", lambda p: replace(p, state=detector.prepare(p.image))),
-        Stage("network", look, batch, sizes),
-        Stage("score", lambda p: replace(p, state=p.detector.read(p.state))),
+        Stage("network", infer, batch, sizes),
+        Stage("score", lambda p: replace(p, state=p.detector.fuse(p.state))),
     ]
 
 
 def detect_photos(
-    detector: Detector | ExportedDetector,
+    detector: Predictor,
     photos: Sequence[Path],
     out: Path,
     *,
@@ -93,7 +90,7 @@ def check_photos(photos: Sequence[Path], out: Path) -> None:
 
 
 def detect_timed(
-    detector: Detector | ExportedDetector,
+    detector: Predictor,
     photos: Sequence[Path],
     out: Path,
     *,
@@ -111,7 +108,7 @@ def detect_timed(
         return _draw(seen, out, threshold)
 
     # matplotlib is not made for several threads: all of it happens in the last stage
-    stages = [Stage("decode", read), *looks(detector, batch), Stage("draw and write", draw)]
+    stages = [Stage("decode", read), *inference(detector, batch), Stage("draw and write", draw)]
     return run(photos, stages, tick=tick)
 
 
@@ -131,7 +128,7 @@ def _draw(seen: Photo, out: Path, threshold: float | None) -> dict[str, Any]:
 
 
 def shard_of(data: Dataset, number: int, count: int) -> Dataset:
-    """The frames of shard 1 <= number <= count: every count-th one, so that long drives are dealt out evenly.
+    """The frames of shard 1 <= number <= count: every count-th one, so that long drives are split evenly.
 
     Raises XenomaskError for a shard that is not there; one without a frame is an empty data set.
     """
@@ -141,7 +138,7 @@ def shard_of(data: Dataset, number: int, count: int) -> Dataset:
 
 
 def score_dataset(
-    detector: Detector | ExportedDetector,
+    detector: Predictor,
     data: Dataset,
     out: Path,
     *,
@@ -151,7 +148,7 @@ def score_dataset(
 ) -> int:
     """Writes out/<id>.hdf5 for every frame that has none yet; returns how many were new.
 
-    `leave_one_out` looks at each frame with outlier queries chosen on the others. Shards of one data set may be
+    `leave_one_out` scores each frame with outlier queries chosen on the others. Shards of one data set may be
     written into one folder at the same time. Up to `batch` frames of one size go through the networks together; a
     batch's maps differ from single ones by rounding, about 1e-6. Raises XenomaskError where the folder already holds
     maps of another detector, data set or resize, or a map that was made from another photo than the frame's is now.
@@ -160,7 +157,7 @@ def score_dataset(
 
 
 def score_timed(
-    detector: Detector | ExportedDetector,
+    detector: Predictor,
     data: Dataset,
     out: Path,
     *,
@@ -173,7 +170,8 @@ def score_timed(
     frames = [f for f in data.frames if f.id not in done]
 
     def read(frame: Frame) -> Photo:
-        own = detector.without_frame(frame.id) if leave_one_out and frame.label else detector
+        held_out = leave_one_out and frame.label
+        own = detector.opened("queries").without_frame(frame.id) if held_out else detector
         image = data.sample(frame).image
         return Photo(frame, image, own, frame_digest(frame))  # its bytes were just read
 
@@ -182,7 +180,7 @@ def score_timed(
 
     for _ in range(len(data.frames) - len(frames)):
         tick()
-    stages = [Stage("decode", read), *looks(detector, batch), Stage("write", write)]
+    stages = [Stage("decode", read), *inference(detector, batch), Stage("write", write)]
     return run(frames, stages, name=lambda frame: frame.id, tick=tick)[1]
 
 
@@ -197,36 +195,21 @@ def work(data: Dataset, out: Path, batch: int = 1) -> tuple[Size, int, int]:
     return data.resize or photo_size(frames[0].image or out), len(frames), batch
 
 
-def open_maps(detector: Detector | ExportedDetector, data: Dataset, out: Path, leave_one_out: bool = False) -> set[str]:
+def open_maps(detector: Predictor, data: Dataset, out: Path, leave_one_out: bool = False) -> set[str]:
     """Makes or opens a folder of maps for this detector and data set; returns the ids that it holds already.
 
     Raises XenomaskError where it holds maps of another detector, data set or resize, of other photos, or of unknown
     origin.
     """
-    if leave_one_out and not chosen_on(detector, data.name):
+    if leave_one_out and data.name not in detector.chosen_on:
         raise XenomaskError(
             f"the outlier queries were not chosen on {data.name}: there is nothing to leave out; score without it"
         )
     make_dir(out)
     made_by = {**detector.describe(), **made_of(data), "leave_one_out": leave_one_out}
     # runtimes differ by rounding (4e-6), so maps of several may lie in one folder: said, not compared
-    runtime = detector.runtime if isinstance(detector, Detector) else "exported"
-    if isinstance(detector, Detector) and detector.precision != "float32":
+    if detector.precision != "float32":
         made_by["precision"] = detector.precision
     # listed before the manifest is looked for: another shard writes that first and its maps then
-    claim(out, made_by, map_ids(out), also={"runtime": runtime})
+    claim(out, made_by, map_ids(out), also={"runtime": detector.runtime})
     return kept_maps(out, data)
-
-
-def chosen_where(detector: Detector | ExportedDetector) -> set[str]:
-    """The data sets on which the members' outlier queries were chosen."""
-    if isinstance(detector, ExportedDetector):
-        origins = [m["queries"]["origin"] for m in detector.metadata["members"]]
-    else:
-        origins = [m.queries.origin for m in detector.members]
-    return {o["outlier"]["dataset"] for o in origins if "outlier" in o}
-
-
-def chosen_on(detector: Detector | ExportedDetector, dataset: str) -> bool:
-    """Whether any member's outlier queries were chosen on frames of this data set."""
-    return dataset in chosen_where(detector)

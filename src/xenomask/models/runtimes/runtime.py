@@ -20,7 +20,7 @@ from xenomask.models.network import PRECISIONS, WINDOWED, Network
 from xenomask.models.preprocess import input_size
 from xenomask.models.runtimes.graph import Raw, need, onnx_bytes, to_openvino, trace
 from xenomask.models.runtimes.graph_cache import graph_key, is_kept, keep_graph, read_graph
-from xenomask.models.tta import Look, at_edge
+from xenomask.models.tta import View, at_edge
 from xenomask.types import Size
 
 # NOTE: from these figures (two-core AMD EPYC). Swin-S at 512x1024 takes 3.7 s a photo and 6.3 s in torch: its graph is
@@ -80,38 +80,38 @@ def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network
 
 
 def run_by(networks: Sequence[Network], runtime: str, device: str = "cpu") -> list[Network]:
-    """`with_runtime` of each; looks of one network that differ by the mirror alone share their graphs."""
+    """`with_runtime` of each; views of one network that differ by the mirror alone share their graphs."""
     made: dict[tuple[int, int | None], Network] = {}
     found = []
     for n in networks:
-        key = id(n.module), n.shown.edge
+        key = id(n.module), n.view.edge
         if key not in made:
             made[key] = with_runtime(n, runtime, device)
         found.append(replace(n, run=made[key].run, runtime=runtime))
     return found
 
 
-def with_looks(network: Network, looks: Sequence[Look]) -> list[Network]:
-    """The network once a look; all share its weights, and its graphs where their inputs have one size.
+def with_tta(network: Network, views: Sequence[View]) -> list[Network]:
+    """The network once a view; all share its weights, and its graphs where their inputs have one size.
 
-    Raises XenomaskError where it has looks already, and for edges of a network whose input has one size (an exported
+    Raises XenomaskError where it has views already, and for edges of a network whose input has one size (an exported
     file's, an EoMT).
     """
-    if str(network.shown):
-        raise XenomaskError("this detector has its looks already: name all of them at once")
+    if str(network.view):
+        raise XenomaskError("this detector has test-time augmentation already: name all views at once")
     one_size = not list(network.module.parameters()) or network.config.model_type in WINDOWED
-    if one_size and any(look.edge for look in looks):
+    if one_size and any(view.edge for view in views):
         raise XenomaskError(
-            f"{network.facts.get('source', 'this network')} takes inputs of one size: it can look at the mirror image "
-            "(--looks mirror), not at other edges"
+            f"{network.facts.get('source', 'this network')} takes inputs of one size: it can take the mirror image "
+            "(--tta mirror), not other edges"
         )
     shown = [
-        replace(network, preprocess=at_edge(network.preprocess, look.edge) if look.edge else network.preprocess,
-                shown=look)
-        for look in looks
+        replace(network, preprocess=at_edge(network.preprocess, view.edge) if view.edge else network.preprocess,
+                view=view)
+        for view in views
     ]  # fmt: skip
     # NOTE: not one `run` for all edges: it keeps the graphs of a few sizes only, and would build them for every photo
-    return run_by(shown, network.runtime, network.device) if any(look.edge for look in looks) else shown
+    return run_by(shown, network.runtime, network.device) if any(view.edge for view in views) else shown
 
 
 def choose_runtime(
