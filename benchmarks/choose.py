@@ -27,7 +27,8 @@ from xenomask.datasets import open_dataset
 from xenomask.datasets.read import read_photo
 from xenomask.detector import Detector, Member
 from xenomask.metrics.counters import Counters, FrameCounters, count, pool, values
-from xenomask.metrics.curves import curve, numbers
+from xenomask.metrics.curves import curve
+from xenomask.metrics.table import numbers
 from xenomask.scores import get_score, score_all
 from xenomask.types import QuerySet
 

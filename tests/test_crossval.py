@@ -38,7 +38,9 @@ def scenes(tmp_path):
 def fill(cache: Path, detector: Detector, data, outputs):
     """Puts made-up outputs where `cache_outputs` would put the networks' own."""
     for member in detector.members:
-        made_by = {"sha256": member.network.sha256, "dataset": data.name, "resize": None}
+        n = member.network
+        network = {"sha256": n.sha256, "settings": n.settings, "preprocess": asdict(n.preprocess)}
+        made_by = {**network, "dataset": data.name, "resize": None}
         (cache / member.name).mkdir(parents=True)
         (cache / member.name / MANIFEST).write_text(json.dumps(made_by))
         for frame in data.frames:

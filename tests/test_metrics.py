@@ -15,8 +15,8 @@ import naive
 from xenomask.errors import XenomaskError
 from xenomask.metrics import count, curve, evaluate, pool
 from xenomask.metrics.counters import empty, keys, values
-from xenomask.metrics.curves import numbers as curve_numbers
 from xenomask.metrics.evaluate import check_frames
+from xenomask.metrics.table import numbers as curve_numbers
 
 GOLDEN = Path(__file__).parent / "golden" / "evaluation"
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from xenomask.metrics import count, curve, measure, pool
-from xenomask.metrics.curves import numbers
 from xenomask.metrics.evaluate import resample, summarise
 from xenomask.metrics.official import curve as official_curve
 from xenomask.metrics.official import frame_bins
 from xenomask.metrics.resampling import BLOCK, curve_numbers, draw, exact_steps, interval, official_steps
+from xenomask.metrics.table import numbers
 
 
 def some_frames(n=7, seed=0, levels=None):

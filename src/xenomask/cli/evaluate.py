@@ -21,7 +21,6 @@ from xenomask.cli.common import (
     write_json,
 )
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.names import COMPONENTS, NAMES, PIXELS
 
 app = typer.Typer()
 
@@ -40,10 +39,12 @@ def _with_interval(value: float, interval: tuple[float, float] | None) -> "str |
 
 
 def _print_result(result, title: str, resamples: int) -> None:
+    from xenomask.metrics.table import NUMBERS, component_numbers, pixel_numbers
+
     table = Table("number", "exact", "official", title=title, title_justify="left")
-    for key in PIXELS:
-        cells = [_with_interval(result.numbers[c][key], result.intervals.get(c, {}).get(key)) for c in COLUMNS]
-        table.add_row(NAMES[key], *cells)
+    for n in pixel_numbers():
+        cells = [_with_interval(result.numbers[c][n.key], result.intervals.get(c, {}).get(n.key)) for c in COLUMNS]
+        table.add_row(n.label, *cells)
     out_console.print(table)
     exact = result.numbers["exact"]
     out_console.print(
@@ -51,18 +52,19 @@ def _print_result(result, title: str, resamples: int) -> None:
     )
     if components := result.numbers.get("components"):
         table = Table("number", f"official, {result.track} track", title="components", title_justify="left")
-        for key in COMPONENTS:
-            table.add_row(NAMES[key], _with_interval(components[key], result.intervals.get("components", {}).get(key)))
-        counts = ", ".join(f"{n.upper()} {components[f'{n}_50']:.0f}" for n in ("tp", "fn", "fp"))
+        spans = result.intervals.get("components", {})
+        for n in component_numbers():
+            table.add_row(n.label, _with_interval(components[n.key], spans.get(n.key)))
+        counts = ", ".join(f"{k.upper()} {components[f'{k}_50']:.0f}" for k in ("tp", "fn", "fp"))
         out_console.print(table)
         out_console.print(f"at tau .50: {counts}; mask: score > {result.numbers['official']['best_f1_threshold']:.4f}")
     if result.intervals:
         out_console.print(f"(..): 95 % bootstrap interval over frames, {resamples:,} resamples", style="dim")
-    wide = {k: r for k, r in result.order_range.items() if k in NAMES and r[1] - r[0] > 5e-5}
+    wide = {k: r for k, r in result.order_range.items() if k in NUMBERS and r[1] - r[0] > 5e-5}
     for key, (low, high) in wide.items():
         out_console.print(
-            f"the official code prints {NAMES[key]} between {low:.4f} and {high:.4f}, depending on the order of "
-            "frames; xenomask leaves its order-dependent first point out",
+            f"the official code prints {NUMBERS[key].label} between {low:.4f} and {high:.4f}, depending on the order "
+            "of frames; xenomask leaves its order-dependent first point out",
             style="dim",
         )
     for line in result.warnings:
@@ -141,6 +143,7 @@ def compare(
     Example: xenomask compare maps/maskomaly maps/entropy --dataset anomaly-track --root data/smiyc
     """
     from xenomask.evaluate.evaluate import compare_maps, track_of
+    from xenomask.metrics.table import NUMBERS
 
     if len(maps) < 2:
         raise XenomaskError("compare needs two folders of maps or more")
@@ -152,11 +155,11 @@ def compare(
         table = Table("convention", "number", "A", "B", "A - B", "95 % interval", "A better", title_justify="left",
                       title=f"A {maps[0]}  B {other}")  # fmt: skip
         for r in rows:
-            if r.b == other and r.number in NAMES:
+            if r.b == other and r.number in NUMBERS:
                 span = f"{r.interval[0]:+.4f} .. {r.interval[1]:+.4f}"
                 clear = "bold" if r.interval[0] > 0 or r.interval[1] < 0 else "none"
                 cells = (f"{r.value_a:.4f}", f"{r.value_b:.4f}", f"{r.difference:+.4f}", span, f"{100 * r.wins:.1f} %")
-                table.add_row(r.convention, NAMES[r.number], *cells, style=clear)
+                table.add_row(r.convention, NUMBERS[r.number].label, *cells, style=clear)
         out_console.print(table)
     out_console.print(
         f"{resamples:,} resamples of the frames, the same for all; bold: the interval leaves zero out. It tells of "

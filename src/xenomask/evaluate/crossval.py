@@ -20,13 +20,14 @@ from xenomask.errors import XenomaskError
 from xenomask.masks import with_queries
 from xenomask.metrics import count, curve, numbers, pool
 from xenomask.metrics.counters import FrameCounters, values
+from xenomask.metrics.table import lower_is_better, pixel_numbers
 from xenomask.predict.cache import ENDING, cache_outputs, read_output
 from xenomask.queries.outlier import anomaly_iou, choose, mean_iou
 from xenomask.scores import Score, get_score, score_all
 from xenomask.types import Tick, nothing
 
 CHOICES = ("queries", "weights", "lambda")
-OBJECTIVES = ("aupr_sum", "aupr_trapz", "auroc", "best_f1", "fpr95")
+OBJECTIVES = tuple(n.key for n in pixel_numbers() if n.better)
 # One outlier query set a member, as sorted query numbers.
 Sets = tuple[tuple[int, ...], ...]
 
@@ -157,7 +158,7 @@ def _weights(detector: Detector) -> tuple[float, ...]:
 
 def _best(counters, sets: Sets, frames: Sequence[str], grid, objective: str):
     """(choice, its best-F1 threshold, its numbers) on some frames; the first of equals."""
-    sign = -1 if objective == "fpr95" else 1
+    sign = -1 if lower_is_better(objective) else 1
     tried = []
     for weights, mix in grid:
         c = Choice(sets, weights, mix)

@@ -16,6 +16,7 @@ from xenomask.metrics.conventions import CONVENTIONS, RESIZED, Convention, all_c
 from xenomask.metrics.evaluate import Measured, Read, each_frame, resample
 from xenomask.metrics.guards import float16_loss
 from xenomask.metrics.resampling import LEVEL, draw, interval
+from xenomask.metrics.table import lower_is_better
 from xenomask.store import check_photo, map_format, map_ids, map_path, read_map, read_stored
 from xenomask.types import EvalResult, Tick, nothing
 
@@ -118,9 +119,6 @@ class Difference:
     wins: float
 
 
-LOWER_IS_BETTER = ("fpr95", "fp_", "fn_")
-
-
 def compare_maps(
     maps: Sequence[Path],
     data: Dataset,
@@ -140,7 +138,7 @@ def compare_maps(
         for convention, own in drawn[0].items():
             for number, a in own.items():
                 delta = a - drawn[i][convention][number]
-                sign = -1 if number.startswith(LOWER_IS_BETTER) else 1
+                sign = -1 if lower_is_better(number) else 1
                 usable = delta[~np.isnan(delta)]
                 wins = float(np.mean(np.sign(usable * sign) / 2 + 0.5)) if len(usable) else float("nan")
                 va, vb = (v[convention][number] for v in (values[0], values[i]))

@@ -9,31 +9,27 @@ from typing import Any
 from xenomask.evaluate.benchmark import Entry
 from xenomask.evaluate.published import PUBLISHED
 from xenomask.files import atomic, write_numbers
+from xenomask.metrics.table import columns, component_numbers, pixel_numbers
 
 CONVENTIONS = ("exact", "official")
-PIXELS = {"aupr_sum": "AUPR-sum", "aupr_trapz": "AUPR-trapz", "fpr95": "FPR95", "best_f1": "F1", "auroc": "AUROC"}
-COMPONENTS = {"sIoU_gt": "sIoU", "prec_pred": "PPV", "f1_mean": "F1*"}
-HEAD = (
-    "data set",
-    "detector",
-    "networks",
-    "score",
-    "outlier queries",
-    "convention",
-    *PIXELS.values(),
-    *COMPONENTS.values(),
-)
+OF = ("data set", "detector", "networks", "score", "outlier queries", "convention")
+
+
+def head() -> list[str]:
+    """The headings: of which run, then the numbers."""
+    return [*OF, *(n.column for n in (*columns(pixel_numbers()), *columns(component_numbers())))]
 
 
 def rows(entries: Sequence[Entry], cell: Callable[[float, tuple[float, float] | None], str]) -> list[list[str]]:
     """One row a method, data set and convention; components stand in the official one's."""
     found = []
+    pixels, components = ([n.key for n in columns(found)] for found in (pixel_numbers(), component_numbers()))
     for e in entries:
         for c in CONVENTIONS:
             spans = e.result.intervals.get(c, {})
-            cells = [cell(e.result.numbers[c][k], spans.get(k)) for k in PIXELS]
+            cells = [cell(e.result.numbers[c][k], spans.get(k)) for k in pixels]
             own, spans = e.result.numbers.get("components", {}), e.result.intervals.get("components", {})
-            cells += [cell(own[k], spans.get(k)) if c == "official" and own else "" for k in COMPONENTS]
+            cells += [cell(own[k], spans.get(k)) if c == "official" and own else "" for k in components]
             m = e.method
             found.append([e.dataset, m.detector.name, m.networks, m.score, m.queries, c, *cells])
     return found
@@ -47,7 +43,7 @@ def _plain(value: float, span: tuple[float, float] | None) -> str:
 
 def markdown(entries: Sequence[Entry]) -> str:
     """A table for a README: numbers with 95 % intervals, then published numbers with their sources."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    lines = ["| " + " | ".join(head()) + " |", "|" + "---|" * len(head())]
     lines += ["| " + " | ".join(r) + " |" for r in rows(entries, _plain)]
     lines += ["", "(a .. b): 95 % bootstrap interval over frames.", ""]
     if published := _published(entries):
@@ -75,9 +71,9 @@ def latex(entries: Sequence[Entry]) -> str:
 
     lines = [
         "% numbers in percent, 95 % bootstrap interval over frames; needs \\usepackage{booktabs}",
-        r"\begin{tabular}{" + "l" * 6 + "r" * (len(HEAD) - 6) + "}",
+        r"\begin{tabular}{" + "l" * 6 + "r" * (len(head()) - 6) + "}",
         r"\toprule",
-        " & ".join(HEAD).replace("F1*", "F1$^*$") + r" \\",
+        " & ".join(head()).replace("F1*", "F1$^*$") + r" \\",
         r"\midrule",
         *(" & ".join([*map(escaped, r[:6]), *r[6:]]) + r" \\" for r in rows(entries, cell)),
         r"\bottomrule",

@@ -14,7 +14,8 @@ from jaxtyping import Float64
 from xenomask.arrays import LabelLike, MapLike, as_half, as_truth, check_same_size
 from xenomask.metrics import official
 from xenomask.metrics.counters import FrameCounters, count, pool, values
-from xenomask.metrics.curves import Curve, curve, numbers
+from xenomask.metrics.curves import Curve, curve
+from xenomask.metrics.table import numbers
 
 Numbers = dict[str, float]  # "aupr", "fpr" and, where the code prints one, "f1"
 NAN = float("nan")

@@ -81,33 +81,3 @@ def curve(counters: Counters | FrameCounters) -> Curve:
         counters.positive[::-1].cumsum(dtype=np.int64),
         counters.negative[::-1].cumsum(dtype=np.int64),
     )
-
-
-def numbers(c: Curve) -> dict[str, float]:
-    """AUPR-sum, AUPR-trapz, AUROC, FPR95, best F1 with its threshold, prevalence and counts.
-
-    AUPR-sum is the step-wise average precision, AUPR-trapz the trapezoid over the same points with (recall 0,
-    precision 1) before them; FPR95 is the FPR at the first threshold with TPR >= .95, without interpolation;
-    F1 = 2 TP / (2 TP + FP + FN). On the exact curve all are as scikit-learn computes them on the same values.
-
-    >>> p, n = np.zeros(65536, int), np.zeros(65536, int)
-    >>> p[[50000, 49000]], n[[49500, 40000]] = 1, 1
-    >>> r = numbers(curve(Counters(p, n)))
-    >>> round(r["aupr_sum"], 4), r["fpr95"], r["best_f1"], r["auroc"]
-    (0.8333, 0.5, 0.8, 0.75)
-    """
-    P, N = int(c.tp[-1]), int(c.fp[-1])
-    recall, precision, f1 = c.recall, c.precision, c.f1
-    r0, p0, f0 = np.append(0.0, recall), np.append(1.0, precision), np.append(0.0, c.fpr)
-    best = int(f1.argmax())
-    return {
-        "aupr_sum": float(np.sum(np.diff(r0) * precision)),
-        "aupr_trapz": float(np.trapezoid(p0, r0)),
-        "auroc": float(np.trapezoid(r0, f0)),
-        "fpr95": float(c.fpr[np.argmax(recall >= 0.95)]),
-        "best_f1": float(f1[best]),
-        "best_f1_threshold": float(c.threshold[best]),
-        "prevalence": P / (P + N),
-        "pixels": P + N,
-        "positives": P,
-    }

@@ -14,8 +14,9 @@ from xenomask.metrics import components, official, resampling
 from xenomask.metrics.components import TRACKS
 from xenomask.metrics.conventions import with_anomaly
 from xenomask.metrics.counters import FrameCounters, count, pool
-from xenomask.metrics.curves import curve, numbers
+from xenomask.metrics.curves import curve
 from xenomask.metrics.guards import warnings
+from xenomask.metrics.table import numbers
 from xenomask.types import EvalResult
 
 # (map, label 0 / 1 / 255) of a frame

@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float16, Float64, Int64
 
 from xenomask.metrics.counters import FrameCounters, values
-from xenomask.metrics.curves import Curve, check_both, check_points, numbers
+from xenomask.metrics.curves import Curve, check_both, check_points
+from xenomask.metrics.table import numbers, pixel_numbers
 
 QUANTILES = 384
 
@@ -103,12 +104,9 @@ def orders(frames: Sequence[FrameBins]) -> list[Curve]:
     return [Curve(np.append(top, c.threshold), np.append(tp, c.tp), np.append(fp, c.fp)) for tp, fp in firsts]
 
 
-ORDERED = ("aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold")
-
-
 def order_range(frames: Sequence[FrameBins]) -> dict[str, tuple[float, float]]:
     """(smallest, largest) of each number that the official code prints over all orders of the frames."""
-    return spans([{k: n[k] for k in ORDERED} for n in map(numbers, orders(frames))])
+    return spans([{p.key: n[p.key] for p in pixel_numbers()} for n in map(numbers, orders(frames))])
 
 
 def spans(found: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:

@@ -8,7 +8,6 @@ import numpy as np
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
 from xenomask.evaluate.evaluate import THREADS, reader
-from xenomask.evaluate.names import COMPONENTS, NAMES, PIXELS
 from xenomask.metrics import calibration, pool
 from xenomask.metrics.component_list import Judged, judge
 from xenomask.metrics.components import TRACKS, binarise
@@ -17,6 +16,7 @@ from xenomask.metrics.curve_bands import bands, landmarks
 from xenomask.metrics.evaluate import each_frame
 from xenomask.metrics.operating import Point, operating_point
 from xenomask.metrics.resampling import draw
+from xenomask.metrics.table import component_numbers, pixel_numbers
 from xenomask.plots import coloured, crop, histogram, precision_recall, reliability_diagram, roc, svg
 from xenomask.plots.curves import Line, Mark
 from xenomask.report import Cell, Crop, Diagram, Table
@@ -53,29 +53,27 @@ def number_tables(methods: Sequence[Method]) -> list[Table]:
     }
     tables = []
     for convention, caption in captions.items():
-        names = COMPONENTS if convention == "components" else PIXELS
+        names = component_numbers() if convention == "components" else pixel_numbers()
         rows = []
         for m in methods:
             own, spans = m.numbers[convention], m.numbers["intervals"].get(convention, {})
-            rows.append([Cell(m.name), *(number_cell(own[k], spans.get(k)) for k in names)])
-        tables.append(Table(caption, ["method", *(NAMES[k].strip() for k in names)], rows))
+            rows.append([Cell(m.name), *(number_cell(own[n.key], spans.get(n.key)) for n in names)])
+        tables.append(Table(caption, ["method", *(n.label.strip() for n in names)], rows))
     return tables
-
-
-FRAME_NUMBERS = ("aupr_sum", "fpr95", "best_f1")
 
 
 def frame_rows(methods: Sequence[Method], order: Sequence[str]) -> Table:
     """One row a frame: share of anomaly, and the exact numbers that each method has on it alone."""
-    head = ["frame", "anomaly %", *(NAMES[k].strip() for _ in methods for k in FRAME_NUMBERS)]
-    groups = [("", 2), *((m.name, len(FRAME_NUMBERS)) for m in methods)]
+    shown = [n for n in pixel_numbers() if n.per_frame]
+    head = ["frame", "anomaly %", *(n.label.strip() for _ in methods for n in shown)]
+    groups = [("", 2), *((m.name, len(shown)) for m in methods)]
     rows = []
     for i in order:
         counted = methods[0].measured.counters[i]
         positive, total = int(counted.positive.sum()), int(counted.positive.sum() + counted.negative.sum())
         share = 100 * positive / total if total else float("nan")
         own = [m.result.per_frame.get(i, {}) for m in methods]
-        cells = [number_cell(n.get(k, float("nan"))) for n in own for k in FRAME_NUMBERS]
+        cells = [number_cell(found.get(n.key, float("nan"))) for found in own for n in shown]
         rows.append([Cell(i), Cell(f"{share:.2f}", share) if total else Cell("-"), *cells])
     return Table("Each frame's own exact numbers", head, rows, groups)
 
