@@ -115,7 +115,7 @@ WEIGHTS = ("state_dict", "model", "model_state_dict", "model_state", "module", "
 AVERAGES = ("state_dict_ema", "model_ema", "ema", "params_ema", "model_state_dict_ema")
 # What PyTorch puts into the names of modules that it wraps, at any depth.
 WRAPPED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-PROJECTS = ("backbone.", "decode_head.", "sem_seg_head.")  # how names of MMSegmentation's and detectron2's begin
+PROJECTS = ["backbone.", "decode_head.", "sem_seg_head."]  # how names of tensors begin; formats add theirs
 
 
 def state_dict(content: Any, path: Path) -> Mapping[Any, Any]:
@@ -136,8 +136,8 @@ def state_dict(content: Any, path: Path) -> Mapping[Any, Any]:
 
 
 def of_a_project(name: str) -> bool:
-    """Whether a tensor's name begins as those of MMSegmentation or detectron2 do."""
-    return name.startswith(PROJECTS)
+    """Whether a tensor's name begins as those of a known format (MMSegmentation, detectron2, ...) do."""
+    return name.startswith(tuple(PROJECTS))
 
 
 def bare_names(names: Iterable[str], known: Callable[[str], bool], where: Path) -> dict[str, str]:
