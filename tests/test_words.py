@@ -27,7 +27,7 @@ SCRIPTS = [*sorted((ROOT / "docs" / "scripts").glob("*.py")), *sorted((ROOT / "e
 WORDS = {
     r"strangers?": "anomaly, anomalous object, ground-truth anomaly",
     r"strange(?:st)?": "anomalous",
-    r"--looks|with_looks|tta\.parse_looks": "--tta, with_tta: test-time augmentation",
+    r"--looks|with_looks": "--tta, with_tta: test-time augmentation",
     r"looks? at (?:a|an|the|each|every|its|photos|frames)(?! numbers?)": "run on, process; for a person: see, inspect",
     r"(?:several|many|other|no|of one|as many) looks?": "test-time augmentation, forward passes",
     r"looked at": "processed; for a person: seen, inspected",
@@ -47,7 +47,9 @@ WORDS = {
     r"demanded|wish(?:es)?": "requested",
     r"half and half": "with equal weights",
     r"xenomask operate|`operate": "xenomask thresholds",
-    r"nobody'?s|mended|goes on (?:where|from|with|there)": "no mask claims it; fixed; resumes",
+    r"nobody'?s": "no mask's, no class'",
+    r"mended": "fixed",
+    r"goes on (?:where|from|with|there)": "resumes, continues",
 }  # fmt: skip
 
 
