@@ -1,4 +1,4 @@
-"""A photo through a file of `xenomask export --format onnx --size WxH`, without xenomask and torch.
+"""Compute a photo's heatmap with a file of `xenomask export --format onnx --size WxH`, without xenomask and torch.
 
 python run_onnx.py nano.onnx street.jpg heatmap.png      # needs numpy, opencv, onnxruntime
 """
@@ -28,8 +28,8 @@ def main(model: str, photo: str, out: str) -> None:
     grey = (np.clip((value - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     colours = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
     if threshold := about["thresholds"].get("default"):
-        strange = (value >= threshold["value"]).astype(np.uint8)
-        contours, _ = cv2.findContours(strange, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        anomalous = (value >= threshold["value"]).astype(np.uint8)
+        contours, _ = cv2.findContours(anomalous, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(colours, contours, -1, (255, 255, 255), 2)
     cv2.imwrite(out, colours)
     print(f"{about['name']}, {about['score']}: {score.min():.3f} .. {score.max():.3f} -> {out}")

@@ -1,6 +1,6 @@
-"""Writes docs/data from the catalogue of data sets, so that the pages never say anything else than the code.
+"""Write docs/data from the catalogue of data sets, so that the pages always agree with the code.
 
-python docs/scripts/data_pages.py          # tests/test_docs.py holds that it was run
+python docs/scripts/data_pages.py          # tests/test_docs.py checks that it was run
 """
 
 import re
@@ -10,8 +10,8 @@ from xenomask.datasets import CODINGS, DATASETS, Entry
 
 OUT = Path(__file__).parents[1] / "data"
 SIZES = {
-    "anomaly": "predicted ones from 500 px, true ones from 100 px",
-    "obstacle": "predicted ones from 50 px, true ones from 10 px",
+    "anomaly": "predicted ones from 500 px, ground-truth ones from 100 px",
+    "obstacle": "predicted ones from 50 px, ground-truth ones from 10 px",
     None: "no official sizes",
 }
 EVALUATE = """\
@@ -36,7 +36,7 @@ train = "{root}"
 
 
 def page(entry: Entry) -> str:
-    """One data set's page in Markdown."""
+    """Return one data set's page in Markdown."""
     coding = CODINGS[entry.coding]
     splits = ", ".join(f"`{s}`{_count(entry, s)}" for s in entry.splits)
     decoded = "0 inlier, 1 anomaly, 255 void" if entry.says == "anomaly" else "Cityscapes train ids, 255 void"
@@ -55,33 +55,33 @@ def page(entry: Entry) -> str:
     table = "\n".join(f"| {k} | {v} |" for k, v in rows.items())
     root = f"data/{entry.name}"
     commands = (EVALUATE if entry.use == "evaluation" else TRAIN).format(name=entry.name, root=root)
-    more = f"What of its loader was verified, and what not: [data sets](../datasets.md#{entry.name})."
+    more = f"What of its loader was verified and what not: [data sets](../datasets.md#{entry.name})."
     title = entry.title[0].upper() + entry.title[1:]
     return f"# {entry.name}\n\n{title}, for {entry.use}.\n\n| | |\n|---|---|\n{table}\n\n{commands}\n\n{more}\n"
 
 
 def index() -> str:
-    """The page that lists them."""
+    """Return the page that lists the data sets."""
     rows = [
         f"| [{e.name}]({e.name}.md) | {e.title} | {e.use} | {', '.join(s + _count(e, s) for s in e.splits)} |"
         for e in DATASETS.values()
     ]
     head = (
-        "# Data sets\n\nThese pages are written from the catalogue in the code. Codings, renamed copies and what was "
+        "# Data sets\n\nThese pages are generated from the catalogue in the code. For codings, renamed copies and what "
+        "was verified see [data sets, all on one page](../datasets.md).\n\n"
     )
-    head += "verified: [data sets, all on one page](../datasets.md).\n\n"
     commands = "```sh\nxenomask datasets\nxenomask datasets --root data --quick 5\n```\n\n"
     return (
         head
         + commands
-        + "| data set | what | for | splits (official frames) |\n|---|---|---|---|\n"
+        + "| data set | title | use | splits (official frames) |\n|---|---|---|---|\n"
         + "\n".join(rows)
         + "\n"
     )
 
 
 def _plain(text: str) -> str:
-    """Text whose signs mean nothing to Markdown."""
+    """Escape Markdown's special characters."""
     return re.sub(r"([*_|<])", r"\\\1", text)
 
 
@@ -90,7 +90,7 @@ def _count(entry: Entry, split: str) -> str:
 
 
 def pages() -> dict[str, str]:
-    """File name -> text."""
+    """Return all pages: file name -> text."""
     return {"index.md": index()} | {f"{e.name}.md": page(e) for e in DATASETS.values()}
 
 

@@ -1,4 +1,4 @@
-"""A griffe extension: doctests become code blocks; in Markdown, ">>>" is three times quoted text."""
+"""A griffe extension that fences doctests as code blocks; in Markdown ">>>" would be quoted text."""
 
 import re
 
@@ -8,7 +8,7 @@ BLOCK = re.compile(r"(?:^|(?<=\n))[ \t]*>>> .*(?:\n(?![ \t]*\n).*)*")
 
 
 def fenced(text: str) -> str:
-    """The docstring with its doctests (to the next empty line) inside fences.
+    """Return the docstring with its doctests (to the next empty line) inside fences.
 
     >>> fenced("One.\\n\\n>>> 1 + 1\\n2\\n\\nTwo.").splitlines()
     ['One.', '', '```pycon', '>>> 1 + 1', '2', '```', '', 'Two.']

@@ -1,9 +1,9 @@
-"""Draws the pictures of the scores' pages: what each score says of one drawn scene.
+"""Make the figures of the scores' pages: the map of one synthetic scene by each score.
 
     python docs/scripts/figures.py            # writes docs/scores/images
 
-The shipped detector looks at the scene once a score. It has no outlier class, so for `uno`, which reads one, a
-network's answer is made from the drawing itself: a crisp mask a class, and one over the strangers.
+The maps are those of the shipped detector. It has no outlier class, which `uno` needs; for `uno` an artificial network
+output is made from the scene: a crisp mask for each class, and one for the anomalous objects.
 """
 
 from collections.abc import Collection
@@ -22,17 +22,17 @@ from xenomask.types import CITYSCAPES_CLASSES
 
 OUT = Path(__file__).parents[1] / "scores" / "images"
 SIZE = (360, 640)
-SEED, STRANGERS = 70001, 2
+SEED, ANOMALIES = 70001, 2
 GREEN = (25, 211, 162)
 
 
 def scene() -> Scene:
-    """The scene that all pages show."""
-    return draw_scene(SEED, SIZE, strangers=STRANGERS)
+    """Return the scene that all pages show."""
+    return draw_scene(SEED, SIZE, strangers=ANOMALIES)
 
 
 def made_output(drawn: Scene) -> MaskOutput:
-    """A network's answer as it would be with crisp masks: a query a class, and one for the strangers, an outlier."""
+    """Return a network output with crisp masks: one query per class, and an outlier query for the anomalies."""
     k = len(CITYSCAPES_CLASSES)
     areas = [drawn.semantic == c for c in range(k)] + [drawn.anomaly == 1]
     masks = [cv2.GaussianBlur(a.astype(np.float32), (0, 0), 2) for a in areas]
@@ -44,20 +44,20 @@ def made_output(drawn: Scene) -> MaskOutput:
 
 
 def maps(names: Collection[str]) -> dict[str, np.ndarray]:
-    """These scores' maps of the scene, float32 (H, W)."""
+    """Return the scene's maps by these scores, float32 (H, W)."""
     drawn, detector = scene(), Detector.from_folder("nano")
     found = {n: detector.with_score(n).detect(drawn.image).value for n in names if n != "uno"}
     return found | {n: score_of(made_output(drawn), None, n).value for n in names if n == "uno"}
 
 
 def outlined(picture: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The picture with the true strangers' outline."""
+    """Return the picture with the outlines of the ground-truth anomalies."""
     contours, _ = cv2.findContours((truth == 1).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     return cv2.drawContours(np.ascontiguousarray(picture), contours, -1, GREEN, 1)
 
 
 def pictures(names: Collection[str]) -> dict[str, np.ndarray]:
-    """The scene and these scores' maps as RGB pictures, each map on its score's fixed scale."""
+    """Return the scene and its maps by these scores as RGB pictures, each map in its score's colour range."""
     drawn = scene()
     found = {"scene": drawn.image} | {n: coloured(v, SCORES[n].scale) for n, v in maps(names).items()}
     return {n: outlined(p, drawn.anomaly) for n, p in found.items()}

@@ -1,4 +1,4 @@
-"""What mkdocs does beyond its settings: pages that the nav does not name, lists as CommonMark has them, no requests."""
+"""Hooks of mkdocs: append pages missing in the nav, parse lists as CommonMark does, refuse external requests."""
 
 import re
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ from typing import Any
 
 from mkdocs.exceptions import PluginError
 
-# section of the nav -> folder whose unnamed pages are put at its end
+# section of the nav -> folder whose unlisted pages are appended to it
 SECTIONS = {"Guides": "", "Scores": "scores", "Data sets": "data", "Python": "api"}
 # as in CommonMark, a wrapped line that happens to begin with "19. " starts no list
 ITEM = re.compile(r"\s*(?:[-*]|1\.) ")
@@ -19,7 +19,7 @@ def on_config(config: Any) -> Any:
 
 
 def filled(nav: list, docs: Path) -> list:
-    """The nav with the pages that it does not name, so that a new page needs no line in mkdocs.yml."""
+    """Return the nav with the pages that it does not list, so that a new page needs no line in mkdocs.yml."""
     named = set(_pages(nav))
     out = []
     for entry in nav:
@@ -42,7 +42,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def spaced_lists(markdown: str) -> str:
-    """The text with an empty line before each list: CommonMark and GitHub need none, Python-Markdown does."""
+    """Return the text with an empty line before each list, which Python-Markdown needs, unlike CommonMark."""
     out: list[str] = []
     fenced = inside = False  # inside a list
     for line in markdown.splitlines():
@@ -53,14 +53,14 @@ def spaced_lists(markdown: str) -> str:
                 out.append("")
             inside = True
         elif not line.strip() or not line.startswith(" "):
-            # a lazy line goes on with its item; an empty one may end the list, and the next item needs none before it
+            # a lazy line continues its item; an empty one may end the list, and the next item needs none before it
             inside = inside and bool(line.strip())
         out.append(line)
     return "\n".join(out)
 
 
 class _Requests(HTMLParser):
-    """What a browser asks for when it opens a page: not links, which a reader has to follow."""
+    """Collect what a browser requests when it opens a page: not links, which a reader has to follow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class _Requests(HTMLParser):
 
 
 def requests_elsewhere(html: str) -> list[str]:
-    """The addresses of other hosts that a page's markup makes a browser ask.
+    """Return the addresses on other hosts that a page's markup makes a browser request.
 
     >>> requests_elsewhere('<img src="a.png"><a href="https://b.c">b</a><script src="//d.e/f.js"></script>')
     ['//d.e/f.js']
