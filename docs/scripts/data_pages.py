@@ -1,6 +1,6 @@
 """Writes docs/data from the catalogue of data sets, so that the pages never say anything else than the code.
 
-python docs/scripts/data_pages.py          # tests/test_docs.py holds that it was run
+python docs/scripts/data_pages.py          # tests/project/test_docs.py holds that it was run
 """
 
 import re
