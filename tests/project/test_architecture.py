@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.places import ROOT
+import architecture
+from helpers.places import ROOT, TESTS
 
 SOURCE = ROOT / "src" / "xenomask"
 LEVELS = [
@@ -98,6 +99,33 @@ def test_imports__go_downward_only(path):
 def test_imports__the_test_can_fail():
     assert upward("metrics", "from xenomask.detector import Detector") == {"detector"}
     assert upward("scores", "def f():\n    import xenomask.metrics") == {"metrics"}
+
+
+def test_picture__is_that_of_the_imports():
+    assert architecture.OUT.read_text("utf-8") == architecture.svg(architecture.packages()), (
+        "run python docs/scripts/architecture.py"
+    )
+
+
+def tests_imported(text: str) -> set[str]:
+    """Test files, and conftest.py, that a source imports."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            found |= {*(node.module or "").split("."), *(a.name for a in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {part for a in node.names for part in a.name.split(".")}
+    return {name for name in found if name == "conftest" or name in FILES}
+
+
+FILES = {p.stem for p in TESTS.rglob("test_*.py")}
+
+
+def test_tests__import_no_test():
+    sources = [p for p in TESTS.rglob("*.py") if "golden" not in p.parts]
+    assert {str(p): found for p in sources if (found := tests_imported(p.read_text()))} == {}
+    assert tests_imported("from test_architecture import f") == {"test_architecture"}
+    assert tests_imported("def f():\n    import tests.project.test_architecture") == {"test_architecture"}
 
 
 QUIET = """
