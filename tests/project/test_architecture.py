@@ -107,7 +107,7 @@ def test_picture__is_that_of_the_imports():
     )
 
 
-def tests_imported(text: str) -> set[str]:
+def imported_tests(text: str) -> set[str]:
     """Test files, and conftest.py, that a source imports."""
     found = set()
     for node in ast.walk(ast.parse(text)):
@@ -123,9 +123,9 @@ FILES = {p.stem for p in TESTS.rglob("test_*.py")}
 
 def test_tests__import_no_test():
     sources = [p for p in TESTS.rglob("*.py") if "golden" not in p.parts]
-    assert {str(p): found for p in sources if (found := tests_imported(p.read_text()))} == {}
-    assert tests_imported("from test_architecture import f") == {"test_architecture"}
-    assert tests_imported("def f():\n    import tests.project.test_architecture") == {"test_architecture"}
+    assert {str(p): found for p in sources if (found := imported_tests(p.read_text()))} == {}
+    assert imported_tests("from test_architecture import f") == {"test_architecture"}
+    assert imported_tests("def f():\n    import tests.project.test_architecture") == {"test_architecture"}
 
 
 QUIET = """
