@@ -1,4 +1,5 @@
 # make demo, make test and make check set up .venv by themselves and are quick the second time.
+# make test runs the quick tests of every package, make test-all all of them.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
@@ -7,7 +8,7 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 # mkdocs-material's remarks about mkdocs 2, which is not used (pyproject.toml)
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test check docs format table clean
+.PHONY: demo test test-all check docs format table clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -18,6 +19,9 @@ demo: $(STAMP)
 	$(BIN)/xenomask demo --out demo_out
 
 test: $(STAMP)
+	$(TESTS) -m 'not slow'
+
+test-all: $(STAMP)
 	$(TESTS)
 
 check: $(STAMP)

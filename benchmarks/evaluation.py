@@ -3,8 +3,9 @@
     python benchmarks/evaluation.py [--pixels 50e6] [--repeats 3]
 
 Pixel numbers: scikit-learn's average_precision_score + precision_recall_curve + roc_curve, and plain NumPy counters,
-against ours, on float16 scores in memory. Components: the per-component loops of tests/naive.py against ours. Both are
-checked to give the same numbers. Bootstrap: from counters, and by computing each resample's numbers anew.
+against ours, on float16 scores in memory. Components: the per-component loops of
+tests/helpers/naive.py against ours. Both are checked to give the same numbers. Bootstrap: from counters, and by
+computing each resample's numbers anew.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import numpy as np
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_curve
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import naive  # noqa: E402
+from helpers import naive  # noqa: E402
 from xenomask.metrics import count, curve, pool  # noqa: E402
 from xenomask.metrics.components import TRACKS, compare, tallies  # noqa: E402
 from xenomask.metrics.components import numbers as component_numbers  # noqa: E402

@@ -1,17 +1,18 @@
-"""Shared fixtures: small mask outputs, a tiny detector, and the real data where it lies beside the project."""
+"""Shared fixtures: a tiny detector, and the real data where it lies beside the project."""
 
-import json
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
+from helpers.places import SHARED, TESTS
 from xenomask.detector.folder import assemble
-from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.models import build
 
-SHARED = Path(__file__).parents[2] / "shared"
+# the asserts in helpers tell what they compared, as those in tests do
+unread = {f"helpers.{p.stem}" for p in (TESTS / "helpers").glob("[a-z]*.py")} - sys.modules.keys()
+pytest.register_assert_rewrite(*sorted(unread))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,44 +29,6 @@ def real_data() -> Path:
     if not (SHARED / "data" / "smiyc").is_dir():
         pytest.skip("needs the real data sets in ../shared/data, which are not part of the project")
     return SHARED / "data"
-
-
-def without_hashes(detector: Path) -> Path:
-    """The detector folder, its detector.json as before it named files: what else refuses them is then seen."""
-    table = json.loads((detector / "detector.json").read_text())
-    for row in table["members"]:
-        row.pop("files", None)
-    (detector / "detector.json").write_text(json.dumps(table))
-    return detector
-
-
-def make_output(
-    q=6, n=5, h=5, w=7, padded=(20, 28), used=(18, 25), image=(13, 31), seed=0, dtype=torch.float32,
-    outlier_class=False,
-):  # fmt: skip
-    """Random logits of a network whose input was padded."""
-    g = torch.Generator().manual_seed(seed)
-    return MaskOutput(
-        class_logits=3 * torch.randn(q, n, generator=g).to(dtype),
-        mask_logits=3 * torch.randn(q, h, w, generator=g).to(dtype),
-        padded_size=padded,
-        input_size=used,
-        image_size=image,
-        outlier_class=outlier_class,
-    )
-
-
-def make_pixel_output(k=5, h=5, w=7, padded=(20, 28), used=(18, 25), image=(13, 31), seed=0):
-    """Random logits, of both signs, of a per-pixel network whose input was padded."""
-    g = torch.Generator().manual_seed(seed)
-    return PixelOutput(4 * torch.randn(k, h, w, generator=g), padded, used, image)
-
-
-def from_probabilities(p, m) -> MaskOutput:
-    """The MaskOutput whose P and soft masks (at the image's size) are the given ones."""
-    p, m = torch.as_tensor(np.asarray(p)).double(), torch.as_tensor(np.asarray(m)).double()
-    size = (m.shape[1], m.shape[2])
-    return MaskOutput(p.log(), torch.logit(m), size, size, size)
 
 
 @pytest.fixture(scope="session")

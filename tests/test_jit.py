@@ -5,15 +5,15 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from helpers.places import ROOT
 from xenomask import jit
 
-SOURCE = str(Path(__file__).parents[1] / "src")
+SOURCE = str(ROOT / "src")
 MODULE = "from xenomask.jit import compiled\n\n@compiled()\ndef f(x):\n    return x + 1\n"
 
 

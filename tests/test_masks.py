@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import make_output, make_pixel_output
-from naive import resized
+from helpers.naive import resized
+from helpers.outputs import make_output, make_pixel_output
 from xenomask.errors import XenomaskError
 from xenomask.masks import class_probabilities, resized_logits, row_blocks, semantic, soft_masks, with_queries
 

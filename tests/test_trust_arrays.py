@@ -5,14 +5,14 @@ import importlib
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from conftest import from_probabilities, make_pixel_output
+from helpers.outputs import from_probabilities, make_pixel_output
+from helpers.places import ROOT, TESTS
 from xenomask import arrays, jit
 from xenomask.detector import Detector, Member
 from xenomask.detector.explain import explain_member
@@ -23,13 +23,12 @@ from xenomask.objects.objects import instances
 from xenomask.scores import SCORES, get_score, score_all
 from xenomask.types import QuerySet
 
-HERE = Path(__file__).parent
-SOURCE = HERE.parent / "src"
+SOURCE = ROOT / "src"
 
 
 def entries(**environment: str) -> subprocess.CompletedProcess[str]:
-    own = os.environ | {"PYTHONPATH": f"{SOURCE}:{HERE}", "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run([sys.executable, HERE / "entries.py"], env=own, capture_output=True, text=True)
+    own = os.environ | {"PYTHONPATH": f"{SOURCE}:{TESTS}", "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run([sys.executable, TESTS / "helpers/entries.py"], env=own, capture_output=True, text=True)
 
 
 def test_entries__every_function_that_takes_an_array_is_right_or_refuses():

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_folders import KINDS, as_written_by_457, change_config, write
-from test_convert_detectron2 import Checkpoint, plain, written
-from test_convert_mmseg import MICRO
+from helpers.detectron2 import Checkpoint, plain, written
+from helpers.hf_folders import KINDS, as_written_by_457, change_config, write
+from helpers.places import MICRO
 from xenomask.detector import Detector
 from xenomask.detector.folder import assemble
 from xenomask.errors import XenomaskError

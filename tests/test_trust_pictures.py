@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from helpers.places import ROOT
 from xenomask import pictures
 from xenomask.datasets import open_dataset, read_label, read_photo
 from xenomask.datasets.check import check
@@ -22,7 +23,7 @@ from xenomask.pictures import is_picture, open_picture, read_header, turned
 from xenomask.predict.frames import open_source
 from xenomask.train.cutouts import Cutout, list_cutouts
 
-SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
+SOURCE = ROOT / "src" / "xenomask"
 SCENE = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 255, (40, 64, 3), np.uint8), (0, 0), 2)
 
 

@@ -2,10 +2,10 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
+from helpers.places import ROOT
 from xenomask.cli.detectors import _read_numbers
 from xenomask.cluster.records import read_json
 from xenomask.datasets.labelmap import read_label_map
@@ -14,8 +14,8 @@ from xenomask.files import read_object, read_text
 from xenomask.models.convert.pyconfig import read_config as read_python
 from xenomask.train.config import read_config
 
-SOURCE = Path(__file__).parents[1] / "src" / "xenomask"
-RECIPE = Path(__file__).parents[1] / "configs" / "nano-s.toml"
+SOURCE = ROOT / "src" / "xenomask"
+RECIPE = ROOT / "configs" / "nano-s.toml"
 READERS = {
     "text": (read_text, "a text"),
     "json": (read_object, '{"a": 1}'),

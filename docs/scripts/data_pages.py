@@ -1,6 +1,6 @@
 """Write docs/data from the catalogue of data sets, so that the pages always agree with the code.
 
-python docs/scripts/data_pages.py          # tests/test_docs.py checks that it was run
+python docs/scripts/data_pages.py          # tests/project/test_docs.py checks that it was run
 """
 
 import re

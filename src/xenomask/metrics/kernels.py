@@ -1,4 +1,4 @@
-"""The loops that NumPy has no fast form for, compiled by numba; their plain twins are in tests/naive.py.
+"""The loops that NumPy has no fast form for, compiled by numba; their plain twins are in tests/helpers/naive.py.
 
 They run on one thread and release the interpreter's lock: whoever has several frames and cores calls them from
 several threads. Compiled code is cached beside this file, or in the user's cache folder; where neither can be written

@@ -1,8 +1,8 @@
 """ImageNet's Swin weights -> transformers' SwinBackbone: microsoft/Swin-Transformer's names, timm's, Hugging Face's.
 
 microsoft's are detectron2's without its prefix, so the table is that converter's. All three merge patches in the same
-order (column outermost, then row, then channel), so no channel is moved; tests/test_init.py holds the features of each
-against timm's.
+order (column outermost, then row, then channel), so no channel is moved; tests/train/test_init.py holds the features
+of each against timm's.
 """
 
 import math
