@@ -170,6 +170,7 @@ entry(
 )
 entry("models.preprocess.network_input", "image", ARRAYS, lambda x: preprocess.network_input(NETWORK.preprocess, x)[0])
 entry("export.read.ExportedDetector.detect", "image", PHOTOS, lambda x: EXPORTED.detect(x).value)
+entry("export.read.ExportedDetector.prepare", "image", PHOTOS, lambda x: EXPORTED.prepare(x)[0])
 entry("export.read.resized", "image", ARRAYS, lambda x: exported.resized(x, (5, 7)))
 entry(
     "detector.fuse.ensemble",
@@ -413,21 +414,25 @@ EXEMPT = {
     r"models\.network\.Network\.class_maps": "the check of __call__; a per-pixel network is needed",
     r"export\.(free|fused|resize|write|quantize)\..*": "parts of a graph that is being traced",
     r"export\.read\.ExportedDetector": "a session, no array",
-    r"scores\.(semantic|mask|maskomaly|plan|gpu|gpu_kernels|kernels)\..*": "formulas on a validated MaskOutput's parts",
+    r"export\.read\.ExportedDetector\.(infer|fuse)": "what prepare gave, and what infer gave",
+    r"detector\.predictor\..*": "a protocol",
+    r"scores\.(definition|semantic|mask|maskomaly)\..*": "formulas on a validated MaskOutput's parts",
+    r"scores\.(plan|gpu|gpu_kernels|kernels)\..*": "the same, for the fused kernels",
     r"scores\.score\.Score": "a formula, no array",
     r"masks\.(refuse_nan|bounded|semantic|row_groups|source)": "parts of a validated MaskOutput",
     r"jit\..*": "what checks the arguments of compiled loops: tests/test_jit.py",
     r"pictures\..*|datasets\.(read|synthetic)\..*": "pictures that were read and checked by the readers themselves",
-    r"metrics\.(evaluate\.Measured|calibration\.Reliability|components\.Numbered|bands\.Bands)": "results",
+    r"metrics\.(evaluate\.Measured|calibration\.Reliability|components\.Numbered|curve_bands\.Bands)": "results",
     r"queries\.inlier\.InlierCounts": "results, which nobody gives",
     r"arrays\.(as_array|is_finite|foreign_values|check_same_size|check_same_length)": "parts of the others",
     r"report\.view\.Levels": "results, which nobody gives",
     r"queries\.analysis\..*": "samples are validated Samples",
-    r"run\.(common|outputs|query_sheet|report|thresholds|video)\..*": "maps and photos that were read by the readers",
+    r"predict\.(cache|video)\..*": "maps and photos that were read by the readers",
+    r"report\.(query_sheet|report)\..*|evaluate\.thresholds\..*": "the same",
     r"objects\.objects\.to_supervision": "objects.objects.instances, for a package that is not installed here",
     r"plots\.heatmap\.drawable": "arrays that the figures have checked",
     r"report\.slider\.png": "levels of report.slider.level_map, and colours of its own",
-    r"video\.(source|stages|writer)\..*": "frames of a decoder",
+    r"predict\.(frames|stages|writer)\..*": "frames of a decoder",
     r"predict\.smooth\.Held": "results, which nobody gives",
 }
 ERRORS = XenomaskError, TypeError, ValueError

@@ -263,7 +263,7 @@ def test_rba__attends_on_the_coarsest_level_only(tmp_path):
 
 
 def test_rba__is_refused_where_load_could_not_build_it_again(monkeypatch, tmp_path):
-    monkeypatch.setattr(network, "_module", three_levels)
+    monkeypatch.setattr("xenomask.models.convert.detectron2.mask2former", three_levels)
     with pytest.raises(XenomaskError, match="stride 32 only, as RbA's"):
         convert_detectron2(written(tmp_path / "rba.pkl", plain(Checkpoint(levels=1))))
 
