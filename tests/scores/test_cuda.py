@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from helpers.places import ROOT
 from xenomask.models import deformable
 from xenomask.scores import backend
