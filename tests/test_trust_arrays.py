@@ -31,12 +31,14 @@ def entries(**environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, TESTS / "helpers/entries.py"], env=own, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_entries__every_function_that_takes_an_array_is_right_or_refuses():
     done = entries()
     assert done.stdout == ""
     assert done.returncode == 0 and "calls of" in done.stderr
 
 
+@pytest.mark.slow
 def test_entries__the_test_can_fail():
     said = entries(ENTRIES_SELFTEST="1").stdout
     assert "broken(value): float f2: result" in said and "broken(value): NaN: not refused" in said

@@ -301,6 +301,7 @@ def test_scores__are_listed_with_their_formulas(capsys):
     assert code == 0 and "sum_q P_q(k) m_q" in out.replace("\n", " ") and "maskomaly" in out
 
 
+@pytest.mark.slow
 def test_score__killed_at_any_point_ends_with_the_same_maps(tmp_path, tiny_detector, drawn, capsys):
     import signal
     import time

@@ -45,6 +45,7 @@ def shown(out: str) -> str:
     return "".join(c for c in out if c.isascii() and not c.isspace())
 
 
+@pytest.mark.slow
 def test_all_commands__names_that_are_no_text(odd, tmp_path, capsys, tiny_detector, tiny_checkpoint):
     checkpoint = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))  # others read the shared one
     data = ("--dataset", "folder", "--root", odd)

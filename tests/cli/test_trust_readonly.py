@@ -80,6 +80,7 @@ COMMANDS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="root's rights are dropped in Linux' way")
 def test_commands__where_they_may_not_write(world, tmp_path):  # noqa: F811
     shut, free, plain = tmp_path / "shut", tmp_path / "free", tmp_path / "plain"

@@ -208,6 +208,7 @@ def test_actor__says_what_it_does_not_see(few, tiny_detector, tiny_checkpoint, t
     assert map_ids(tmp_path / "maps") == [] and not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.slow
 def test_actor__a_task_that_kills_every_worker_is_given_up(few, tiny_detector, tmp_path):
     open_maps(Detector.from_folder(tiny_detector), few, tmp_path)
     tries = tmp_path / f".{few.frames[0].id}.tries"
@@ -353,6 +354,7 @@ def test_slurm__says_what_is_wrong_before_a_job_has_to(drawn, tiny_detector, tmp
     assert list(tmp_path.glob("maps*")) == []
 
 
+@pytest.mark.slow
 def test_slurm__shards_of_the_submitted_plan_make_the_folder_of_one_process(
     drawn, data, tiny_detector, tmp_path, capsys, monkeypatch
 ):

@@ -94,6 +94,7 @@ def test_label_map__recoloured_scenes_say_the_same(scenes, tmp_path, kind):
         assert len(np.unique(label)) == 4
 
 
+@pytest.mark.slow
 def test_train__on_classes_of_its_own(scenes, tmp_path):
     recoloured(scenes, "numbers")
     config = recipe(scenes, tmp_path / "w")

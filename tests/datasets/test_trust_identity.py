@@ -105,6 +105,7 @@ def test_wrong_root__is_not_sent_to_another_sets_folder(tmp_path):
     assert f"it looks as if {tmp_path / 'deeper'} were the root" in refusal("fishyscapes-static", tmp_path)
 
 
+@pytest.mark.slow
 def test_drawn_scenes__open_as_what_they_are_drawn_as(tmp_path):
     for layout in ("anomaly-track", "obstacle-track", "fishyscapes-static"):
         root = write_scenes(tmp_path / layout, layout, 10, size=None if layout == "fishyscapes-static" else (64, 96))

@@ -96,6 +96,7 @@ def test_crossval__nothing_chosen_is_the_detector_itself(tiny_detector, scenes, 
     assert found.choice.weights == (0.25, 0.75) and found.choice.mix is None
 
 
+@pytest.mark.slow
 def test_crossval__lambda_and_weights_equal_a_plain_search(tiny_detector, scenes, tmp_path):
     detector = Detector.from_folder(tiny_detector).with_score("maskomaly_no_border")
     found = crossval(detector, scenes, what=["weights", "lambda"], step=0.5, mixes=(0.0, 0.3, 1.0))

@@ -87,6 +87,7 @@ def test_free__shrinking_is_cv2s_average(n, cells):
     assert np.allclose(matrix.numpy() @ x, expected, atol=2e-3)  # cv2 leaves out shares of a pixel below .001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "openvino"])
 def test_export__dynamic_takes_photos_of_any_size(tiny_detector, tmp_path, format):
     pair = Detector.from_folder(tiny_detector).with_score("max_logit")
@@ -113,6 +114,7 @@ class AllScores(nn.Module):
         return torch.stack([score_map(s, output, self.queries) for s in SCORES.values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_scores__in_a_graph_are_the_scores(runtime):
     # 2100 x 70 pixels are more than one block of rows
@@ -177,6 +179,7 @@ def test_export__cannot_be_asked_for(tiny_detector, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_detect_and_benchmark__take_an_exported_file(exported, tmp_path, capsys):
     Image.fromarray(IMAGE).save(tmp_path / "p.png")
     at = ("detect", tmp_path / "p.png", "--out", tmp_path / "out", "--detector")
@@ -277,6 +280,7 @@ def test_open__damaged_files(exported, tmp_path, monkeypatch):
             open_exported(exported[file])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("example", "file"), [("run_onnx.py", "pair.onnx"), ("run_openvino.py", "a.xml")])
 def test_examples__run_without_xenomask_and_torch(exported, tmp_path, example, file):
     Image.fromarray(IMAGE).save(tmp_path / "p.png")

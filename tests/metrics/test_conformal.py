@@ -200,6 +200,7 @@ def trials(draw, choose, seed, n=TRIALS):
     return np.mean(found), np.std(found) / math.sqrt(n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [0.1, 0.3])
 def test_control__coverage_of_pixels(alpha):
     """E[loss] lies in [alpha - 2 / (n + 1), alpha] (theorems 1 and 2), give or take 3 standard errors."""
@@ -208,6 +209,7 @@ def test_control__coverage_of_pixels(alpha):
     assert alpha - 2 / (CALIBRATION + 1) - 3 * error <= mean <= alpha + 3 * error
 
 
+@pytest.mark.slow
 def test_control__coverage_of_components():
     mean, error = trials(drawn_components, lambda f: control(f, 0.2).threshold, seed=1, n=90)
     assert error < 0.014

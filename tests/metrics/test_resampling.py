@@ -66,6 +66,7 @@ def test_interval__central_95_percent_of_what_there_is():
     assert np.isnan(interval(np.full(3, np.nan))).all()
 
 
+@pytest.mark.slow
 def test_interval__covers_the_truth_about_as_often_as_it_says():
     """60 data sets of 30 frames each: the mean AUROC of the whole population lies in about 95 % of the intervals."""
     rng = np.random.default_rng(0)

@@ -102,6 +102,7 @@ def test_pair__overwritten_while_it_is_open_gives_the_same_map(pair):
         open_exported(pair)
 
 
+@pytest.mark.slow
 def test_pair__cut_short_between_opening_and_running_does_not_end_the_process(pair):
     code = f"""
 import numpy as np, os

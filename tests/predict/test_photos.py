@@ -76,6 +76,7 @@ def test_detect_photos__writes_the_bytes_of_a_loop(tiny_detector, photos, tmp_pa
     assert len(files(tmp_path / "out", ".png")) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [2, 3])
 def test_batches__of_one_size_change_maps_by_rounding_alone(tiny_detector, photos, tmp_path, batch):
     pair = Detector.from_folder(tiny_detector)
@@ -143,6 +144,7 @@ def test_work__is_what_has_no_map_yet(scenes, tmp_path):
     assert work(replace(scenes, frames=scenes.frames[:1]), tmp_path) == ((0, 0), 0, 1)
 
 
+@pytest.mark.slow
 def test_profile__is_printed_and_written(tiny_detector, photos, scenes, tmp_path, capsys):
     code, out, _ = command(
         capsys, "detect", *photos, "--detector", tiny_detector, "--out", tmp_path / "o", "--batch", 2,

@@ -98,6 +98,7 @@ def test_wheel__works_beside_its_dependencies(wheel, tmp_path):
     check_works(environment, tmp_path / "away")
 
 
+@pytest.mark.slow
 @EMPTY
 def test_wheel__works_in_an_empty_environment(wheel, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)

@@ -202,6 +202,7 @@ def test_report__a_folder_is_never_replaced_by_the_page(drawn, tmp_path, capsys)
     assert "it is a folder" in said and (tmp_path / "mine" / "notes.txt").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_report__constant_maps_and_one_frame_and_no_pictures(drawn, tmp_path, capsys):
     flat = tmp_path / "flat"
     flat.mkdir()

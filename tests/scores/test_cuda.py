@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from helpers.places import ROOT
 from xenomask.models import deformable
 from xenomask.scores import backend
@@ -18,6 +20,7 @@ def test_code_that_never_ran_on_a_gpu__is_no_default(monkeypatch):
     assert deformable._on_cuda() is None
 
 
+@pytest.mark.slow
 def test_benchmark__dry_run_compares_the_ways_that_a_cpu_has(tmp_path):
     command = [sys.executable, ROOT / "benchmarks/gpu.py", "--out", tmp_path]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "CUDA_VISIBLE_DEVICES": ""}

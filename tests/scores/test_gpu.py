@@ -21,6 +21,7 @@ def child(*arguments, cwd=ROOT, **environment):
     return subprocess.run(command, env=os.environ | given, capture_output=True, text=True, cwd=cwd)
 
 
+@pytest.mark.slow
 def test_gpu__kernels_equal_torch_in_the_interpreter():
     triton = pytest.importorskip("triton", reason=MISSING)
     release = tuple(map(int, triton.__version__.split(".")[:2]))
@@ -58,6 +59,7 @@ print(made.metadata.shared, used.stdout)
 """
 
 
+@pytest.mark.slow
 def test_gpu__eight_scores_compile_for_an_h100_and_spill_nothing(tmp_path):
     done = child("-c", COMPILE, cwd=tmp_path, TRITON_CACHE_DIR=str(tmp_path))
     assert done.returncode == 0, done.stderr

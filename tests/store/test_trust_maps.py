@@ -190,6 +190,7 @@ def claim_often(folder: Path, name: str, ready: Any, rounds: int) -> None:
                 print(e, file=said)
 
 
+@pytest.mark.slow
 def test_claim__of_two_processes_at_once_exactly_one_wins(tmp_path):
     rounds, own = 60, multiprocessing.get_context("spawn")
     for n in range(rounds):
@@ -210,6 +211,7 @@ def test_claim__of_two_processes_at_once_exactly_one_wins(tmp_path):
         assert [p.name for p in (tmp_path / str(n)).iterdir()] == ["manifest.json"]
 
 
+@pytest.mark.slow
 def test_score__two_commands_at_once_into_one_folder(a, tiny_checkpoint, tmp_path):
     """One makes all maps; the other says in one line whose they are, and adds none."""
     detectors = [assemble(tmp_path / s, s, [("a", tiny_checkpoint)], [1.0], s) for s in ("entropy", "max_logit")]
@@ -250,6 +252,7 @@ print(done[11], done[-1], len(done))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from Linux's /proc")
 def test_score__memory_does_not_grow_with_the_number_of_photos(tiny_detector, tmp_path):
     """In megabytes; 36 photos of this size and their maps, kept, would be 230."""

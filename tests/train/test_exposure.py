@@ -229,6 +229,7 @@ def exposed_recipe(scenes, objects, work_dir, exposure, **changes):
     return recipe(scenes, work_dir, augment=a, exposure=exposure, optim=Optim(iterations=4, batch=2), **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["void", "rba", "mask2anomaly", "eam", "uno"])
 def test_train__with_exposure_reports_the_miou_before_and_after(scenes, objects, tmp_path, loss, caplog):
     config = exposed_recipe(scenes, objects, tmp_path, Exposure(loss=loss))
@@ -243,6 +244,7 @@ def test_train__with_exposure_reports_the_miou_before_and_after(scenes, objects,
         assert np.isfinite(score_of(network.predict(np.zeros((40, 70, 3), np.uint8)), None, "uno").value).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "e", [Exposure(loss="rba", tune=("class_predictor",)), Exposure(loss="uno")], ids=lambda e: e.loss
 )
@@ -259,6 +261,7 @@ def test_train__exposure_goes_on_as_if_it_had_not_been_stopped(scenes, objects, 
     assert again.facts["val_miou_before"] == whole.facts["val_miou_before"]
 
 
+@pytest.mark.slow
 def test_train__in_parts_is_the_step_with_exposure(scenes, objects, tmp_path):
     losses = []
     for parts in (1, 2):
@@ -280,6 +283,7 @@ def test_train__only_named_parts_are_tuned(scenes, objects, tmp_path):
         tune_only(build("tiny").module, ("class_predicter",))
 
 
+@pytest.mark.slow
 def test_train__a_second_stage_keeps_the_outlier_class(scenes, objects, tmp_path):
     start = with_outlier_class(build("tiny")).save(tmp_path / "start")
     config = exposed_recipe(scenes, objects, tmp_path / "w", Exposure(loss="uno"), init=start)

@@ -81,6 +81,7 @@ def seen(work: str) -> list:
     return json.loads((Path(work) / "seen.json").read_text())
 
 
+@pytest.mark.slow
 def test_engine_mmseg__trains_hands_over_and_goes_on(tmp_path, site):
     (tmp_path / "mine.py").write_text("max_iters = 5 + 1\nload_from = 'x.pth'\n")
     command = [sys.executable, "-m", "xenomask.cli", "train", "--engine", "mmseg", "mine.py"]

@@ -69,6 +69,7 @@ tune = ["transformer_module", "class_predictor"]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["plain", "exposed"])
 def test_train__killed_and_resumed_gives_the_unbroken_weights(stage, scenes, tmp_path):
     toml = TOML
@@ -175,6 +176,7 @@ def test_train_step__a_crop_without_any_label_still_trains(scenes, tmp_path):
     assert np.isfinite([loss, norm]).all()
 
 
+@pytest.mark.slow
 def test_train__loss_falls(scenes, tmp_path):
     config = recipe(scenes, tmp_path, optim=Optim(iterations=40, batch=2, lr=3e-3, warmup=2), val_every=1000)
     train(config.model_copy(update={"data": config.data.model_copy(update={"val": None}), "save_every": 1000}))

@@ -34,16 +34,19 @@ def whole(scenes, tmp_path_factory):
     return train(recipe(scenes, work_dir)).parent
 
 
+@pytest.mark.slow
 def test_train__in_parts_is_the_whole_batch(scenes, tmp_path, whole):
     train(recipe(scenes, tmp_path, optim={"accumulate": 2}))
     same_run(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_train__activations_computed_again_change_nothing(scenes, tmp_path, whole):
     train(recipe(scenes, tmp_path, engine=Engine(checkpoint_activations=True)))
     same_run(whole, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shard", [False, True], ids=["ddp", "fsdp"])
 def test_train__two_processes_are_one(scenes, tmp_path, whole, shard):
     path = tmp_path / "c.toml"
@@ -73,6 +76,7 @@ def checkpoints(work_dir):
     return {p.parent.name for p in work_dir.glob("iter_*/training.pt")}
 
 
+@pytest.mark.slow
 def test_train__a_signal_saves_and_the_run_goes_on_as_if_unbroken(scenes, tmp_path):
     (tmp_path / "warned.toml").write_text(TOML.format(work=tmp_path / "warned", scenes=scenes, iterations=30))
     unbroken = train(recipe(scenes, tmp_path / "unbroken", iterations=30, save_every=30))
@@ -91,6 +95,7 @@ def test_train__a_signal_saves_and_the_run_goes_on_as_if_unbroken(scenes, tmp_pa
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
+@pytest.mark.slow
 def test_train__the_average_is_saved_and_survives_a_resume(scenes, tmp_path):
     """Against the formula on the weights of the same run without an average, whose steps are the same."""
     run = recipe(scenes, tmp_path / "raw", save_every=1, keep=3)
@@ -133,6 +138,7 @@ def test_train__fp16_on_the_cpu_is_refused(scenes, tmp_path):
         train(recipe(scenes, tmp_path, engine=Engine(precision="fp16")))
 
 
+@pytest.mark.slow
 def test_train__the_loss_scale_survives_a_resume(scenes, tmp_path, monkeypatch):
     """accelerate's fp16, as it is on a GPU, on the CPU: a gradient that overflows is a step left out."""
 

@@ -78,6 +78,7 @@ def wandb_records(path: Path) -> list[bytes]:
     return records
 
 
+@pytest.mark.slow
 def test_wandb__has_the_scalars_in_the_work_folder(tracked):
     pytest.importorskip("wandb")
     from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore

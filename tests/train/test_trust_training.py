@@ -89,6 +89,7 @@ def test_resume__rates_and_decay_are_the_recipes(run, scenes, groups, change, ra
     assert {g["weight_decay"] for g in found} == decays
 
 
+@pytest.mark.slow
 def test_resume__of_the_same_recipe_ends_with_the_unbroken_runs_weights(scenes, tmp_path):
     whole = train(short(scenes, tmp_path / "a", save_every=2, keep=2))
     (tmp_path / "b").mkdir()
@@ -100,6 +101,7 @@ def test_resume__of_the_same_recipe_ends_with_the_unbroken_runs_weights(scenes, 
     assert load(resumed).facts["history"] == [{"from_step": 0}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "change"),
     [
@@ -342,6 +344,7 @@ def test_paste__a_strip_takes_no_more_memory_than_the_photo_is_worth(tmp_path, m
     assert max(w for w, _ in sizes) <= 2000 and sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32])
 def test_train__labels_beyond_a_byte_are_void_as_the_map_says(dtype, scenes, tmp_path, capsys):
     """Cityscapes' instance ids: trained on the same numbers, step by step, as with the void of 8-bit labels."""

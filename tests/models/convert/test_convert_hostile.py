@@ -91,7 +91,9 @@ PICKLES: dict[str, Callable[[Path], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
-@pytest.mark.parametrize("name", PICKLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n.startswith("nested") else n for n in PICKLES]
+)
 def test_pickle__refused_and_never_run(tmp_path, canary, name, kind):
     data = PICKLES[name](canary)
     path = tmp_path / "hostile.pth"
