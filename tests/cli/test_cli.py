@@ -296,6 +296,17 @@ def test_usage_errors_and_help(capsys):
         assert code == 0 and "Example: xenomask" in out, command
 
 
+def test_help__every_command_is_in_one_group():
+    import typer
+
+    from xenomask.cli import app
+
+    commands = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    panels = {name: c.rich_help_panel for name, c in commands.items()}
+    assert set(panels.values()) == {"Predict", "Evaluate", "Train", "Share", "Tools"}, panels
+    assert panels["detect"] == "Predict" and panels["thresholds"] == "Evaluate" and "operate" not in panels
+
+
 def test_scores__are_listed_with_their_formulas(capsys):
     code, out, _ = run(capsys, "scores")
     assert code == 0 and "sum_q P_q(k) m_q" in out.replace("\n", " ") and "maskomaly" in out

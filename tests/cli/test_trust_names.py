@@ -67,7 +67,7 @@ def test_all_commands__names_that_are_no_text(odd, tmp_path, capsys, tiny_detect
          "--json", tmp_path / "crossval.json"),
         ("queries", "outlier", "--checkpoint", checkpoint, *data, "--top-k", 2),
         ("queries", "sheet", "--checkpoint", checkpoint, *data, "--out", tmp_path / "q.html"),
-        ("operate", "--maps", maps, *data, "--f1", "--json", tmp_path / "operate.json"),
+        ("thresholds", "--maps", maps, *data, "--f1", "--json", tmp_path / "thresholds.json"),
         ("datasets", *data[2:], "--json", tmp_path / "datasets.json"),
     ]  # fmt: skip
     for words in commands:

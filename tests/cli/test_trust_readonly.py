@@ -62,7 +62,7 @@ COMMANDS = {
     "export, there": ["export", "{detector}", "--size", "96x64", "--format", "openvino", "--out", "{folder}/file.xml"],
     "heatmaps": ["heatmaps", "--maps", "{maps}", *SET, "--out", "{folder}"],
     "inlier": ["queries", "inlier", "--checkpoint", "{folder}/checkpoint", *TRAIN],
-    "operate": ["operate", "--maps", "{plain}", *SET, "--f1", "--into", "{folder}/detector"],
+    "thresholds": ["thresholds", "--maps", "{plain}", *SET, "--f1", "--into", "{folder}/detector"],
     "outlier": ["queries", "outlier", "--checkpoint", "{folder}/checkpoint", *SET, "--top-k", "2"],
     "quantize": ["quantize", "{detector}", "--dataset", "folder", "--root", "{five}", "--size", "96x64", "--frames",
                  "5", "--out", "{new}"],

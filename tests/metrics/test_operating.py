@@ -183,70 +183,70 @@ def test_describe_folder__says_what_the_loaded_detector_says(tiny_detector):
     assert describe_folder(tiny_detector)["members"][0]["sha256"] == load(tiny_detector / "a").sha256
 
 
-def test_operate__stores_a_threshold_with_its_origin(scored, detector, tmp_path, capsys):
-    cli(scored, "operate", "--f1", "--tpr", 0.9, "--json", tmp_path / "o.json")
+def test_thresholds__stores_a_threshold_with_its_origin(scored, detector, tmp_path, capsys):
+    cli(scored, "thresholds", "--f1", "--tpr", 0.9, "--json", tmp_path / "o.json")
     assert "best F1" in capsys.readouterr().out
     best = json.loads((tmp_path / "o.json").read_text())[1]
-    cli(scored, "operate", "--f1", "--into", detector)
+    cli(scored, "thresholds", "--f1", "--into", detector)
     stored = Detector.from_folder(detector).thresholds["default"]
     assert stored["value"] == boundary(best["point"]["threshold"])
     origin = stored["origin"]
     assert (origin["dataset"], origin["frames"], origin["wish"]) == ("anomaly-track", 4, "best F1")
     assert origin["there"]["f1"] == best["point"]["f1"] and origin["threshold_float16"] == best["point"]["threshold"]
-    cli(scored, "operate", "--tpr", 0.9, "--into", detector, "--name", "careful")
-    cli(scored, "operate", "--conformal-components", 0.5, "--into", detector, "--name", "conformal")
+    cli(scored, "thresholds", "--tpr", 0.9, "--into", detector, "--name", "careful")
+    cli(scored, "thresholds", "--conformal-components", 0.5, "--into", detector, "--name", "conformal")
     found = Detector.from_folder(detector).thresholds
     assert set(found) == {"default", "careful", "conformal"}
     assert found["conformal"]["origin"]["conformal"]["n"] == origin["frames_with_anomaly"]
     capsys.readouterr()
-    cli(scored, "operate", "--tpr", 0.9, "--into", detector)
+    cli(scored, "thresholds", "--tpr", 0.9, "--into", detector)
     assert "(best F1 on anomaly-track)" in capsys.readouterr().out.replace("\n", " ")
 
 
-def test_operate__refuses_other_detectors_and_the_shipped_one(scored, detector, tmp_path):
+def test_thresholds__refuses_other_detectors_and_the_shipped_one(scored, detector, tmp_path):
     table = json.loads((detector / "detector.json").read_text())
     for change, word in (({"score": "rba"}, "score"), ({"score": "maskomaly", "options": {"mix": 1.0}}, "options")):
         (detector / "detector.json").write_text(json.dumps({**table, "members": [{**table["members"][0], **change}]}))
         with pytest.raises(XenomaskError, match=f"did not make the maps .*{word}"):
-            cli(scored, "operate", "--f1", "--into", detector)
+            cli(scored, "thresholds", "--f1", "--into", detector)
     (detector / "detector.json").write_text(json.dumps({**table, "name": "renamed"}))
-    cli(scored, "operate", "--f1", "--into", detector)  # a name decides no pixel
+    cli(scored, "thresholds", "--f1", "--into", detector)  # a name decides no pixel
     with (detector / "m/model.safetensors").open("r+b") as f:
         f.seek(-1, 2)
         f.write(b"\x00")
     with pytest.raises(XenomaskError, match="model.safetensors is not the file that detector.json names"):
-        cli(scored, "operate", "--f1", "--into", detector)
+        cli(scored, "thresholds", "--f1", "--into", detector)
     import xenomask
 
     shipped = Path(xenomask.__file__).parent / "detectors" / "nano"
     before = (shipped / "detector.json").read_bytes()
     with pytest.raises(XenomaskError, match="is a shipped detector"):
-        cli(scored, "operate", "--f1", "--into", shipped)
+        cli(scored, "thresholds", "--f1", "--into", shipped)
     (tmp_path / "link").symlink_to(shipped)
     with pytest.raises(XenomaskError, match="is a shipped detector"):
         store_threshold(tmp_path / "link", "default", 0.5, {})
     assert (shipped / "detector.json").read_bytes() == before
 
 
-def test_operate__refuses_maps_of_unknown_origin_and_unclear_wishes(scored, detector, tmp_path):
+def test_thresholds__refuses_maps_of_unknown_origin_and_unclear_wishes(scored, detector, tmp_path):
     maps = shutil.copytree(scored / "maps", tmp_path / "maps")
     where = ("--dataset", "anomaly-track", "--root", scored / "data", "--into", detector)
     manifest = json.loads((maps / "manifest.json").read_text())
     (maps / "manifest.json").write_text(json.dumps({**manifest, "dataset": "obstacle-track"}))
     with pytest.raises(XenomaskError, match="maps of obstacle-track, not of anomaly-track"):
-        app(["operate", "--maps", str(maps), "--f1", *map(str, where)], standalone_mode=False)
+        app(["thresholds", "--maps", str(maps), "--f1", *map(str, where)], standalone_mode=False)
     (maps / "manifest.json").unlink()
     with pytest.raises(XenomaskError, match="has no manifest.json"):
-        app(["operate", "--maps", str(maps), "--f1", *map(str, where)], standalone_mode=False)
+        app(["thresholds", "--maps", str(maps), "--f1", *map(str, where)], standalone_mode=False)
     with pytest.raises(XenomaskError, match="what threshold"):
-        cli(scored, "operate")
+        cli(scored, "thresholds")
     with pytest.raises(XenomaskError, match="stores one threshold"):
-        cli(scored, "operate", "--f1", "--tpr", 0.5, "--into", detector)
+        cli(scored, "thresholds", "--f1", "--tpr", 0.5, "--into", detector)
     with pytest.raises(XenomaskError, match="is no detector folder"):
-        cli(scored, "operate", "--f1", "--into", tmp_path)
+        cli(scored, "thresholds", "--f1", "--into", tmp_path)
     for into, said in (("nano", "is a shipped detector"), ("nanoo", "did you mean 'nano'")):
         with pytest.raises(XenomaskError, match=said):
-            cli(scored, "operate", "--f1", "--into", into)
+            cli(scored, "thresholds", "--f1", "--into", into)
 
 
 def test_from_folder__thresholds_of_older_files_and_damaged_ones(detector):

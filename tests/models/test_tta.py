@@ -160,7 +160,7 @@ def test_tta__what_is_chosen_on_their_maps_is_not_stored_in_the_plain_detector(p
     data = "--dataset", "anomaly-track", "--root", write_scenes(tmp_path / "at", "anomaly-track", 2, size=(64, 96))
     # one look only: as many members as the plain detector
     assert run(capsys, "score", *data, "--out", tmp_path / "maps", "--detector", folder, "--tta", 48)[0] == 0
-    said = fails(capsys, "operate", *data, "--maps", tmp_path / "maps", "--f1", "--into", folder)
+    said = fails(capsys, "thresholds", *data, "--maps", tmp_path / "maps", "--f1", "--into", folder)
     assert "did not make the maps" in said and "(other test-time augmentation)" in said
 
 

@@ -39,8 +39,8 @@ PARTS = (
 )  # fmt: skip
 for part in PARTS:
     app.add_typer(part.app)
-app.add_typer(submission.app, name="submission")
-app.add_typer(cluster.app, name="slurm")
+app.add_typer(submission.app, name="submission", rich_help_panel="Share")
+app.add_typer(cluster.app, name="slurm", rich_help_panel="Tools")
 
 
 NEXT = """\

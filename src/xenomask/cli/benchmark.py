@@ -33,7 +33,7 @@ from xenomask.errors import XenomaskError, unknown
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def benchmark(
     root: RootOption,
     suite: Annotated[str | None, typer.Option(help="several data sets: smiyc-val, road-val")] = None,
@@ -113,7 +113,7 @@ def benchmark(
     err_console.print(f"maps and table.md, .csv, .tex, .json in {out}")
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def crossval(
     dataset: DatasetOption,
     root: RootOption,

@@ -10,7 +10,7 @@ from xenomask.cli.common import out_console, progress
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel="Predict")
 def components(
     maps: Annotated[Path, typer.Argument(help="folder of maps, one <id>.hdf5 a frame")],
     threshold: Annotated[float, typer.Option(help="components of score > threshold")],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel="Train")
 def convert(
     checkpoint: Annotated[Path, typer.Argument(help="MMSegmentation's .pth or work_dirs/<config>; detectron2's .pkl")],
     out: Annotated[Path, typer.Option(help="checkpoint folder to write")],

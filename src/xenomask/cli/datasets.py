@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def datasets(
     root: Annotated[Path | None, typer.Option(help="look here: a data set's folder, or one that holds several")] = None,
     dataset: Annotated[
@@ -125,7 +125,7 @@ def _print_findings(found: list["Finding"]) -> None:
     out_console.print(table)
 
 
-@app.command()
+@app.command(rich_help_panel="Tools")
 def synthetic(
     out: Annotated[Path, typer.Option(help="folder to write")],
     layout: Annotated[str, typer.Option(help="anomaly-track, obstacle-track, fishyscapes-static, folder, cityscapes "

@@ -17,7 +17,7 @@ SHIPPED_ARE = {
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel="Share")
 def detectors() -> None:
     """List the shipped and the known detectors, and which of them are on this machine. The Hub is not asked.
 
@@ -41,7 +41,7 @@ def detectors() -> None:
     out_console.print("use: xenomask detect PHOTO --detector NAME (a known one is downloaded then), or hf:org/name")
 
 
-@app.command()
+@app.command(rich_help_panel="Share")
 def push(
     folder: Annotated[Path, typer.Argument(help="detector folder")],
     repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Hub repository; made if need be")],

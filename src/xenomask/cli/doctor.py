@@ -12,7 +12,7 @@ app = typer.Typer()
 STYLES = {"ok": "[green]ok[/green]", "off": "[dim]off[/dim]", "wrong": "[red]wrong[/red]"}
 
 
-@app.command()
+@app.command(rich_help_panel="Tools")
 def doctor(json_file: JsonOption = None) -> None:
     """Check the installation: devices, compiled paths, runtimes, extras, detectors. Nothing is downloaded.
 

@@ -71,7 +71,7 @@ def _print_result(result, title: str, resamples: int) -> None:
         err_console.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def evaluate(
     maps: MapsOption,
     dataset: DatasetOption,
@@ -126,7 +126,7 @@ def _cells(n: dict[str, float]) -> list[str]:
     return ["-" if v != v else f"{v:.4f}" for v in values]
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def compare(
     maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps; the first against each")],
     dataset: DatasetOption,

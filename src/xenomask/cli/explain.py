@@ -25,7 +25,7 @@ app = typer.Typer()
 CLASSES_SHOWN = 4
 
 
-@app.command()
+@app.command(rich_help_panel="Predict")
 def explain(
     photo: Annotated[Path, typer.Argument(help="a photo of any size")],
     at: Annotated[str, typer.Option(help="X,Y in pixels from the top left of the upright photo")],

@@ -21,7 +21,7 @@ from xenomask.errors import XenomaskError
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel="Share")
 def export(
     detector: Annotated[str, typer.Argument(help="detector folder, or a shipped one's name")],
     out: Annotated[Path, typer.Option(help="file to write: .onnx, or .xml with its .bin")],
@@ -58,7 +58,7 @@ def export(
     out_console.print(f"written: {files}; {what}; next: xenomask detect PHOTO --detector {out}", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel="Share")
 def quantize(
     detector: Annotated[str, typer.Argument(help="detector folder, or a shipped one's name")],
     dataset: DatasetOption,

@@ -37,7 +37,7 @@ from xenomask.errors import XenomaskError, unknown
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel="Predict")
 def detect(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photos of any size")],
     out: Annotated[Path, typer.Option(help="folder for map, heatmap and overlay")] = Path("out"),
@@ -82,7 +82,7 @@ def detect(
     write_json(json_file, numbers)
 
 
-@app.command()
+@app.command(rich_help_panel="Predict")
 def score(
     dataset: DatasetOption,
     root: RootOption,
@@ -156,7 +156,7 @@ def score(
     out_console.print(said, soft_wrap=True)  # a path is not broken where it is to be copied from a log
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def heatmaps(
     maps: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
     dataset: DatasetOption,
@@ -179,7 +179,7 @@ def heatmaps(
     out_console.print(f"{len(files)} pictures in {out}, {files[-1].name} shows them all")
 
 
-@app.command()
+@app.command(rich_help_panel="Predict")
 def demo(
     out: Annotated[Path, typer.Option(help="folder to write")] = Path("demo_out"),
     detector: DetectorOption = "nano",
@@ -206,7 +206,7 @@ def demo(
     out_console.print(f"look at {out / 'heatmaps' / 'contact_sheet.jpg'}; maps in {out / 'maps'}")
 
 
-@app.command()
+@app.command(rich_help_panel="Train")
 def assemble(
     out: Annotated[Path, typer.Option(help="detector folder to write")],
     member: Annotated[
@@ -257,7 +257,7 @@ def _scores_of(given: list[str], members: list[str]) -> dict[str, str]:
     return {n: own.get(n, common[0] if common else "maskomaly") for n in members}
 
 
-@app.command()
+@app.command(rich_help_panel="Predict")
 def scores() -> None:
     """List the scores with their formulas and what they read.
 

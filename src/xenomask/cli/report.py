@@ -22,7 +22,7 @@ from xenomask.cli.evaluate import ResamplesOption, SeedOption, TrackOption
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def report(
     maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps, shown side by side")],
     dataset: DatasetOption,
@@ -50,7 +50,7 @@ def report(
     out_console.print(said, soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def diagrams(
     maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps")],
     dataset: DatasetOption,
@@ -76,7 +76,7 @@ def diagrams(
     out_console.print(f"in {out}: {', '.join(f.name for f in files)}", soft_wrap=True)
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def agreement(
     maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps: methods, or members")],
     dataset: DatasetOption,

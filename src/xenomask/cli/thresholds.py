@@ -30,8 +30,8 @@ IntoOption = Annotated[Path | None, typer.Option("--into", help="store it in thi
 CHOSEN_HERE = "the outlier queries were chosen on these very frames: new photos will do worse; make the maps with "
 
 
-@app.command()
-def operate(
+@app.command(rich_help_panel="Evaluate")
+def thresholds(
     maps: MapsOption,
     dataset: DatasetOption,
     root: RootOption,
@@ -55,7 +55,7 @@ def operate(
 ) -> None:
     """Thresholds for a wanted FPR, TPR, precision or F1, or for a bound on what is missed (conformal risk control).
 
-    Example: xenomask operate --maps maps/at --dataset anomaly-track --root data/smiyc --tpr .95 --f1
+    Example: xenomask thresholds --maps maps/at --dataset anomaly-track --root data/smiyc --tpr .95 --f1
     """
     from xenomask.evaluate.evaluate import track_of
     from xenomask.evaluate.thresholds import check_maker, choose, choose_conformal, see, store_choice
@@ -72,7 +72,7 @@ def operate(
         raise XenomaskError("--into stores one threshold: ask for one")
     data = load_dataset(dataset, root, split, resize)
     maker = check_maker(into, maps, data) if into else None
-    with progress("operate", len(data.labelled().frames)) as tick:
+    with progress("thresholds", len(data.labelled().frames)) as tick:
         seen = see(
             maps, data, components=conformal_components is not None, track=track_of(dataset, track), cover=cover,
             tick=tick,
@@ -123,7 +123,7 @@ def _print_choices(choices, frames: int, title: str) -> None:
         )
 
 
-@app.command()
+@app.command(rich_help_panel="Evaluate")
 def calibrate(
     maps: MapsOption,
     dataset: DatasetOption,

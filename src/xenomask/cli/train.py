@@ -27,10 +27,10 @@ from xenomask.offline import asking_hub
 ENGINES = ("xenomask", "mmseg")
 app = typer.Typer()
 queries_app = typer.Typer(no_args_is_help=True, help="Find out what the queries of a checkpoint do.")
-app.add_typer(queries_app, name="queries")
+app.add_typer(queries_app, name="queries", rich_help_panel="Train")
 
 
-@app.command()
+@app.command(rich_help_panel="Train")
 def train(
     config: Annotated[Path, typer.Argument(help="recipe, such as configs/nano-s.toml; mmseg: a .py, or its name")],
     engine: Annotated[

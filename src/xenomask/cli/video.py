@@ -26,7 +26,7 @@ from xenomask.errors import XenomaskError
 app = typer.Typer()
 
 
-@app.command()
+@app.command(rich_help_panel="Predict")
 def video(
     source: Annotated[str, typer.Argument(metavar="IN", help="a video file, a camera's number (0), an address "
                                           "(rtsp://, http://) or a folder of frames, sorted by name")],

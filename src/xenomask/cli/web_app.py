@@ -9,7 +9,7 @@ from xenomask.cli.common import DeviceOption, RuntimeOption, load_folder, out_co
 app = typer.Typer()
 
 
-@app.command("app")
+@app.command("app", rich_help_panel="Predict")
 def serve(
     detector: Annotated[list[str], typer.Option("--detector", help="detector folder, name or hf:org/name; may be "
                                                 "given several times")] = ["nano"],  # noqa: B006
