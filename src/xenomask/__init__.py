@@ -1,4 +1,4 @@
-"""xenomask: finds, per pixel, what a road scene's segmentation network was never taught."""
+"""xenomask: finds, per pixel, what a road scene's segmentation network was never trained on."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

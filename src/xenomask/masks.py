@@ -1,4 +1,4 @@
-"""What a network says of one image, at that image's size: the one place where masks and class maps are resized."""
+"""A network's output for one image, at that image's size: the one place where masks and class maps are resized."""
 
 import itertools
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class MaskOutput:
-    """What a mask transformer says of one image; class index N - 1 is "no object".
+    """A mask transformer's output for one image; class index N - 1 is "no object".
 
     `mask_logits` cover `padded_size`, the network's whole input, of which only the top left `input_size`
     shows the image: the rest is cut off before anything is resized. `outlier_class`: whether the class before
@@ -56,7 +56,7 @@ class MaskOutput:
 
 @dataclass(frozen=True)
 class PixelOutput:
-    """What a per-pixel network (SegFormer, UPerNet) says of one image: a logit for each class and pixel, no queries.
+    """The output of a per-pixel network (SegFormer, UPerNet) for one image: a logit a class and pixel, no queries.
 
     The sizes and `mirrored` are those of a MaskOutput, and so are the errors.
     """
@@ -115,7 +115,7 @@ def with_queries(output: MaskOutput | PixelOutput) -> MaskOutput:
 def class_probabilities(output: MaskOutput) -> Float[Tensor, "q k1"]:
     """P_q(c), the softmax over all N entries, "no object" included (Cheng et al. 2022, eq. 1).
 
-    The first K columns are known classes, the last is the rest: "no object", and the outlier class where there is one.
+    The first K columns are inlier classes, the last is the rest: "no object", and the outlier class where there is one.
     """
     p = output.class_logits.float().softmax(-1)
     return torch.cat([p[:, :-2], p[:, -2:].sum(1, keepdim=True)], 1) if output.outlier_class else p
@@ -157,7 +157,7 @@ def row_groups(r0: np.ndarray, r1: np.ndarray, most: int) -> np.ndarray:
 
 def _source(size: int, cells: int, padded: int, used: int, device: torch.device) -> tuple[Tensor, ...]:
     """The same as tensors. From numpy, and so constants of a traced graph: OpenVINO (2026.4.1) compiles a
-    float64 `arange` that is shifted, scaled and shifted again for ever."""
+    float64 `arange` that is shifted, scaled and shifted again without end."""
     return tuple(torch.tensor(part, device=device) for part in source(size, cells, padded, used))
 
 

@@ -51,7 +51,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class QuerySet:
-    """Which queries of one checkpoint are specialised on a class, which fire on anomalies, and whence we know.
+    """Which queries of one checkpoint are specialised on a class, which fire on anomalies, and where that comes from.
 
     `inlier` maps a specialised query to its class, `outlier` an outlier query to its mean IoU with the
     anomalies (nan where it was not published), `ground` holds the queries of Maskomaly's ground fix; `origin`
@@ -67,7 +67,7 @@ class QuerySet:
 
 @dataclass(frozen=True)
 class ScoreMap:
-    """A raw anomaly map of an image, higher = stranger; nobody may guess its range from its values.
+    """A raw anomaly map of an image, higher = more anomalous; nobody may guess its range from its values.
 
     Raises XenomaskError for an array that is no finite map (H, W).
     """

@@ -58,10 +58,10 @@ def test_operating_point__says_what_is_reachable():
         XenomaskError, match="no threshold has precision >= 0.9: the best precision is 0.5, with TPR 0.5"
     ):
         operating_point(c, "precision", 0.9)
-    for wish, x in (("fpr", -0.1), ("tpr", 0), ("tpr", 1.1), ("precision", float("nan")), ("fpr", None)):
+    for target, x in (("fpr", -0.1), ("tpr", 0), ("tpr", 1.1), ("precision", float("nan")), ("fpr", None)):
         with pytest.raises(XenomaskError, match="this must be"):
-            operating_point(c, wish, x)
-    with pytest.raises(XenomaskError, match="unknown wish 'tprr'; did you mean 'tpr'"):
+            operating_point(c, target, x)
+    with pytest.raises(XenomaskError, match="unknown target 'tprr'; did you mean 'tpr'"):
         operating_point(c, "tprr", 0.5)
 
 
@@ -72,32 +72,32 @@ def pixels(seed, n=40, levels=4):
     return (np.round((rng.standard_normal((1, n)) + label) * levels) / levels).astype(np.float16), label
 
 
-def by_loop(score, label, wish, x):
-    """(recall, -FPR) of the best threshold that grants the wish, trying each; None where none does."""
+def by_loop(score, label, target, x):
+    """(recall, -FPR) of the best threshold that grants the target, trying each; None where none does."""
     s, y = score[label != 255].tolist(), label[label != 255].tolist()
     granted = []
     for t in set(s):
         tp = sum(v >= t and k == 1 for v, k in zip(s, y, strict=True))
         fp = sum(v >= t and k == 0 for v, k in zip(s, y, strict=True))
         recall, fpr, precision = tp / y.count(1), fp / y.count(0), tp / (tp + fp)
-        if tp and {"fpr": fpr <= x, "tpr": recall >= x, "precision": precision >= x}[wish]:
-            granted.append((-fpr, recall) if wish == "tpr" else (recall, -fpr))
+        if tp and {"fpr": fpr <= x, "tpr": recall >= x, "precision": precision >= x}[target]:
+            granted.append((-fpr, recall) if target == "tpr" else (recall, -fpr))
     if not granted:
         return None
     best = max(granted)
-    return best[::-1] if wish == "tpr" else best
+    return best[::-1] if target == "tpr" else best
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["fpr", "tpr", "precision"]), st.integers(1, 20))
-def test_operating_point__equals_the_loop(seed, wish, twentieths):
+def test_operating_point__equals_the_loop(seed, target, twentieths):
     frame, x = pixels(seed), twentieths / 20
-    c, expected = curve(count(*frame).dense()), by_loop(*frame, wish, x)
+    c, expected = curve(count(*frame).dense()), by_loop(*frame, target, x)
     if expected is None:
         with pytest.raises(XenomaskError, match="no threshold has"):
-            operating_point(c, wish, x)
+            operating_point(c, target, x)
         return
-    found = operating_point(c, wish, x)
+    found = operating_point(c, target, x)
     assert (found.tpr, -found.fpr) == expected
     assert at_threshold(c, found.threshold) == found
 

@@ -259,7 +259,7 @@ def _connect(gr: Any, page: Any, p: SimpleNamespace, known: dict[str, Detector],
 
 
 def _outputs(gr: Any, d: Drawn, *, anew: bool) -> list[Any]:
-    """A drawing as the page's components take it, the sliders set only `anew`."""
+    """An answer as the page's components take it, the sliders set only `anew`."""
 
     def image(pictures: tuple[Picture, ...], k: int) -> Any:
         if k >= len(pictures):

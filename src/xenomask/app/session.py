@@ -46,7 +46,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Reading:
-    """The same, read by a score: its map, the range that it is drawn in, and a threshold in that range."""
+    """The same, scored with a score: its map, its colour range, and a threshold in that range."""
 
     seen: Seen
     detector: Detector

@@ -44,7 +44,7 @@ app.add_typer(cluster.app, name="slurm", rich_help_panel="Tools")
 
 
 NEXT = """\
-[bold]xenomask[/bold] finds what a road scene's segmentation network was never taught.
+[bold]xenomask[/bold] finds what a road scene's segmentation network was never trained on.
 
   xenomask demo --out demo               drawn scenes, maps, numbers, pictures
   xenomask detect photo.jpg --out out    a photo: its map, heatmap, overlay
@@ -60,7 +60,7 @@ def _root(
     quiet: Annotated[bool, typer.Option("--quiet", help="say nothing on stderr but errors")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="show where an error comes from")] = False,
 ) -> None:
-    """Finds, per pixel, what a road scene's segmentation network was never taught.
+    """Finds, per pixel, what a road scene's segmentation network was never trained on.
 
     First steps: [bold]xenomask demo[/bold], then [bold]xenomask detect photo.jpg --out out[/bold].
     """

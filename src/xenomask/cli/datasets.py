@@ -134,7 +134,7 @@ def synthetic(
     size: Annotated[str | None, typer.Option(help="WxH; default: 1280x720, fishyscapes-static 2048x1024")] = None,
     seed: Annotated[int, typer.Option()] = 0,
 ) -> None:  # fmt: skip
-    """Draw street scenes with strangers, in a real data set's on-disk format.
+    """Draw synthetic street scenes with anomalous objects, in a real data set's on-disk format.
 
     Example: xenomask synthetic --out drawn --layout anomaly-track --frames 10
     """

@@ -54,7 +54,7 @@ def detect(
     profile: ProfileOption = False,
     json_file: JsonOption = None,
 ) -> None:
-    """Look at photos: a map (HDF5), a heatmap and an overlay for each.
+    """Find anomalies in photos: a map (HDF5), a heatmap and an overlay for each.
 
     Example: xenomask detect street.jpg --out out
     """
@@ -112,7 +112,7 @@ def score(
     sbatch: Annotated[list[str] | None, typer.Option(help="slurm: further option: --sbatch=--gres=gpu:1")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="slurm: print the sbatch command only")] = False,
 ) -> None:  # fmt: skip
-    """Look at a data set; goes on where it stopped.
+    """Score a data set; a second run resumes where the first stopped.
 
     Example: xenomask score --dataset anomaly-track --root data/smiyc --out maps/at
     """
@@ -167,7 +167,7 @@ def heatmaps(
     split: SplitOption = "val",
     resize: ResizeOption = None,
 ) -> None:
-    """Draw photo, map, contours and void of every frame, and one contact sheet, on one fixed scale.
+    """Draw photo, map, contours and void of every frame, and one contact sheet, in one colour range.
 
     Example: xenomask heatmaps --maps maps/at --dataset anomaly-track --root data/smiyc --out heatmaps
     """
@@ -188,7 +188,7 @@ def demo(
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
 ) -> None:
-    """The whole way on drawn street scenes: detect, evaluate, draw. Nothing is downloaded.
+    """The whole pipeline on synthetic street scenes: detect, evaluate, draw. Nothing is downloaded.
 
     Example: xenomask demo
     """
@@ -220,7 +220,7 @@ def assemble(
     threshold: Annotated[float | None, typer.Option(help="contour that `detect` draws by default")] = None,
     threshold_origin: Annotated[str, typer.Option(help="where that threshold comes from")] = "",
 ) -> None:
-    """Join checkpoints and their query analyses into a detector folder.
+    """Assemble checkpoints and their query analyses into a detector folder.
 
     Its detector.json names each file with its SHA-256. Without --member: writes these anew into the detector folder
     OUT that is there, for one that has none, or whose files were changed on purpose.
@@ -265,7 +265,7 @@ def scores() -> None:
     """
     from xenomask.scores import SCORES
 
-    table = Table("score", "formula (higher = stranger)", "reads", show_lines=True)
+    table = Table("score", "formula (higher = more anomalous)", "reads", show_lines=True)
     for s in SCORES.values():
         reads = "classes of any network" if s.logit_scale else "classes by queries" if s.on_classes else "queries"
         reads += " with an outlier class" if s.outlier_class else ""

@@ -89,7 +89,7 @@ def agreement(
     resize: ResizeOption = None,
     json_file: JsonOption = None,
 ) -> None:
-    """Draw where methods, or an ensemble's members, disagree: how many of them call each pixel strange.
+    """Draw where methods, or an ensemble's members, disagree: how many of them call each pixel anomalous.
 
     Example: xenomask agreement maps/nano-s maps/nano-l --dataset anomaly-track --root data/smiyc --out agreement
     """

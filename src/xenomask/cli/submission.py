@@ -33,7 +33,7 @@ def write(
     method: Annotated[str, typer.Option(help="name of the method: letters, digits, - _ .")],
     json_file: JsonOption = None,
 ) -> None:
-    """Copy the maps of a track into the official layout, and check them; goes on where it stopped.
+    """Copy the maps of a track into the official layout, and check them; resumes where it stopped.
 
     Example: xenomask submission write --maps maps/at --dataset anomaly-track --root data/smiyc --out sub --method mine
     """
@@ -52,7 +52,7 @@ def check(
     root: RootOption,
     json_file: JsonOption = None,
 ) -> None:
-    """List everything that is wrong with a submission; exit code 2 where something must be mended.
+    """List everything that is wrong with a submission; exit code 2 where something must be fixed.
 
     Example: xenomask submission check sub --dataset anomaly-track --root data/smiyc
     """

@@ -60,8 +60,8 @@ def thresholds(
     from xenomask.evaluate.evaluate import track_of
     from xenomask.evaluate.thresholds import check_maker, choose, choose_conformal, see, store_choice
 
-    wishes = {"fpr": fpr, "tpr": tpr, "precision": precision}
-    asked = [(k, x) for k, x in wishes.items() if x is not None] + ([("f1", None)] if f1 else [])
+    targets = {"fpr": fpr, "tpr": tpr, "precision": precision}
+    asked = [(k, x) for k, x in targets.items() if x is not None] + ([("f1", None)] if f1 else [])
     losses = {"pixels": conformal_pixels, "components": conformal_components}
     bounds = [(k, x) for k, x in losses.items() if x is not None]
     if not asked and not bounds:
@@ -101,7 +101,7 @@ def _print_choices(choices, frames: int, title: str) -> None:
     table = Table("threshold for", "score >=", "TPR", "FPR", "precision", "F1", title=title, title_justify="left")
     for c in choices:
         p = c.point
-        table.add_row(c.wish, f"{p.threshold:.4f}", *(f"{v:.4f}" for v in (p.tpr, p.fpr, p.precision, p.f1)))
+        table.add_row(c.target, f"{p.threshold:.4f}", *(f"{v:.4f}" for v in (p.tpr, p.fpr, p.precision, p.f1)))
         if h := c.held_out:
             span = f"{min(h.thresholds):.4f} .. {max(h.thresholds):.4f}"
             numbers = (f"{v:.4f}" for v in (h.tpr, h.fpr, h.precision, h.f1))

@@ -42,7 +42,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
     device: DeviceOption = None,
 ) -> None:
-    """Train a network by a recipe; goes on from the last checkpoint in the work folder.
+    """Train a network by a recipe; resumes from the last checkpoint in the work folder.
 
     Example: xenomask train configs/nano-s.toml
     """

@@ -35,7 +35,7 @@ def video(
     score: ScoreOption = None,
     member: MemberOption = None,
     threshold: Annotated[float | None, typer.Option(help="draw this score's contour; default: the detector's")] = None,
-    every: Annotated[int, typer.Option(min=1, metavar="K", help="look at each K-th frame, hold the map between")] = 1,
+    every: Annotated[int, typer.Option(min=1, metavar="K", help="process each K-th frame, hold the map between")] = 1,
     smooth: Annotated[Literal["none", "ema", "flow"], typer.Option(help="ema: exponential mean over time; flow: the "
                                                                    "same, moved along with the picture")] = "none",
     alpha: Annotated[float | None, typer.Option(help="share of the new map in that mean, default .5")] = None,
@@ -43,12 +43,12 @@ def video(
                                               "source's, or 25")] = None,
     start: Annotated[int, typer.Option(min=0, metavar="S", help="leave out the first S frames")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="read N frames only")] = None,
-    maps: Annotated[Path | None, typer.Option(help="folder for the raw maps of the frames looked at")] = None,
+    maps: Annotated[Path | None, typer.Option(help="folder for the raw maps of the processed frames")] = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
     json_file: JsonOption = None,
 ) -> None:  # fmt: skip
-    """Look at a video or a camera; Ctrl-C ends it with a whole file.
+    """Find anomalies in a video or a camera's stream; Ctrl-C ends it with a whole file.
 
     Example: xenomask video drive.mp4 --out seen.mp4 --every 3 --smooth flow
     """

@@ -55,7 +55,7 @@ def plan(recipes: Mapping[str, "TrainConfig"], options: Options, out: Path) -> t
     """The steps in an order in which each comes after all that it waits for.
 
     Every recipe (by the name of its member) is trained and its queries analysed, on its own validation photos and on
-    the labelled anomalies; one detector is made of all, which looks at the data set. Raises XenomaskError for shards
+    the labelled anomalies; one detector is made of all, which is run on the data set. Raises XenomaskError for shards
     and weights that cannot be.
     """
     if not recipes:

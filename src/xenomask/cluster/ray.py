@@ -1,4 +1,4 @@
-"""ray: a data set dealt out to a pool of Ray Data actors, on one machine or a cluster; the maps lie in one folder.
+"""ray: a data set split over a pool of Ray Data actors, on one machine or a cluster; the maps lie in one folder.
 
 Each actor opens the detector once. A task is a few frames; the task of an actor that is lost is run again by another,
 which leaves alone what is written. As a map takes its name only once it is whole, and the same frame gives the same
@@ -107,7 +107,7 @@ def _check_address(address: str | None) -> None:
 def choose_pool(ray: Any, actors: int | None, cpus: int, on_gpu: bool) -> Pool:
     """As many actors as asked for, or as the cluster holds: one a GPU where it has any and `on_gpu`, else by CPUs.
 
-    Raises XenomaskError where more are asked for than there is room for: Ray would wait for ever.
+    Raises XenomaskError where more are asked for than there is room for: Ray would never stop waiting.
     """
     has = ray.cluster_resources()
     gpus = int(has.get("GPU", 0)) if on_gpu else 0

@@ -45,13 +45,13 @@ FOLDER = Entry(
 SYNTHETIC = replace(
     FOLDER,
     name="synthetic",
-    title="drawn scenes",
+    title="synthetic scenes",
     listing=_synthetic,
     folders=("dataset_AnomalyTrack",),
     layout="as AnomalyTrack, written by xenomask synthetic",
     where="xenomask synthetic --out DIR",
     licence="Apache-2.0, as this package",
-    conventions="none: they are drawings, for tests and for trying a pipeline out",
+    conventions="none: they are synthetic, for tests and for trying a pipeline out",
 )
 
 DATASETS: dict[str, Entry] = {
@@ -79,7 +79,7 @@ DATASETS: dict[str, Entry] = {
 
 
 def register(entry: Entry) -> Entry:
-    """Add a data set of one's own to the catalogue; returns it. Raises XenomaskError for a name that is taken."""
+    """Add a data set to the catalogue; returns it. Raises XenomaskError for a name that is taken."""
     if entry.name in DATASETS:
         raise XenomaskError(f"there is a data set {entry.name!r} already: choose another name")
     DATASETS[entry.name] = entry
@@ -107,7 +107,7 @@ def choose_split(entry: Entry, split: str) -> str:
 
 
 def _stored(entry: Entry, listed: str, coding: str | None) -> str:
-    """The coding of the label files: as listed, or, of a folder of one's own, as the caller says.
+    """The coding of the label files: as listed, or, of a user's folder, as the caller says.
 
     Raises XenomaskError where the caller expects labels of the other kind, e.g. for training.
     """

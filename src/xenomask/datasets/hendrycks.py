@@ -75,7 +75,7 @@ BDD_ANOMALY = Entry(
     where=f"bdd-data.berkeley.edu (BDD100K); the choice of frames: {WHERE}",
     licence="BDD100K's: research and non-profit use",
     conventions=CONVENTIONS + ". Its test set is every frame, of train and val, with an anomaly: split anomalous, "
-    "which reads all 8000 labels. A network that was taught train, motorcycle or bicycle must not be judged on it",
+    "which reads all 8000 labels. A network that was trained on train, motorcycle or bicycle must not be judged on it",
     splits=("anomalous", "all", "train", "val"),
     default="val",
     counts={"all": 8000, "train": 7000, "val": 1000},

@@ -15,7 +15,7 @@ from xenomask.types import Size
 
 
 def refuse_other(entry: Entry, base: Path, frames: Sequence[Frame], catalogue: Iterable[Entry]) -> None:
-    """Raises XenomaskError where a folder of images/ and labels_masks/ is another data set's, or nobody's known."""
+    """Raises XenomaskError where a folder of images/ and labels_masks/ is another data set's, or of no known one."""
     if (complaint := _complaint(entry, base, frames, catalogue)) is not None:
         raise XenomaskError(f"{entry.name}: {complaint}")
 

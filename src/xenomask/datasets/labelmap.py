@@ -1,4 +1,4 @@
-"""A label map: a TOML file that says which stored value, or colour, of a label image is which class of one's own.
+"""A label map: a TOML file that says which stored value, or colour, of a label image is which of the user's classes.
 
     classes = ["road", "car"]       # the network's classes, in this order
     other = "void"                  # what is listed nowhere; "error": it is refused, with the file's name
@@ -28,7 +28,7 @@ NOTHING = "void"  # the name that stands for no class
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Classes of one's own, and the coding of the label images that show them."""
+    """The user's classes, and the coding of the label images that show them."""
 
     classes: tuple[str, ...]
     coding: Coding

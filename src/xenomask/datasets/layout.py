@@ -268,7 +268,7 @@ def locate(entry: Entry, root: Path) -> Path | None:
 def missing(entry: Entry, root: Path, own: Callable[[Path], bool]) -> XenomaskError:
     """The error of a root where the data set is not: what was looked for, what is there, where it may be.
 
-    `own` says of a folder with the data set's marks whether it is the data set's.
+    `own` decides for a folder with the data set's marks whether it is the data set's.
     """
     below = f" or, in it, {' or '.join(entry.folders)}" if entry.folders else ""
     marks = [f"{m}/" for m in entry.marks[:2]]

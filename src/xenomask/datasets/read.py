@@ -160,7 +160,7 @@ def _packed(rgb: np.ndarray) -> np.ndarray:
 
 
 def decode(stored: np.ndarray, coding: Coding, path: Path) -> UInt8[np.ndarray, "H W"]:
-    """A stored label as what the coding says of it; raises XenomaskError that names the foreign values."""
+    """A stored label, decoded by its coding; raises XenomaskError that names the foreign values."""
     held = stored_values(stored)
     known, other = (coding.colours, coding.other_colours) if stored.ndim == 3 else (coding.table, coding.other_numbers)
     foreign = [v for v in held if v not in known]

@@ -1,7 +1,7 @@
-"""Seeded, procedurally drawn street scenes with pasted strangers, written in the real on-disk formats.
+"""Seeded, procedurally generated street scenes with pasted anomalous objects, written in the real on-disk formats.
 
-Nothing is downloaded and nobody's photo is in them: they are for tests, for the demo and for trying a pipeline
-out. They are drawings. What a network trained on photos says of them is no measure of what it says of photos.
+Nothing is downloaded and they contain no photo: they are for tests, for the demo and for trying a pipeline
+out. A network's output for them is no measure of its output for photos.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Scene:
-    """One drawing: photo, Cityscapes train ids (255 under the strangers), and 0 / 1 / 255 anomaly label."""
+    """One synthetic scene: photo, Cityscapes train ids (255 under anomalous objects), 0 / 1 / 255 anomaly label."""
 
     image: UInt8[np.ndarray, "H W 3"]
     semantic: UInt8[np.ndarray, "H W"]
@@ -222,7 +222,7 @@ def _stranger(c: _Canvas, x: float, foot: float, size: float) -> None:
 
 
 def draw_scene(seed: int, size: Size = (720, 1280), *, strangers: int = 1) -> Scene:
-    """Draws a street scene; the same seed, size and number of strangers give the same pixels.
+    """Draws a street scene; the same seed, size and number of anomalous objects give the same pixels.
 
     In the anomaly label, the lowest rows (where a car's bonnet would be) are void, as in the real sets.
 
@@ -258,7 +258,7 @@ Layout = Literal["anomaly-track", "obstacle-track", "fishyscapes-static", "folde
 
 
 def _label(scene: Scene, kind: str) -> UInt8[np.ndarray, "H W"]:
-    """The label of that kind; "road" is the obstacle track's: void wherever there is neither road nor stranger."""
+    """The label of that kind; "road" is the obstacle track's: void but for road and anomalous objects."""
     if kind == "road":
         return np.where((scene.anomaly == 1) | (scene.semantic == ID["road"]), scene.anomaly, VOID).astype(np.uint8)
     return scene.semantic if kind == "semantic" else scene.anomaly
@@ -301,7 +301,7 @@ def write_scenes(
 ) -> Path:
     """Writes frames in the on-disk format of that data set ("train-ids": a training folder); returns the root.
 
-    Scenes with 19-class labels have no strangers, scenes with anomaly labels one to three. Raises XenomaskError
+    Scenes with 19-class labels have no anomalous objects, scenes with anomaly labels one to three. Raises XenomaskError
     for an unknown layout, a bad number or an unwritable folder.
     """
     if layout not in LAYOUT_NAMES:

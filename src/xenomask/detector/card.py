@@ -27,7 +27,7 @@ def model_card(
     header += ["- anomaly-segmentation", "- out-of-distribution", "- mask-transformer"]
     name = description["detector"]
     lines = ["---", *header, "---", "", f"# {name}", ""]
-    lines += ["An anomaly segmentation detector of xenomask: for each pixel of a road photo, how strange it is.", ""]
+    lines += ["An anomaly segmentation detector of xenomask: for each pixel of a road photo, how anomalous it is.", ""]
     lines += [*_members(description), *_origins(facts), *_numbers(numbers), "## Terms", ""]
     stated = [str(f["terms"]) for f in facts.values() if "terms" in f]
     lines += [f"- {t}" for t in dict.fromkeys(stated)]

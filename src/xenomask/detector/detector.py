@@ -247,8 +247,8 @@ class Detector:
     def from_hub(name: str, device: str = "cpu", token: str | None = None) -> "Detector":
         """A known detector ("maskomaly-paper") or a Hub repository's ("org/name@revision"), downloaded if need be.
 
-        A repository holds a detector folder, or a network, which then is the one member, read by RbA: that score needs
-        no query sets. Raises XenomaskError as `hub.fetch` and `from_folder` do.
+        A repository holds a detector folder, or a network, which then is the one member, scored with RbA: it needs no
+        query sets. Raises XenomaskError as `hub.fetch` and `from_folder` do.
         """
         return from_fetched(hub.fetch(name, token), device)
 

@@ -50,7 +50,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class MemberAnswer:
-    """One member's score at the pixel: `weight` x `value` is its share of the joined map.
+    """One member's score at the pixel: `weight` x `value` is its share of the fused map.
 
     `parts` are the numbers that the formula joins; `classes` holds every class's mass L_k (a per-pixel network: its
     logit), largest first, with the term that it adds where the score is a sum over classes.

@@ -1,4 +1,4 @@
-"""A detector's folder on disk: what it holds, what may be written into it, and what it says of itself.
+"""A detector's folder on disk: what it holds, what may be written into it, and how it is described.
 
 detector.json            members with score, options, weight and the SHA-256 of each file; thresholds; calibration
 <member>/                a checkpoint folder, its query_analysis/ inside
@@ -56,7 +56,7 @@ def find(folder: str | Path) -> Path:
 
 
 def scale_of(members: Sequence[tuple[Score, float, bool]]) -> tuple[float, float]:
-    """The range in which the joined maps of (score, weight, whether it classifies pixels) are drawn."""
+    """The range in which the fused maps of (score, weight, whether it classifies pixels) are displayed."""
     low, high = (float(sum(weight * score.displayed(pixel)[i] for score, weight, pixel in members)) for i in (0, 1))
     return low, high
 
@@ -98,7 +98,7 @@ def describe_members(name: str, members: Sequence[Member]) -> dict[str, Any]:
 
 
 def describe_folder(folder: Path) -> dict[str, Any]:
-    """What `Detector.describe` says of a detector folder, from its files' hashes: no network is loaded.
+    """`Detector.describe` of a detector folder, from its files' hashes: no network is loaded.
 
     Raises XenomaskError for a missing or damaged folder and for foreign queries.
     """

@@ -139,7 +139,7 @@ def _advice(known: Known) -> str:
 def _repository(
     repository: str, revision: str, patterns: tuple[str, ...], token: str | None, advice: str
 ) -> tuple[Path, dict[str, Any]]:
-    """The snapshot folder with what its network's facts say of it."""
+    """The snapshot folder with its network's facts."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

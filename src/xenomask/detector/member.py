@@ -79,7 +79,7 @@ def write_member(detector: Path, m: Member, half: bool | None = None, analysis: 
 
 
 def stored_facts(detector: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What a detector folder says of each member's network: its facts, and the data of its query analyses.
+    """What a detector folder states about each member's network: its facts, and the data of its query analyses.
 
     Raises XenomaskError for a damaged file.
     """

@@ -37,7 +37,7 @@ def draw_agreement(
 ) -> tuple[list[float], list[Votes]]:
     """Writes out/<id>.png for every labelled frame; returns the thresholds and each frame's shares.
 
-    A method calls a pixel strange from its threshold on: the given ones or each one's pooled best-F1 threshold (an
+    A method calls a pixel anomalous from its threshold on: the given ones or each one's pooled best-F1 threshold (an
     oracle's). Raises XenomaskError for less than two folders, and as `evaluate` does.
     """
     if len(maps) < 2:

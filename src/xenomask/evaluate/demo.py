@@ -1,4 +1,4 @@
-"""The whole way on drawn scenes."""
+"""The whole pipeline on synthetic scenes."""
 
 import shutil
 from pathlib import Path
@@ -13,10 +13,10 @@ from xenomask.types import EvalResult, Tick, nothing
 
 
 def demo(detector: Predictor, out: Path, *, frames: int = 6, seed: int = 7, tick: Tick = nothing) -> EvalResult:
-    """Draws street scenes with strangers, looks at them, evaluates and draws.
+    """Generate synthetic street scenes with anomalous objects, score, evaluate and draw them.
 
-    Counted is the drawn road with what lies on it, as in the obstacle track: a network taught on photos knows a drawn
-    road, but a drawn car, tree or person is strange to it, and rightly so.
+    Only the synthetic road with what lies on it is counted, as in the obstacle track: to a network trained on photos
+    a synthetic road looks like a road, but a synthetic car, tree or person is rightly anomalous.
     """
     for old in ("scenes", "maps", "heatmaps"):  # of an earlier run, perhaps with other frames
         shutil.rmtree(out / old, ignore_errors=True)

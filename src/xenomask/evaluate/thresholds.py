@@ -48,11 +48,11 @@ class Seen:
 
 @dataclass(frozen=True)
 class Choice:
-    """A threshold, the wish it grants, and what is known of it; `held_out` is None where it cannot be had."""
+    """A threshold, the target that it meets, and what is known of it; `held_out` is None where it cannot be had."""
 
-    wish: str
+    target: str
     point: Point
-    # of the wishes: the pooled numbers at thresholds chosen without the frame's fold
+    # of the targets: the pooled numbers at thresholds chosen without the frame's fold
     held_out: HeldOut | None = None
     # of the conformal ones
     control: Control | None = None
@@ -81,14 +81,14 @@ def see(
     return Seen({i: c for i, (c, _) in found.items()}, targets, track, cover)
 
 
-def choose(seen: Seen, wish: str, x: float | None = None) -> Choice:
-    """The operating point for one of `metrics.operating.WISHES`; raises XenomaskError where it is out of reach."""
-    point = operating_point(curve(pool(seen.frames)), wish, x)
+def choose(seen: Seen, target: str, x: float | None = None) -> Choice:
+    """The operating point for one of `metrics.operating.TARGETS`; raises XenomaskError where it is out of reach."""
+    point = operating_point(curve(pool(seen.frames)), target, x)
     try:
-        others = held_out(seen.frames, lambda c: operating_point(c, wish, x))
+        others = held_out(seen.frames, lambda c: operating_point(c, target, x))
     except XenomaskError:  # one frame, or out of reach without some frame: then there is no such number
         others = None
-    return Choice(wish_text(wish, x), point, others)
+    return Choice(wish_text(target, x), point, others)
 
 
 def choose_conformal(seen: Seen, loss: str, alpha: float) -> Choice:
@@ -213,7 +213,7 @@ def store_choice(maker: Maker, name: str, choice: Choice, seen: Seen) -> Mapping
 
     origin = {
         **_origin(maker, seen),
-        "wish": choice.wish,
+        "wish": choice.target,
         "convention": CONVENTION,
         "threshold_float16": choice.point.threshold,
         "there": {k: v for k, v in asdict(choice.point).items() if k != "threshold"},

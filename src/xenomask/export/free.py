@@ -26,7 +26,7 @@ class Free(nn.Module):
         self.size = size
 
     def forward(self, image: UInt8[Tensor, "1 H W 3"]) -> Float32[Tensor, "1 H W"]:
-        """The joined map of one photo; `Detector.detect`'s where the photo has the export's size."""
+        """The fused map of one photo; `Detector.detect`'s where the photo has the export's size."""
         pixels = image[0].to(torch.float32).permute(2, 0, 1)
         maps = [m.weight * _map(m, net, pixels, self.size) for m, net in zip(self.members, self.networks, strict=True)]
         return torch.stack(maps).sum(0)[None] if len(maps) > 1 else maps[0][None]

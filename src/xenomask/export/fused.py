@@ -29,7 +29,7 @@ class Fused(nn.Module):
         )  # fmt: skip
 
     def forward(self, image: UInt8[Tensor, "1 H W 3"]) -> Float32[Tensor, "1 H W"]:
-        """The joined map of one photo, as `Detector.detect` computes it."""
+        """The fused map of one photo, as `Detector.detect` computes it."""
         pixels = image[0].to(torch.float32)
         maps = [
             member.weight * _member_map(member, network, resize(pixels), self.size)

@@ -236,7 +236,7 @@ def _preprocess(member: Mapping[str, Any]) -> Preprocess:
 
 
 def _metadata(path: Path, text: str | None, data: bytes, *others: str) -> dict[str, Any]:
-    """What a file says of itself, once its bytes (and the hashes of its other files) are those that were written."""
+    """A file's metadata, once its bytes (and the hashes of its other files) are those that were written."""
     if not text:
         raise XenomaskError(f"{path} was not written by `xenomask export`: it says nothing of its score and photos")
     try:

@@ -115,7 +115,7 @@ def _graph_of(
 
 
 def describe(detector: Detector, size: Size, kind: str, terms: str | None) -> dict[str, Any]:
-    """What a file says of itself, ready for JSON; docs/export.md has the keys."""
+    """A file's metadata, ready for JSON; docs/export.md has the keys."""
     return finite({
         "version": VERSION, "xenomask": __version__, "kind": kind, "name": detector.name,
         "score": detector.map_score, "scale": detector.scale, "size": size,

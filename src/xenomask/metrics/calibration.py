@@ -50,8 +50,8 @@ def reliability(p: NumbersLike, positive: NumbersLike, negative: NumbersLike, bi
 
     Bins are adaptive: of equal mass (Nguyen & O'Connor 2015; Nixon et al. 2019, eq. 3, for one class). Pixels of one
     probability are never split: all lie in the bin that the middle of their mass falls in, so that bins are only as
-    equal as ties allow, and there may be fewer. Raises XenomaskError outside [0, 1], for counts that are
-    none or not one a probability, and without either kind of pixel.
+    equal as ties allow, and there may be fewer. Raises XenomaskError outside [0, 1], for negative counts,
+    or not one a probability, and without either kind of pixel.
 
     >>> r = reliability(np.array([0.2, 0.9]), np.array([1, 2]), np.array([3, 0]), bins=2)
     >>> r.p.tolist(), r.observed.tolist(), round(r.ece, 4), round(r.mce, 4)
@@ -202,7 +202,7 @@ def fit_sigmoid(counters: Counters, kind: str) -> Sigmoid:
     slope = float(found.x[0]) / spread
     if not slope > 0:
         raise XenomaskError(
-            f"the best {kind} fit has slope {slope:.3g}: higher scores do not mean stranger pixels; are the maps "
+            f"the best {kind} fit has slope {slope:.3g}: higher scores do not mean more anomalous pixels; are the maps "
             "upside down?"
         )
     bias = float(found.x[1]) - slope * middle if with_bias else 0.0

@@ -66,7 +66,7 @@ class Counters:
 class FrameCounters:
     """Only the values that occur, in rising order: what is kept of one frame, and what a bootstrap draws from.
 
-    Raises XenomaskError for keys that do not rise, and for counts that are none or not one a key.
+    Raises XenomaskError for keys that do not rise, and for negative counts, or not one a key.
     """
 
     key: UInt16[np.ndarray, "n"]

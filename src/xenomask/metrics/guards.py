@@ -45,7 +45,7 @@ def warnings(
     if exact["auroc"] < UPSIDE_DOWN:
         found.append(
             f"AUROC is {exact['auroc']:.3f}, well below .5: the maps are probably upside down; higher must mean "
-            f"stranger (negated maps would reach {1 - exact['auroc']:.3f})"
+            f"more anomalous (negated maps would reach {1 - exact['auroc']:.3f})"
         )
     used = np.flatnonzero(pooled.positive + pooled.negative)
     top = float(values(used[-1:].astype(np.uint16))[0])

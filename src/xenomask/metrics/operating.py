@@ -9,8 +9,8 @@ from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics.counters import Counters, FrameCounters, keys, pool
 from xenomask.metrics.curves import Curve, curve
 
-# How wishes are spelt; "f1" takes no number.
-WISHES = {"fpr": "FPR <=", "tpr": "TPR >=", "precision": "precision >=", "f1": "best F1"}
+# How targets are spelt; "f1" takes no number.
+TARGETS = {"fpr": "FPR <=", "tpr": "TPR >=", "precision": "precision >=", "f1": "best F1"}
 
 
 @dataclass(frozen=True)
@@ -24,53 +24,53 @@ class Point:
     f1: float
 
 
-def wish_text(wish: str, x: float | None = None) -> str:
-    """The wish as it is printed and stored.
+def wish_text(target: str, x: float | None = None) -> str:
+    """The target as it is printed and stored.
 
     >>> wish_text("fpr", 0.05), wish_text("f1")
     ('FPR <= 0.05', 'best F1')
     """
-    return WISHES[wish] if x is None else f"{WISHES[wish]} {x:g}"
+    return TARGETS[target] if x is None else f"{TARGETS[target]} {x:g}"
 
 
-def operating_point(c: Curve, wish: str, x: float | None = None) -> Point:
-    """The point of the exact curve that grants a wish best; among equally good ones the one that costs least.
+def operating_point(c: Curve, target: str, x: float | None = None) -> Point:
+    """The point of the exact curve that grants a target best; among equally good ones the one that costs least.
 
     fpr: largest recall with FPR <= x. tpr: smallest FPR with recall >= x (its FPR at .95 is FPR95). precision: largest
     recall with precision >= x. f1: the first best F1 from the largest threshold down. A point that finds no anomaly
-    grants nothing. Raises XenomaskError for an unknown wish, an x outside its range, and a wish that no threshold
+    grants nothing. Raises XenomaskError for an unknown target, an x outside its range, and a target that no threshold
     grants, which says what is reachable.
 
     >>> c = Curve(np.array([0.9, 0.5, 0.1]), np.array([1, 2, 2]), np.array([0, 1, 4]))
     >>> operating_point(c, "tpr", 0.6)
     Point(threshold=0.5, tpr=1.0, fpr=0.25, precision=0.6666666666666666, f1=0.8)
     """
-    if wish not in WISHES:
-        raise unknown("wish", wish, WISHES)
-    if wish == "f1":
+    if target not in TARGETS:
+        raise unknown("target", target, TARGETS)
+    if target == "f1":
         return _point(c, int(c.f1.argmax()))
-    if x is None or not 0 <= x <= 1 or (x == 0 and wish != "fpr"):
+    if x is None or not 0 <= x <= 1 or (x == 0 and target != "fpr"):
         raise XenomaskError(
-            f"{WISHES[wish]} {x}: this must be {'at least 0' if wish == 'fpr' else 'above 0'}, at most 1"
+            f"{TARGETS[target]} {x}: this must be {'at least 0' if target == 'fpr' else 'above 0'}, at most 1"
         )
-    if wish == "tpr":
+    if target == "tpr":
         first = int(np.argmax(c.recall >= x))
         return _point(c, int(np.flatnonzero(c.fp == c.fp[first])[-1]))
-    granted = (c.fpr <= x if wish == "fpr" else c.precision >= x) & (c.tp > 0)
+    granted = (c.fpr <= x if target == "fpr" else c.precision >= x) & (c.tp > 0)
     if not granted.any():
-        raise _unreachable(c, wish, x)
+        raise _unreachable(c, target, x)
     last = int(np.flatnonzero(granted)[-1])
     return _point(c, int(np.argmax(c.tp == c.tp[last])))
 
 
-def _unreachable(c: Curve, wish: str, x: float) -> XenomaskError:
-    if wish == "fpr":
+def _unreachable(c: Curve, target: str, x: float) -> XenomaskError:
+    if target == "fpr":
         best = int(np.argmax(c.tp > 0))
         reach = f"the highest-scored anomaly pixels (TPR {c.recall[best]:.3g}) come with FPR {c.fpr[best]:.3g}"
     else:
         best = int(np.argmax(np.where(c.tp > 0, c.precision, -1)))
         reach = f"the best precision is {c.precision[best]:.3g}, with TPR {c.recall[best]:.3g}"
-    return XenomaskError(f"no threshold has {wish_text(wish, x)}: {reach}, at threshold {c.threshold[best]:g}")
+    return XenomaskError(f"no threshold has {wish_text(target, x)}: {reach}, at threshold {c.threshold[best]:g}")
 
 
 def _point(c: Curve, i: int) -> Point:
@@ -131,7 +131,7 @@ class HeldOut:
 def held_out(frames: Sequence[FrameCounters], choose: Callable[[Curve], Point], k: int | None = None) -> HeldOut:
     """What a way to choose a threshold comes to on frames that it has not seen.
 
-    Raises XenomaskError where the wish is out of reach without some fold, or a fold leaves one kind of pixel only.
+    Raises XenomaskError where the target is out of reach without some fold, or a fold leaves one kind of pixel only.
     """
     total, thresholds, tp, fp = pool(frames), [], 0, 0
     for fold in folds(len(frames), k):

@@ -1,4 +1,4 @@
-"""Per-frame counters -> confidence intervals: frames are drawn with replacement, no pixel is looked at again.
+"""Per-frame counters -> confidence intervals: frames are drawn with replacement, no pixel is read again.
 
 The percentile bootstrap over frames (Efron & Tibshirani 1993, ch. 13): a resample is a list of weights, how often
 each frame was drawn. All resamples walk along their curves together, a block of thresholds at a time.

@@ -81,7 +81,7 @@ NUMBERS: dict[str, Number] = {
 
 
 def register(number: Number) -> Number:
-    """Add a pixel number of one's own to every table; returns it. Raises XenomaskError for a key that is taken."""
+    """Add a pixel number to every table; returns it. Raises XenomaskError for a key that is taken."""
     if number.key in NUMBERS or number.of is None:
         raise XenomaskError(f"{number.key!r} is a number already, or has no function of the curve")
     NUMBERS[number.key] = number

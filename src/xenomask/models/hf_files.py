@@ -1,4 +1,4 @@
-"""A Hugging Face folder's weights files, looked at before transformers opens them."""
+"""A Hugging Face folder's weights files, checked before transformers opens them."""
 
 import codecs
 import re

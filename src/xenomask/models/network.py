@@ -61,7 +61,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Network:
-    """A mask transformer, or a per-pixel network, ready to look at photos; `facts` go into its xenomask.json."""
+    """A mask transformer, or a per-pixel network, ready for inference; `facts` go into its xenomask.json."""
 
     module: nn.Module
     config: PreTrainedConfig
@@ -225,7 +225,7 @@ def with_outlier_class(network: Network, *, released: bool = False) -> Network:
     """The network with one more class, "outlier", before "no object"; new weights, the old ones are copied.
 
     Its row of the class predictor is the no-object row, and both biases are lowered by log 2: the probabilities of the
-    known classes, and the sum of the two, stay what they were. `released`: a row of zeros, as in Open-set-M2F.
+    inlier classes, and the sum of the two, stay what they were. `released`: a row of zeros, as in Open-set-M2F.
     """
     # NOTE: Open-set-M2F's row of zeros takes probability from every class at the start, more where logits are small
     names = [*network.config.id2label.values(), OUTLIER_NAME]  # pyright: ignore

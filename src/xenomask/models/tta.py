@@ -48,7 +48,7 @@ def parse_tta(text: str) -> tuple[tuple[int, ...], bool]:
 def tta_views(edges: Sequence[int], mirror: bool) -> list[View]:
     """One view an edge (none: at the network's own size), and with `mirror` each of them mirrored too.
 
-    Raises XenomaskError for an edge that is none or named twice, and where nothing is asked for.
+    Raises XenomaskError for an edge that is invalid or named twice, and where nothing is asked for.
 
     >>> [str(view) for view in tta_views((288, 384), mirror=True)]
     ['288', '288+mirror', '384', '384+mirror']

@@ -17,7 +17,7 @@ NONE, ALL, FEW, MANY = (30, 30, 34), (240, 240, 240), (86, 180, 233), (230, 159,
 
 
 def shades(members: int) -> UInt8[np.ndarray, "n 3"]:
-    """The colour of 0 .. `members` members that call a pixel strange.
+    """The colour of 0 .. `members` members that call a pixel anomalous.
 
     >>> shades(2).tolist()
     [[30, 30, 34], [230, 159, 0], [240, 240, 240]]

@@ -23,7 +23,7 @@ def histogram(
     """Share of the anomalous and of the inlier pixels in each of 80 equal bins of the score, on a logarithmic axis.
 
     `positive` and `negative` (n,) say how many pixels hold each value (n,); `marks` are named thresholds. Raises
-    XenomaskError for values that are no finite numbers, counts that are none, and lengths that differ.
+    XenomaskError for values that are not finite, negative counts, and lengths that differ.
     """
     value = as_numbers(value, "scores", ndim=1)
     positive, negative = as_counts(positive, "pixels"), as_counts(negative, "pixels")

@@ -1,4 +1,4 @@
-"""Photo + map (+ label) -> picture, on one fixed scale for all images."""
+"""Photo + map (+ label) -> picture, in one colour range for all images."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ def coloured(value: MapLike, scale: tuple[float, float]) -> UInt8[np.ndarray, "H
 
 
 def opacity(value: NumbersLike, scale: tuple[float, float]) -> Float[np.ndarray, "*s"]:
-    """How much an overlay's map hides of the photo, in [0, .8]: the stranger the more; of values of any shape.
+    """How much an overlay's map hides of the photo, in [0, .8]: the more anomalous, the more; of values of any shape.
 
     Raises XenomaskError for NaN, and for a scale that does not rise.
     """
@@ -95,7 +95,7 @@ def overlay(
     scale: tuple[float, float],
     threshold: float | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The map (H, W) laid over the photo (H, W, 3), the stranger the more opaque; the threshold's contour in white.
+    """The map (H, W) laid over the photo (H, W, 3), more opaque where more anomalous; the threshold's contour in white.
 
     Raises XenomaskError for what is no photo or no finite map, for sizes that differ, and a scale that does not rise.
     """

@@ -68,7 +68,7 @@ def output_photo(path: Path) -> str:
 
 
 def cache_outputs(detector: Detector, data: Dataset, folder: Path, *, tick: Tick = nothing) -> None:
-    """Writes folder/<member>/<frame>.safetensors for every frame that has none yet; goes on where it stopped.
+    """Writes folder/<member>/<frame>.safetensors for every frame that has none yet; resumes where it stopped.
 
     Raises XenomaskError where the folder holds the outputs of other networks, data sets, sizes or photos.
     """

@@ -30,11 +30,11 @@ def follow(
     how: Smooth = "none",
     alpha: float = 0.5,
 ) -> Held:
-    """The map to show for `image`: `found` is what the detector says of it, None where it did not look.
+    """The map to show for `image`: `found` is the detector's map of it, None where it was not run.
 
     ema: alpha * found + (1 - alpha) * held; flow: the same with held first moved as the picture moved (dense DIS flow,
     Kroeger et al., ECCV 2016), but `found` alone where that comes from outside the picture. Between looks the last map
-    is held; with flow it moves along. The first frame must have been looked at. Raises XenomaskError where it
+    is held; with flow it moves along. The first frame must have been processed. Raises XenomaskError where it
     was not, for what is no photo (H, W, 3) or no finite map (H, W), and for sizes that differ.
     """
     image = as_image(image)

@@ -26,7 +26,7 @@ class Frame:
 def frames_of(
     source: Source, stop: threading.Event, *, limit: int | None = None, depth: int = 1
 ) -> Generator[Frame, None, None]:
-    """At most `limit` frames, read by another thread, until they end or `stop` is set.
+    """At most `limit` frames that another thread reads, until they end or `stop` is set.
 
     Of a live source the newest: one that was not taken before the next came is dropped, which shows as a gap in the
     numbers. Of any other source every frame, at most `depth` of them (at least one) waiting. Raises what the source

@@ -118,9 +118,9 @@ def detect_video(
     stop: threading.Event | None = None,
     tick: Tick = nothing,
 ) -> VideoResult:
-    """Writes the video `out` (.mp4, .avi): each frame under the map of the last frame looked at, as `follow` has it.
+    """Writes the video `out` (.mp4, .avi): each frame under the map of the last processed frame, as `follow` has it.
 
-    Every `every`-th frame is looked at; their raw maps go into `maps`, named by the frame's number in the source. The
+    Every `every`-th frame is processed; their raw maps go into `maps`, named by the frame's number in the source. The
     video has `fps`, or else the source's, or 25; a live one keeps its playing time. Setting `stop` ends it early. `out`
     then exists whole, also where the source broke off or the disk filled up: that is told in the result. Raises
     XenomaskError where there is no frame to write or the file cannot be written; `out` is as before then.

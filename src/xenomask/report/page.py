@@ -153,8 +153,8 @@ def _agreement(methods: int) -> Element:
     return el(
         "figure",
         el("figcaption", "Agreement at these thresholds"),
-        el("canvas", id="canvas-agreement", role="img", aria_label="how many methods call a pixel strange"),
-        el("p", f"How many of the {methods} call a pixel strange, each at its own slider's threshold:"),
+        el("canvas", id="canvas-agreement", role="img", aria_label="how many methods call a pixel anomalous"),
+        el("p", f"How many of the {methods} call a pixel anomalous, each at its own slider's threshold:"),
         colours,
         class_="panel",
     )
@@ -219,7 +219,7 @@ def _data(view: ReportView) -> dict:
 
 
 def _stored(view: ReportView) -> tuple[Element, ...]:
-    """The pictures that the script decodes, each in an element of its own: only those looked at are ever decoded."""
+    """The pictures that the script decodes, each in an element of its own: only those in view are ever decoded."""
     found = []
     for i, f in enumerate(view.frames):
         parts = {f"label-{i}": f.label, **{f"map-{j}-{i}": m.maps[i] for j, m in enumerate(view.methods)}}

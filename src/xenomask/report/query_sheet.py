@@ -51,7 +51,7 @@ def write_query_sheet(
     photos: int = 20,
     tick: Tick = nothing,
 ) -> int:
-    """Writes the page from at most `photos` photos, evenly chosen; returns how many were looked at.
+    """Writes the page from at most `photos` photos, evenly chosen; returns how many were used.
 
     Raises XenomaskError for a per-pixel network, and for a data set without photos.
     """

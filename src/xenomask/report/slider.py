@@ -23,7 +23,7 @@ MOST = 255  # levels are stored in 8 bits
 def slider_levels(c: Curve, scale: tuple[float, float], points: Mapping[str, float]) -> Levels:
     """At most 255 thresholds of the curve: equal steps of recall, of FPR and of score, and the named ones.
 
-    All are scores of the curve, so that the numbers at each are exact. A named threshold that is none becomes the
+    All are scores of the curve, so that the numbers at each are exact. A named threshold that is no score becomes the
     next larger one that is, which marks the same pixels; one above the largest score is left out.
     """
     rising = c.threshold[::-1]

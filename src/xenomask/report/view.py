@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Diagram:
-    """A vector picture with its caption and what it says in words, for those who do not see it."""
+    """A vector picture with its caption and a description in words, for those who do not see it."""
 
     name: str
     caption: str

@@ -25,15 +25,15 @@ class Backend:
 def choose(kernel: str, device: str) -> Backend:
     """The way for a device ("cpu", "cuda"): "auto" takes numba on the CPU and else torch, saying why.
 
-    Raises XenomaskError for an unknown path, one of another device, and a demanded one that cannot be loaded.
+    Raises XenomaskError for an unknown path, one of another device, and a requested one that cannot be loaded.
 
     >>> choose("torch", "cpu").why
-    'demanded'
+    'requested'
     """
     if kernel not in KERNELS:
         raise unknown("kernel", kernel, KERNELS)
     if kernel == "torch":
-        return Backend("torch", "demanded")
+        return Backend("torch", "requested")
     own = {"cpu": "numba", "cuda": "triton"}.get(device)
     if kernel not in ("auto", own):
         raise XenomaskError(
@@ -44,7 +44,7 @@ def choose(kernel: str, device: str) -> Backend:
     if own == "triton" and kernel == "auto":  # NOTE: it has never run on a GPU
         return Backend("torch", "the default on cuda; the Triton kernel is experimental: --kernel triton")
     try:
-        return Backend(own, "demanded" if kernel == own else f"the default on {device}", _load(own))
+        return Backend(own, "requested" if kernel == own else f"the default on {device}", _load(own))
     except Exception as e:  # whatever keeps a compiler from loading, PyTorch still works
         reason = f"{own} does not load: {type(e).__name__}: {str(e).strip().splitlines()[0] if str(e) else ''}"
         if kernel == own:

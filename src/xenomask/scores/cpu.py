@@ -1,4 +1,4 @@
-"""The pass of a plan on the CPU: what `kernels.run` is given."""
+"""The fused kernel of a plan on the CPU: what `kernels.run` is given."""
 
 import itertools
 

@@ -145,7 +145,7 @@ SCORES: dict[str, Score] = {}  # filled by the modules that define them, and by 
 
 
 def register(score: Score) -> Score:
-    """Make a score of one's own known by its name, to every function and command; returns it.
+    """Make a score known by its name, to every function and command; returns it.
 
     Raises XenomaskError for a name that is taken.
     """

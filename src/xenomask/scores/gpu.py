@@ -1,4 +1,4 @@
-"""The pass of a plan on a GPU: what `gpu_kernels.run` is given."""
+"""The fused kernel of a plan on a GPU: what `gpu_kernels.run` is given."""
 
 from functools import lru_cache
 from typing import Any

@@ -10,7 +10,7 @@ Outlier = Float[Tensor, " q"] | None
 
 
 def void_mass(p: P, queries: QuerySet, outlier: Outlier = None) -> Gather:
-    """sum_q P_q(no known class) m_q: what the masks claim for nothing known."""
+    """sum_q P_q(no object) m_q: what the masks claim for no training class."""
     return Gather(sums={"no known class": p[:, -1]})
 
 

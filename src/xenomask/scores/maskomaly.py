@@ -55,7 +55,7 @@ def finish(found: Mapping[str, Tensor], *, mix: float = MIX) -> Rows:
 
 
 def roles(p: P, queries: QuerySet, inlier: str, confidence: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """p_q, and which queries (Q,) know a class, reject, fire on outliers and lie on the ground."""
+    """p_q, and which queries (Q,) have an inlier class, reject, fire on outliers and lie on the ground."""
     top, argmax = p.max(1)
     known = argmax < p.shape[1] - 1
     # NOTE: the paper rejects by specialised queries found beforehand; its released code takes every query

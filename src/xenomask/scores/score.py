@@ -191,7 +191,7 @@ def _checked(values: dict[str, np.ndarray]) -> dict[str, ScoreMap]:
 
 
 def check_classes(scores: Iterable[Score], classes: int) -> None:
-    """Raises XenomaskError where a score is not defined for so few known classes."""
+    """Raises XenomaskError where a score is not defined for so few training classes."""
     for s in scores:
         if classes < s.fewest:
             offered = ", ".join(o.name for o in SCORES.values() if o.fewest <= classes and o.on_classes)

@@ -1,7 +1,7 @@
 """What an HDF5 file of a map may be; all else is refused before anything of it is read or allocated.
 
 One dataset `value`, an (H, W) of float16, 32 or 64, stored in this very file, contiguous or in chunks, compressed by
-gzip or lzf or not at all, with or without shuffle and Fletcher-32. A map of others is a stranger's file: HDF5 also
+gzip or lzf or not at all, with or without shuffle and Fletcher-32. Another user's map is an untrusted file: HDF5 also
 knows links, external storage and virtual datasets, by which it would read any file of this machine as a map.
 """
 

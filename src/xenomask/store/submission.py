@@ -127,7 +127,7 @@ def submission_folder(out: Path, method: str, data: Dataset) -> Path:
 
 
 def write(maps: Path, data: Dataset, out: Path, method: str, *, tick: Tick = _nothing) -> Report:
-    """Copies a data set's maps into out/anomaly_p/<method>/<track>; goes on where it stopped, then checks it.
+    """Copies a data set's maps into out/anomaly_p/<method>/<track>; resumes where it stopped, then checks it.
 
     Maps that are float16 of the official kind are linked (copied on another disk), others are encoded anew. Raises
     XenomaskError, before anything is written, for all that `check` calls an error, and for a folder that holds
@@ -215,7 +215,7 @@ def _some(names: list[str]) -> str:
 
 
 def _examine(folder: Path, data: Dataset, tick: Tick, *, source: bool) -> Report:
-    """Looks at every map; a `source` may hold other floats, and maps of other frames, which nobody copies."""
+    """Check every map; a `source` may hold other floats, and maps of other frames, which nobody copies."""
     track, wanted, found = track_of(data), [f.id for f in data.frames], map_ids(folder)
     problems = []
     if len(wanted) != track.frames:

@@ -1,4 +1,4 @@
-"""Stochastic depth (Huang et al. 2016) whose draws are each image's own, however a step's images are dealt out."""
+"""Stochastic depth (Huang et al. 2016) whose draws are each image's own, however a step's images are split."""
 
 from collections.abc import Sequence
 

@@ -170,7 +170,7 @@ class Engine:
 def open_engine(config: TrainConfig, device: str) -> Engine:
     """The engine that the recipe asks for, on this device, in this process or the group that torchrun started.
 
-    Raises XenomaskError where the batch cannot be dealt out evenly or a precision, tracker or device is not to be had.
+    Raises XenomaskError where the batch cannot be split evenly or a precision, tracker or device is not to be had.
     """
     check_device(device)
     # accelerate would leave a missing tracker out, and compute in float32 where the CPU is asked for fp16

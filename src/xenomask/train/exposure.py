@@ -1,7 +1,7 @@
 """Outlier exposure: what a fine-tuning stage with pasted objects changes besides the crops.
 
 The losses read the last decoder output: with P_q(k) the softmax over all N classes, m_q the soft masks and
-L_k = sum_q P_q(k) m_q, k < K, each looks at the pixels of known classes ("in") and at those of pasted objects ("out"),
+L_k = sum_q P_q(k) m_q, k < K, each reads the pixels of training classes ("in") and at those of pasted objects ("out"),
 at the masks' stride. A mean over no pixels is 0. Each has the form that its authors released, too.
 """
 
@@ -24,7 +24,7 @@ Which = Bool[Tensor, "b h w"]
 
 
 class Counts(NamedTuple):
-    """Pixels that the means are taken over: of the whole step, where its images are dealt out."""
+    """Pixels that the means are taken over: of the whole step, where its images are split."""
 
     known: float
     outlier: float
@@ -108,7 +108,7 @@ def exposure_loss(
 
 
 def split(labels: Integer[Tensor, "b H W"], size: tuple[int, int]) -> tuple[Which, Which]:
-    """Which cells of the masks show a pasted object, and which a known class: by the label at the cell's centre.
+    """Which cells of the masks show a pasted object, and which a training class: by the label at the cell's centre.
 
     >>> [x.tolist() for x in split(torch.tensor([[[3, 254], [255, 254]]]), (2, 2))]
     [[[[False, True], [False, True]]], [[[True, False], [False, False]]]]

@@ -35,7 +35,7 @@ class Pairs(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What the loss is divided by: of the whole step, where its images are dealt out to processes or parts."""
+    """What the loss is divided by: of the whole step, where its images are split over processes or parts."""
 
     masks: float  # classes in the images, summed over the images
     weight: float  # class weights of one decoder output's targets, summed over all queries

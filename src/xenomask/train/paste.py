@@ -1,7 +1,7 @@
 """Outlier exposure as an augmentation: cut-out objects pasted into the scene, with a label of their own, OUTLIER.
 
 The set-prediction loss counts such a pixel, as a void one, as outside of every class's mask, so that masks learn to
-leave strangers out; xenomask.train.exposure has losses that ask for more.
+leave anomalous objects out; xenomask.train.exposure has losses that ask for more.
 """
 
 from collections.abc import Sequence

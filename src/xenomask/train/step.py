@@ -41,7 +41,7 @@ class Run:
 def train_step(run: Run, batch: Batch, step: int) -> tuple[float, float, bool]:
     """One AdamW step on the set-prediction loss; the loss, the gradient's norm, whether a signal asks to stop.
 
-    Loss and gradient are those of the step's whole batch, over however many processes and parts it is dealt out.
+    Loss and gradient are those of the step's whole batch, over however many processes and parts it is split.
     """
     config, engine = run.config, run.engine
     factor = lr_factor(config.optim, step)

@@ -1,6 +1,6 @@
 """Reading a foreign PyTorch checkpoint as data: names and tensors come out, nothing in it is called.
 
-Before PyTorch's own restricted unpickler sees the file, its zip directory is looked at and its pickle stepped through.
+Before PyTorch's own restricted unpickler sees the file, its zip directory is checked and its pickle stepped through.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ INERT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's tensors by name, and what it says of itself."""
+    """A checkpoint's tensors by name, and its metadata."""
 
     path: Path
     tensors: Mapping[str, Tensor]
@@ -143,7 +143,7 @@ def of_a_project(name: str) -> bool:
 def bare_names(names: Iterable[str], known: Callable[[str], bool], where: Path) -> dict[str, str]:
     """Each name with the same name freed of what wrappers put before it (DDP, torch.compile, Lightning, ...).
 
-    `known` says of a name whether it needs no freeing. Names that stand outside the wrapper stay as they are. Raises
+    `known` decides whether a name needs no freeing. Names that stand outside the wrapper stay as they are. Raises
     XenomaskError where there are several wrappers, thus several networks, and where two names become one.
     """
     found = {name: WRAPPED.sub("", name) for name in names}

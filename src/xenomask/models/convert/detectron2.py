@@ -221,7 +221,7 @@ def _backbone(s: Sources) -> SwinConfig | ResNetConfig:
 
 @contextmanager
 def _refusing(s: Sources) -> Iterator[None]:
-    """Turns what a library says of an impossible architecture into one line about the file."""
+    """Turns a library's error about an impossible architecture into one line about the file."""
     try:
         yield
     except (ValueError, TypeError, RuntimeError, ArithmeticError, AssertionError) as e:

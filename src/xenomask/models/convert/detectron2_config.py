@@ -1,4 +1,4 @@
-"""What detectron2's config says of a Mask2Former and its photos, entry by entry, with that project's own defaults."""
+"""How detectron2's config describes a Mask2Former and its photos, entry by entry, with that project's own defaults."""
 
 from collections.abc import Mapping
 from dataclasses import replace

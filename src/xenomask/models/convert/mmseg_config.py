@@ -1,4 +1,4 @@
-"""What MMSegmentation's config says of a Mask2Former, entry by entry: each function is one constructor of theirs.
+"""How MMSegmentation's config describes a Mask2Former, entry by entry: each function is one constructor of theirs.
 
 All of `model` that an answer depends on must be what transformers' network computes; it has no other eps, position
 encoding or activation, so other values are refused, not passed over.
@@ -26,7 +26,7 @@ RUNNER: Mapping[str, str] = {
     **dict.fromkeys(("val_dataloader", "val_cfg", "val_evaluator", "test_evaluator"), "measures, and changes no map"),
     **dict.fromkeys(("default_hooks", "custom_hooks", "test_cfg"), "what happens around a run"),
     **dict.fromkeys(("env_cfg", "log_processor", "log_level", "visualizer", "experiment_name"), "runs and logs"),
-    **dict.fromkeys(("tta_model", "tta_pipeline"), "several looks at a photo, of which xenomask has its own"),
+    **dict.fromkeys(("tta_model", "tta_pipeline"), "test-time augmentation, of which xenomask has its own"),
     "custom_imports": "code, which is never run; the classes that matter here are checked by name",
 }
 VARIABLE = "a variable of the config file, which MMEngine's Runner does not read"

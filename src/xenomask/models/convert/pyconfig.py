@@ -306,7 +306,7 @@ def _rooted(node: ast.expr) -> bool:
 
 
 def merge(own: Mapping[str, Any], base: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What MMEngine makes of a config over its base: dicts are joined, unless they say `_delete_=True`.
+    """What MMEngine makes of a config over its base: dicts are merged, unless they say `_delete_=True`.
 
     >>> merge({"a": {"y": 2}, "b": {"_delete_": True, "y": 2}}, {"a": {"x": 1}, "b": {"x": 1}}, "")
     {'a': {'x': 1, 'y': 2}, 'b': {'y': 2}}

@@ -50,7 +50,7 @@ FORMATS: dict[str, Format] = {}
 
 
 def register(format: Format) -> Format:
-    """Add a checkpoint format of one's own to `convert`; returns it. Raises XenomaskError for a name that is taken."""
+    """Add a checkpoint format to `convert`; returns it. Raises XenomaskError for a name that is taken."""
     if format.name in FORMATS:
         raise XenomaskError(f"there is a checkpoint format {format.name!r} already: choose another name")
     FORMATS[format.name] = format

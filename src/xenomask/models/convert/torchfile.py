@@ -1,4 +1,4 @@
-"""What torch.save writes, stepped through as data, before PyTorch's own restricted reader may do what it says.
+"""What torch.save writes, stepped through as data, before PyTorch's own restricted reader may carry it out.
 
 The machine of `arrays` knows the few more instructions and names that torch.save uses, and makes nothing of them. Each
 thing that PyTorch's reader would build is counted against the file's size here: its storages and tensors by their

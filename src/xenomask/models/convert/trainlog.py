@@ -1,4 +1,4 @@
-"""What a run of MMEngine says of itself: the mIoU at each validation, from its scalars.json or its log."""
+"""What a run of MMEngine recorded: the mIoU at each validation, from its scalars.json or its log."""
 
 import json
 import re

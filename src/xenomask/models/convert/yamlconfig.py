@@ -62,7 +62,7 @@ def _read(path: Path, root: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _check_size(path: Path, value: Any) -> None:
-    """Refuses aliases by which a short file would become a large or an endless one, and names that are none."""
+    """Refuses aliases by which a short file would become a large or an endless one, and invalid names."""
     waiting, seen = [value], 0
     while waiting:
         value = waiting.pop()
