@@ -25,8 +25,8 @@ from xenomask.metrics import count, curve, pool  # noqa: E402
 from xenomask.metrics.components import TRACKS, compare, tallies  # noqa: E402
 from xenomask.metrics.components import numbers as component_numbers  # noqa: E402
 from xenomask.metrics.counters import BINS, Counters, keys  # noqa: E402
-from xenomask.metrics.curves import numbers  # noqa: E402
 from xenomask.metrics.resampling import curve_numbers, draw, exact_steps  # noqa: E402
+from xenomask.metrics.table import numbers  # noqa: E402
 
 
 def timed(work, repeats):

@@ -58,7 +58,7 @@ SHORTER = (
     ("xenomask demo", "--frames 3", "--frames 1"),
     ("xenomask slurm pipeline", "--leave-one-out", "--leave-one-out --dry-run"),
     ("xenomask score", "--engine slurm", "--dry-run --engine slurm"),
-    ("python benchmarks/fuzz.py", "--seconds 92", "--seconds .1 --out fuzz"),
+    ("python benchmarks/fuzz.py", "--seconds 62", "--seconds .1 --out fuzz"),
     ("python benchmarks/fuzz.py", "--only 1234", "--only 1234 --out fuzz"),
     ("python benchmarks/postprocess.py", "--photo", "--size 64 96 --runs 1 --no-released --photo"),
     ("python benchmarks/end_to_end.py", "--photo", "--runs 1 --runtimes torch --photo"),

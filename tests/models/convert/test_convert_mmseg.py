@@ -17,7 +17,7 @@ import torchvision
 from torch import Tensor
 from typer.testing import CliRunner
 
-from helpers.places import MICRO, SHARED
+from helpers.places import MICRO, SHARED, TESTS
 from helpers.refusals import WRONG, one_wrong, refused
 from xenomask.cli.convert import app
 from xenomask.errors import XenomaskError
@@ -33,7 +33,7 @@ from xenomask.models.convert.rules import NOT_IN_SOURCE, OLD_LAYOUT, RULES, rena
 from xenomask.models.convert.trainlog import read_miou
 from xenomask.models.preprocess import Preprocess, network_input
 
-GOLDEN = Path(__file__).parent / "golden" / "mmseg"
+GOLDEN = TESTS / "golden" / "mmseg"
 TOLERANCE = 2e-3  # of logits up to 25: float32 noise may flip a bit of the decoder's attention mask
 SIZES = ["128x256", "101x183"]
 
