@@ -101,7 +101,7 @@ def main() -> None:
         label = cv2.resize(label, (512, 256), interpolation=cv2.INTER_NEAREST)
         write(out, f"cityscapes-{path.stem}", image, own_car(label))
     for seed in range(args.drawn):
-        scene = draw_scene(1_000_000 + seed, (720, 1280), strangers=seed % 3)
+        scene = draw_scene(1_000_000 + seed, (720, 1280), anomalies=seed % 3)
         image = cv2.resize(scene.image, (512, 288), interpolation=cv2.INTER_AREA)
         write(out, f"drawn-{seed}", image, cv2.resize(scene.semantic, (512, 288), interpolation=cv2.INTER_NEAREST))
     network = load_model("src/xenomask/detectors/nano/nano-l")

@@ -71,9 +71,9 @@ def released(output: MaskOutput) -> np.ndarray:
     """Maskomaly step by step, as described in the documentation of the score; NumPy on whole arrays."""
     m, p = whole_masks(output).numpy(), output.class_logits.softmax(-1).numpy()
     top, argmax = p.max(1), p.argmax(1)
-    strange, r = np.zeros(output.image_size, np.float32), np.ones(output.image_size, np.float32)
+    fires, r = np.zeros(output.image_size, np.float32), np.ones(output.image_size, np.float32)
     for q in QUERIES.outlier:
-        strange = np.maximum(strange, m[q] * top[q])
+        fires = np.maximum(fires, m[q] * top[q])
     known = [q for q in range(len(p)) if argmax[q] != p.shape[1] - 1]
     for q in known:
         if top[q] > 0.7:
@@ -82,7 +82,7 @@ def released(output: MaskOutput) -> np.ndarray:
         r[(m[i] > 0.1) & (m[j] > 0.1)] = 0
     for q in QUERIES.ground:
         r = np.minimum(r, 1 - m[q] * top[q])
-    return 0.6 * r + 0.4 * strange
+    return 0.6 * r + 0.4 * fires
 
 
 @torch.inference_mode()

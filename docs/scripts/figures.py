@@ -28,7 +28,7 @@ GREEN = (25, 211, 162)
 
 def scene() -> Scene:
     """Return the scene that all pages show."""
-    return draw_scene(SEED, SIZE, strangers=ANOMALIES)
+    return draw_scene(SEED, SIZE, anomalies=ANOMALIES)
 
 
 def made_output(drawn: Scene) -> MaskOutput:

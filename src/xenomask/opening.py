@@ -70,7 +70,7 @@ def _with_kernel(found: Any, say: Say, kernel: str) -> Any:
     """Choose once, and say what and why; networks without masks have no such choice."""
     from xenomask.scores.backend import choose
 
-    if found.largest_batch is not None:
+    if not found.members:
         if kernel != "auto":
             raise XenomaskError(f"{found.name} computes its scores in its own graph: leave --kernel out")
         return found

@@ -24,8 +24,8 @@ def test_open_dataset__reads_what_synthetic_writes(tmp_path, layout):
     sample = data.sample(data.frames[0])
     assert sample.image.shape == (*SMALL, 3)
     assert sample.label is not None and sample.label.shape == SMALL
-    strangers = (sample.label == 1).any() and data.coding == "anomaly"
-    assert strangers == (layout not in ("cityscapes", "train-ids"))
+    anomalies = (sample.label == 1).any() and data.coding == "anomaly"
+    assert anomalies == (layout not in ("cityscapes", "train-ids"))
 
 
 def test_draw_scene__is_a_function_of_its_seed():

@@ -187,6 +187,7 @@ def test_thresholds__stores_a_threshold_with_its_origin(scored, detector, tmp_pa
     cli(scored, "thresholds", "--f1", "--tpr", 0.9, "--json", tmp_path / "o.json")
     assert "best F1" in capsys.readouterr().out
     best = json.loads((tmp_path / "o.json").read_text())[1]
+    assert best["wish"] == "best F1"
     cli(scored, "thresholds", "--f1", "--into", detector)
     stored = Detector.from_folder(detector).thresholds["default"]
     assert stored["value"] == boundary(best["point"]["threshold"])

@@ -68,7 +68,7 @@ def benchmark(
 
     Example: xenomask benchmark --suite smiyc-val --root data/smiyc --detector nano --scores own,max_logit
     """
-    from xenomask.evaluate.benchmark import SUITES, members_of
+    from xenomask.evaluate.benchmark import SUITES
     from xenomask.evaluate.benchmark import benchmark as run_benchmark
     from xenomask.evaluate.evaluate import track_of
     from xenomask.evaluate.tables import markdown, table_json, write_tables
@@ -84,7 +84,7 @@ def benchmark(
     data = [load_dataset(d, root, split, resize) for d in (SUITES[suite] if suite else (dataset or "",))]
     make_dir(out)
     found = [load_detector(d, device, runtime=runtime, tta=tta) for d in detector or ["nano"]]
-    networks = [m for d in found for m in members_of(d)]
+    networks = [m for d in found for m in d.members]
     lacking = [s for s in chosen if s and any(not getattr(m.queries, n) for m in networks for n in s.needs)]
     for s in lacking:
         err_console.print(f"left out: {s.name}, a member has no {'/'.join(s.needs)} query", style="yellow")

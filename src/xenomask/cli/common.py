@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from xenomask import opening
 from xenomask.cli.completion import DATASETS, DETECTORS, SCORES, names
 from xenomask.errors import XenomaskError, printable
 
 if TYPE_CHECKING:
-    from xenomask.detector import Detector
-    from xenomask.detector.predictor import Predictor
     from xenomask.predict.pipeline import Profile
 
 
@@ -130,25 +130,10 @@ def say(line: str) -> None:
     err_console.print(line, style="yellow" if line.startswith("note:") else "dim", soft_wrap=True)
 
 
-def choose_device(name: str | None) -> str:
-    """The device asked for, or the best one, which is then said; raises XenomaskError for one that is not there."""
-    from xenomask import opening
-
-    return opening.choose_device(name, say)
-
-
-def load_detector(detector: str, device: str | None, *args: Any, **options: Any) -> "Predictor":
-    """`opening.open_detector`, saying what it chose on stderr."""
-    from xenomask.opening import open_detector
-
-    return open_detector(detector, device, *args, say=say, **options)
-
-
-def load_folder(detector: str, device: str | None, *args: Any, **options: Any) -> "Detector":
-    """`opening.open_masks`, saying what it chose on stderr."""
-    from xenomask.opening import open_masks
-
-    return open_masks(detector, device, *args, say=say, **options)
+# What is opened and chosen for the user is said on stderr.
+choose_device = partial(opening.choose_device, say=say)
+load_detector = partial(opening.open_detector, say=say)
+load_folder = partial(opening.open_masks, say=say)
 
 
 def load_dataset(name: str, root: Path, split: str = "val", resize: str | None = None, coding: str | None = None):

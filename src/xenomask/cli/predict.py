@@ -200,7 +200,7 @@ def demo(
     print_numbers(f"{frames} drawn scenes, score {found.score_name}, exact", dict(result.numbers["exact"]))
     out_console.print(
         "These scenes are drawings, and only their road and what lies on it is counted: the shipped networks know a "
-        "drawn road,\nbut cars, trees and people that are drawn look strange to them. The README has real "
+        "drawn road,\nbut cars, trees and people that are drawn look anomalous to them. The README has real "
         "photos' numbers."
     )
     out_console.print(f"look at {out / 'heatmaps' / 'contact_sheet.jpg'}; maps in {out / 'maps'}")
@@ -250,8 +250,8 @@ def _scores_of(given: list[str], members: list[str]) -> dict[str, str]:
     """The score of each member: its own (NAME=SCORE), else the one for all."""
     own = dict(g.split("=", 1) for g in given if "=" in g)
     common = [g for g in given if "=" not in g]
-    if strangers := [n for n in own if n not in members]:
-        raise unknown("member", strangers[0], members)
+    if foreign := [n for n in own if n not in members]:
+        raise unknown("member", foreign[0], members)
     if len(common) > 1 or len(own) + len(common) < len(given):
         raise XenomaskError(f"--score {' --score '.join(given)}: give one for all, and NAME=SCORE once a member")
     return {n: own.get(n, common[0] if common else "maskomaly") for n in members}

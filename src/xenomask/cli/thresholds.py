@@ -101,7 +101,7 @@ def _print_choices(choices, frames: int, title: str) -> None:
     table = Table("threshold for", "score >=", "TPR", "FPR", "precision", "F1", title=title, title_justify="left")
     for c in choices:
         p = c.point
-        table.add_row(c.target, f"{p.threshold:.4f}", *(f"{v:.4f}" for v in (p.tpr, p.fpr, p.precision, p.f1)))
+        table.add_row(c.wish, f"{p.threshold:.4f}", *(f"{v:.4f}" for v in (p.tpr, p.fpr, p.precision, p.f1)))
         if h := c.held_out:
             span = f"{min(h.thresholds):.4f} .. {max(h.thresholds):.4f}"
             numbers = (f"{v:.4f}" for v in (h.tpr, h.fpr, h.precision, h.f1))

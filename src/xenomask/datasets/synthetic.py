@@ -187,7 +187,7 @@ def _posts(c: _Canvas, x0: float, y0: float) -> None:
             c.polygon(_blob(c, x, foot - size * 0.93, size * 0.09, size * 0.09, 0.0), colour, "traffic sign", 0.05)
 
 
-def _stranger(c: _Canvas, x: float, foot: float, size: float) -> None:
+def _anomaly(c: _Canvas, x: float, foot: float, size: float) -> None:
     """Something that no street class is: a legged beast, a heap, a ball or a stack of boxes, loudly textured."""
     kind = int(c.rng.integers(4))
     if kind == 0:
@@ -221,7 +221,7 @@ def _stranger(c: _Canvas, x: float, foot: float, size: float) -> None:
     c.anomaly[mask] = 1
 
 
-def draw_scene(seed: int, size: Size = (720, 1280), *, strangers: int = 1) -> Scene:
+def draw_scene(seed: int, size: Size = (720, 1280), *, anomalies: int = 1) -> Scene:
     """Draws a street scene; the same seed, size and number of anomalous objects give the same pixels.
 
     In the anomaly label, the lowest rows (where a car's bonnet would be) are void, as in the real sets.
@@ -230,7 +230,7 @@ def draw_scene(seed: int, size: Size = (720, 1280), *, strangers: int = 1) -> Sc
     >>> scene.image.shape, sorted(set(scene.anomaly.ravel().tolist()))
     ((72, 128, 3), [0, 1, 255])
     """
-    rng = np.random.default_rng([seed, strangers])
+    rng = np.random.default_rng([seed, anomalies])
     c = _Canvas(size, rng)
     x0, y0 = c.w * rng.uniform(0.42, 0.58), c.h * rng.uniform(0.4, 0.5)
     _ground(c, x0, y0)
@@ -243,9 +243,9 @@ def draw_scene(seed: int, size: Size = (720, 1280), *, strangers: int = 1) -> Sc
     for depth in sorted(rng.uniform(0.05, 0.55, int(rng.integers(2, 5)))):
         side = rng.choice((-1, 1))
         _box_car(c, x0 + side * c.w * (0.03 + 0.5 * depth), y0 + (c.h - y0) * depth, c.w * (0.03 + 0.3 * depth))
-    for depth in sorted(rng.uniform(0.25, 0.75, strangers)):
+    for depth in sorted(rng.uniform(0.25, 0.75, anomalies)):
         x = x0 + c.w * rng.uniform(-0.35, 0.35) * depth
-        _stranger(c, x, y0 + (c.h - y0) * depth, c.h * (0.08 + 0.4 * depth))
+        _anomaly(c, x, y0 + (c.h - y0) * depth, c.h * (0.08 + 0.4 * depth))
     c.semantic[-c.h // 40 :] = VOID
     c.anomaly[-c.h // 40 :] = VOID
     light = 1 + 0.12 * c.noise(c.w / 3)[..., None]
@@ -311,7 +311,7 @@ def write_scenes(
         raise XenomaskError(f"{frames} frames of {size[1]}x{size[0]} pixels: at least 1 frame and 64 pixels")
     for i in range(frames):
         photo, label, kind = _paths(layout, root, i)
-        scene = draw_scene(seed * 10_000 + i, size, strangers=0 if kind == "semantic" else 1 + i % 3)
+        scene = draw_scene(seed * 10_000 + i, size, anomalies=0 if kind == "semantic" else 1 + i % 3)
         for path, array in ((photo, scene.image), (label, _label(scene, kind))):
             make_dir(path.parent)
             with atomic(path) as part:

@@ -223,9 +223,8 @@ def write_folder(
     """Write a detector folder, whole or not at all, in place of one that is there; with a model card if asked for.
 
     `half` and `analyses` (by member): see `write_member`. `numbers` (of `xenomask evaluate --json`) are for the card.
-    Raises XenomaskError for members that cannot be written and weights that do not sum to 1.
+    Raises XenomaskError for members that cannot be written.
     """
-    check_weights([m.weight for m in members], len(members))
     check_names(folder, [plain(m.name) for m in members])
     make_dir(folder.parent)
     remove_litter(folder.parent, folder.name)
@@ -241,7 +240,6 @@ def write_folder(
             write_table(part, {**table, "calibration": replace(calibration, origin=origin).table()})
         if card:
             write_card(part, numbers)
-    _tell_unanalysed(folder, rows)
     return folder
 
 
@@ -267,7 +265,9 @@ def assemble(
         network = load(checkpoint)
         members.append(Member(member, network, read_queries(checkpoint, network.sha256), own, weight))
     analyses = {member: checkpoint / FOLDER for member, checkpoint in checkpoints}
-    return write_folder(folder, name, members, thresholds=thresholds, half=half, analyses=analyses)
+    write_folder(folder, name, members, thresholds=thresholds, half=half, analyses=analyses)
+    _tell_unanalysed(folder, read_table(folder)["members"])
+    return folder
 
 
 def record_files(folder: Path) -> Path:

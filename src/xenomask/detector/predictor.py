@@ -8,6 +8,7 @@ from xenomask.types import ScoreMap
 
 if TYPE_CHECKING:
     from xenomask.detector.detector import Detector
+    from xenomask.detector.member import Member
 
 
 @runtime_checkable
@@ -33,6 +34,11 @@ class Predictor(Protocol):
     @property
     def networks(self) -> tuple[str, ...]:
         """The names of its members' networks."""
+        ...
+
+    @property
+    def members(self) -> "tuple[Member, ...]":
+        """Those whose networks are run here; none of an exported file, which is one graph."""
         ...
 
     @property

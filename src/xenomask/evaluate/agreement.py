@@ -24,7 +24,7 @@ class Votes:
     """One frame's shares, in [0, 1], of the pixels that are not void; nan where there are none of that kind."""
 
     frame: str
-    # some methods, but not all, call the pixel strange
+    # some methods, but not all, call the pixel anomalous
     disputed: float
     # of the anomalous pixels: seen by all, by some, by none
     seen_by_all: float

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xenomask.datasets import Dataset
-from xenomask.detector import Member
 from xenomask.detector.fuse import ensemble
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError
@@ -81,7 +80,7 @@ def _kinds(detector: Predictor, dataset: str) -> list[str]:
         return ["-"]
     if dataset not in detector.chosen_on:
         return [f"of {', '.join(sorted(detector.chosen_on)) or 'none'}"]
-    return ["in-sample", "leave-one-out"] if detector.largest_batch is None else ["in-sample"]
+    return ["in-sample", "leave-one-out"] if detector.members else ["in-sample"]
 
 
 def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tick = nothing) -> None:
@@ -99,16 +98,10 @@ def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tic
             image, digest = data.sample(frame).image, frame_digest(frame)
             maps = _member_maps(pending, image, frame.id)
             for w in pending:
-                members = members_of(w.detector)
-                own = [maps[_key(m, w.held_out)] for m in members]
-                fused = ensemble(own, [m.weight for m in members]) if members else w.detector.detect(image)
+                own = [(maps[_key(m, w.held_out)], m.weight) for m in w.detector.members]
+                fused = ensemble(*zip(*own, strict=True)) if own else w.detector.detect(image)
                 keep_map(folder / w.folder, frame, fused, digest)
         tick()
-
-
-def members_of(detector: Predictor) -> tuple[Member, ...]:
-    """The members whose networks are run here; none of an exported file, which is one graph."""
-    return detector.opened("member").members if detector.largest_batch is None else ()
 
 
 def _key(member, held_out: bool):
@@ -124,12 +117,12 @@ def _eye(member) -> tuple:
 
 def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, ScoreMap]:
     """{key: map} of all members of the methods; a network is run once, for all its scores."""
-    networks = {_eye(m): m for w in ways for m in members_of(w.detector)}
+    networks = {_eye(m): m for w in ways for m in w.detector.members}
     found = {}
     for eye, first in networks.items():
         output = first.network.predict(image)
         for held_out in (False, True):
-            wanted = {_key(m, held_out): m for w in ways if w.held_out == held_out for m in members_of(w.detector)
+            wanted = {_key(m, held_out): m for w in ways if w.held_out == held_out for m in w.detector.members
                       if _eye(m) == eye}  # fmt: skip
             # scores of one name but other options are told apart by their key
             scores = [replace(m.score, name=str(i)) for i, m in enumerate(wanted.values())]

@@ -23,7 +23,7 @@ from xenomask.metrics.operating import (
     folds,
     held_out,
     operating_point,
-    wish_text,
+    target_text,
 )
 from xenomask.store.manifest import MANIFEST, read_manifest
 from xenomask.types import Tick, nothing
@@ -50,7 +50,7 @@ class Seen:
 class Choice:
     """A threshold, the target that it meets, and what is known of it; `held_out` is None where it cannot be had."""
 
-    target: str
+    wish: str  # a key of `thresholds --json` and of stored thresholds
     point: Point
     # of the targets: the pooled numbers at thresholds chosen without the frame's fold
     held_out: HeldOut | None = None
@@ -88,7 +88,7 @@ def choose(seen: Seen, target: str, x: float | None = None) -> Choice:
         others = held_out(seen.frames, lambda c: operating_point(c, target, x))
     except XenomaskError:  # one frame, or out of reach without some frame: then there is no such number
         others = None
-    return Choice(wish_text(target, x), point, others)
+    return Choice(target_text(target, x), point, others)
 
 
 def choose_conformal(seen: Seen, loss: str, alpha: float) -> Choice:
@@ -213,7 +213,7 @@ def store_choice(maker: Maker, name: str, choice: Choice, seen: Seen) -> Mapping
 
     origin = {
         **_origin(maker, seen),
-        "wish": choice.target,
+        "wish": choice.wish,
         "convention": CONVENTION,
         "threshold_float16": choice.point.threshold,
         "there": {k: v for k, v in asdict(choice.point).items() if k != "threshold"},

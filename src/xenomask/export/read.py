@@ -54,6 +54,7 @@ class ExportedDetector:
     scale: tuple[float, float]
     score_name: str
     thresholds: Mapping[str, Mapping[str, Any]]
+    members: tuple[Member, ...] = ()  # they are inside
     runtime: str = "exported"
     precision: str = "float32"
     largest_batch: int = 1

@@ -1,6 +1,7 @@
 """Counters -> curve -> the pixel numbers; "anomaly" is score >= threshold everywhere but in components."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,23 +40,23 @@ class Curve:
         if not len(self.tp):
             raise XenomaskError("curve: no point at all")
 
-    @property
+    @cached_property
     def recall(self) -> Float64[np.ndarray, "n"]:
         """TP / P, also called TPR."""
         return self.tp / self.tp[-1]
 
-    @property
+    @cached_property
     def fpr(self) -> Float64[np.ndarray, "n"]:
         """FP / N."""
         return self.fp / self.fp[-1]
 
-    @property
+    @cached_property
     def precision(self) -> Float64[np.ndarray, "n"]:
         """TP / (TP + FP); 1 where nothing is predicted."""
         predicted = self.tp + self.fp
         return np.where(predicted > 0, self.tp / np.maximum(predicted, 1), 1.0)
 
-    @property
+    @cached_property
     def f1(self) -> Float64[np.ndarray, "n"]:
         """2 TP / (2 TP + FP + FN)."""
         return 2 * self.tp / (self.tp + self.fp + self.tp[-1])

@@ -24,10 +24,10 @@ class Point:
     f1: float
 
 
-def wish_text(target: str, x: float | None = None) -> str:
+def target_text(target: str, x: float | None = None) -> str:
     """The target as it is printed and stored.
 
-    >>> wish_text("fpr", 0.05), wish_text("f1")
+    >>> target_text("fpr", 0.05), target_text("f1")
     ('FPR <= 0.05', 'best F1')
     """
     return TARGETS[target] if x is None else f"{TARGETS[target]} {x:g}"
@@ -70,7 +70,7 @@ def _unreachable(c: Curve, target: str, x: float) -> XenomaskError:
     else:
         best = int(np.argmax(np.where(c.tp > 0, c.precision, -1)))
         reach = f"the best precision is {c.precision[best]:.3g}, with TPR {c.recall[best]:.3g}"
-    return XenomaskError(f"no threshold has {wish_text(target, x)}: {reach}, at threshold {c.threshold[best]:g}")
+    return XenomaskError(f"no threshold has {target_text(target, x)}: {reach}, at threshold {c.threshold[best]:g}")
 
 
 def _point(c: Curve, i: int) -> Point:

@@ -7,6 +7,7 @@ cpu) and the one for GPUs (gpu_kernels, gpu). `xenomask explain` reads the same 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -203,6 +204,7 @@ def _of(chosen: Tensor, m: M, w: Tensor) -> tuple[Tensor, Tensor] | None:
     return (m[chosen], w[chosen]) if chosen.any() else None
 
 
+@cache  # asked for each block of rows
 def _options(function: Callable[..., Any]) -> tuple[str, ...]:
     parameters = inspect.signature(function).parameters.values()
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)

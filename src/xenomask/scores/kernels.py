@@ -336,9 +336,9 @@ def _finish(step, mix, gathered, counts, added, L, n, best, total, value):
             for i in range(n):
                 value[i] = value[i] if crowd[i] < TWO else ZERO
         if b >= 0:
-            strange = gathered[b]
+            outlier = gathered[b]
             for i in range(n):
-                value[i] = mix * value[i] + (ONE - mix) * strange[i]
+                value[i] = mix * value[i] + (ONE - mix) * outlier[i]
         else:
             for i in range(n):
                 value[i] = mix * value[i]

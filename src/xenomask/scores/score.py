@@ -94,16 +94,18 @@ def as_released(output: MaskOutput, queries: QuerySet, score: Score) -> ScoreMap
     return ScoreMap(value, score.name)
 
 
-def gathered(output: MaskOutput, queries: QuerySet, scores: Sequence[Score]) -> list[tuple[Score, Gather | None]]:
-    """Each score with what it gathers of one image's masks; None where that is the class map."""
-    p = class_probabilities(output)
+def gathered(
+    output: MaskOutput, p: torch.Tensor, queries: QuerySet, scores: Sequence[Score]
+) -> list[tuple[Score, Gather | None]]:
+    """Each score with what it gathers of one image's masks, of P (Q, N); None where that is the class map."""
     outlier = outlier_probabilities(output) if any(s.outlier_class for s in scores) else None
     return [(s, None if s.on_classes else s.gathers(p, queries, outlier)) for s in scores]
 
 
 def plan_of(output: MaskOutput, queries: QuerySet, scores: Sequence[Score]) -> Plan:
     """The fused kernel's plan of scores that `has_twin` holds of."""
-    return plan(class_probabilities(output), gathered(output, queries, scores))
+    p = class_probabilities(output)
+    return plan(p, gathered(output, p, queries, scores))
 
 
 def _of_pixels(output: PixelOutput, scores: Sequence[Score], maps: Float32[np.ndarray, "t H W"]) -> None:
@@ -126,7 +128,7 @@ def _add(
     refuse_nan(p)
     check_classes(scores, p.shape[1] - 1)
     check_queries(scores, queries, len(p))
-    todo = gathered(output, queries, scores)
+    todo = gathered(output, p, queries, scores)
     backend = choose(kernel, output.mask_logits.device.type)
     fused = [i for i, s in enumerate(scores) if backend.add is not None and has_twin(s)]
     if fused:

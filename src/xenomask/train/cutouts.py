@@ -16,7 +16,7 @@ from xenomask.files import read_text
 from xenomask.pictures import is_picture, open_picture, read_header, read_rgba
 from xenomask.types import Size
 
-# COCO's names of what Cityscapes has a class for: no strangers
+# COCO's names of what Cityscapes has a class for: no anomalies
 KNOWN = ("person", "bicycle", "car", "motorcycle", "bus", "train", "truck", "traffic light", "stop sign")
 MOST = 2**25  # pixels of a cut-out, or of the photo that it is a part of
 LEAST = 32  # pixels, square root of a COCO instance's area: smaller ones show nothing when enlarged

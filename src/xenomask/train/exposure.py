@@ -1,7 +1,7 @@
 """Outlier exposure: what a fine-tuning stage with pasted objects changes besides the crops.
 
 The losses read the last decoder output: with P_q(k) the softmax over all N classes, m_q the soft masks and
-L_k = sum_q P_q(k) m_q, k < K, each reads the pixels of training classes ("in") and at those of pasted objects ("out"),
+L_k = sum_q P_q(k) m_q, k < K, each reads the pixels of training classes ("in") and those of pasted objects ("out"),
 at the masks' stride. A mean over no pixels is 0. Each has the form that its authors released, too.
 """
 
@@ -85,10 +85,14 @@ def _classes(class_logits: Classes, mask_logits: Masks) -> Float[Tensor, "b k h 
 
 
 def _halves(
-    known: Float[Tensor, "b h w"], strange: Float[Tensor, "b h w"], inlier: Which, outlier: Which, whole: Counts | None
+    known: Float[Tensor, "b h w"],
+    anomalous: Float[Tensor, "b h w"],
+    inlier: Which,
+    outlier: Which,
+    whole: Counts | None,
 ) -> Float[Tensor, ""]:
     n = whole or Counts(float(inlier.sum()), float(outlier.sum()))
-    return 0.5 * ((known * inlier).sum() / max(n.known, 1) + (strange * outlier).sum() / max(n.outlier, 1))
+    return 0.5 * ((known * inlier).sum() / max(n.known, 1) + (anomalous * outlier).sum() / max(n.outlier, 1))
 
 
 def exposure_loss(

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from xenomask.errors import XenomaskError, first_line
-from xenomask.files import atomic, make_dir, platform_cache, read_object, remove_litter, sha256
+from xenomask.files import atomic, make_dir, platform_cache, read_object, sha256
 from xenomask.models.network import Network
 from xenomask.models.runtimes.graph import need, read_openvino
 from xenomask.version import __version__
@@ -94,7 +94,6 @@ def keep_graph(key: str, model: Any) -> Any:
         return _through_disk(model)
     try:
         make_dir(folder)
-        remove_litter(folder)
         with atomic(folder / key) as part:
             part.mkdir()
             _write(model, part)
