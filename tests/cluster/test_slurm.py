@@ -217,17 +217,23 @@ def test_run_step__records_success_and_refuses_what_is_not_there(tmp_path):
     assert [r.state for r in status(tmp_path)][:3] == ["done", "failed", "failed"]
 
 
-def test_run_command__hands_the_warning_on():
+def test_run_command__hands_the_warning_on(tmp_path):
     code = (
-        "import signal, sys, time\n"
+        "import pathlib, signal, sys, time\n"
         "signal.signal(signal.SIGUSR1, lambda *_: sys.exit(5))\n"
-        "print('ready', flush=True)\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
         "time.sleep(60)"
     )
+
+    def once_ready(ready: Path, number: int) -> None:
+        while not ready.exists():  # the command is there, and so are both handlers: earlier the signal ends pytest
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
     for number, expected in ((signal.SIGUSR1, (5, True, False)), (signal.SIGTERM, (128 + 15, False, True))):
-        timer = threading.Timer(2, os.kill, (os.getpid(), number))
-        timer.start()
-        assert run_command([sys.executable, "-c", code]) == expected
+        ready = tmp_path / str(number)
+        threading.Thread(target=once_ready, args=(ready, number), daemon=True).start()
+        assert run_command([sys.executable, "-c", code, str(ready)]) == expected
     assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
 
