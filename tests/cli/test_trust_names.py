@@ -30,7 +30,7 @@ def wide(monkeypatch):
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory) -> Path:
-    """Three drawn scenes; one has a name that is no UTF-8, with brackets and colons, another one brackets."""
+    """Three synthetic scenes; one has a name that is no UTF-8, with brackets and colons, another one brackets."""
     root = write_scenes(tmp_path_factory.mktemp("odd"), "folder", 3, size=(64, 96))
     stem = ODD.removesuffix(".jpg")
     for new, path in zip((stem, "[red]b"), sorted((root / "images").iterdir()), strict=False):

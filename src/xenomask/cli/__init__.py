@@ -46,7 +46,7 @@ app.add_typer(cluster.app, name="slurm", rich_help_panel="Tools")
 NEXT = """\
 [bold]xenomask[/bold] finds what a road scene's segmentation network was never trained on.
 
-  xenomask demo --out demo               drawn scenes, maps, numbers, pictures
+  xenomask demo --out demo               synthetic scenes, maps, numbers, pictures
   xenomask detect photo.jpg --out out    a photo: its map, heatmap, overlay
   xenomask datasets                      data sets it knows, and their layouts
   xenomask doctor                        what this installation can do

@@ -197,10 +197,10 @@ def demo(
     found = load_detector(detector, device, runtime=runtime)
     with progress("demo", 3 * frames) as tick:
         result = run_demo(found, out, frames=frames, seed=seed, tick=tick)
-    print_numbers(f"{frames} drawn scenes, score {found.score_name}, exact", dict(result.numbers["exact"]))
+    print_numbers(f"{frames} synthetic scenes, score {found.score_name}, exact", dict(result.numbers["exact"]))
     out_console.print(
-        "These scenes are drawings, and only their road and what lies on it is counted: the shipped networks know a "
-        "drawn road,\nbut cars, trees and people that are drawn look anomalous to them. The README has real "
+        "Only the road of these synthetic scenes and what lies on it is counted: the shipped networks take a "
+        "synthetic road for a road,\nbut synthetic cars, trees and people are anomalous to them. The README has real "
         "photos' numbers."
     )
     out_console.print(f"look at {out / 'heatmaps' / 'contact_sheet.jpg'}; maps in {out / 'maps'}")
