@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from xenomask.datasets import open_dataset
-from xenomask.evaluate.evaluate import THREADS, evaluate_maps, reader
+from xenomask.evaluation.evaluate import THREADS, evaluate_maps, reader
 from xenomask.metrics import measure, summarise
 from xenomask.store import write_map
 from xenomask.types import ScoreMap

@@ -1,12 +1,29 @@
 """xenomask: finds, per pixel, what a road scene's segmentation network was never trained on."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenomask.version import __version__ as __version__
 
 if TYPE_CHECKING:  # importing xenomask loads no torch
+    from xenomask.metrics.evaluate import evaluate_arrays as evaluate
     from xenomask.models.network import Network
+
+__all__ = ["__version__", "evaluate", "load_model"]
+_LATER = {"evaluate": ("xenomask.metrics.evaluate", "evaluate_arrays")}
+
+
+def __getattr__(name: str) -> object:
+    """What is imported when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'xenomask' has no attribute {name!r}")
+    module, attribute = _LATER[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str = "cpu") -> "Network":

@@ -15,6 +15,8 @@ from xenomask.errors import XenomaskError, first_line
 # What the functions below take: an array of any real dtype, a torch tensor, a PIL image, nested lists.
 MapLike = Annotated[Any, "map"]  # as_map, as_half
 LabelLike = Annotated[Any, "label"]  # as_label, as_truth
+MapsLike = Annotated[Any, "maps"]  # one, a stack, a list, a generator or a dict of them: xenomask.evaluate
+LabelsLike = Annotated[Any, "labels"]
 MaskLike = Annotated[Any, "mask"]  # as_mask
 ImageLike = Annotated[Any, "image"]  # as_image; where paths are taken too: datasets.as_photo
 TensorLike = Annotated[Any, "tensor"]  # masks.as_logits

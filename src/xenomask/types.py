@@ -77,20 +77,3 @@ class ScoreMap:
 
     def __post_init__(self):
         object.__setattr__(self, "value", arrays.as_single(self.value))
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """Numbers by convention ("exact": {"aupr_sum": ...}) and all that must be said beside them."""
-
-    numbers: Mapping[str, Mapping[str, float]]
-    frames: tuple[str, ...]
-    # "exact" numbers of each frame that has an anomaly and an inlier
-    per_frame: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    # 95 % bootstrap intervals over frames, by convention and number
-    intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
-    # what the official code would print over all orders of the frames, where it depends on it
-    order_range: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    # whose component sizes were used: "anomaly", "obstacle" or None
-    track: str | None = None

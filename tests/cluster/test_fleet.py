@@ -27,7 +27,7 @@ from xenomask.datasets import Dataset, open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.evaluate import evaluate_maps
+from xenomask.evaluation.evaluate import evaluate_maps
 from xenomask.metrics import count, measure, summarise
 from xenomask.metrics.counters import empty
 from xenomask.metrics.curves import curve

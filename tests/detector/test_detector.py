@@ -13,8 +13,8 @@ from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
 from xenomask.detector.folder import assemble, record_files
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.benchmark import benchmark
-from xenomask.evaluate.evaluate import evaluate_maps
+from xenomask.evaluation.benchmark import benchmark
+from xenomask.evaluation.evaluate import evaluate_maps
 from xenomask.models import load
 from xenomask.predict.photos import score_dataset, shard_of
 from xenomask.queries import write_queries

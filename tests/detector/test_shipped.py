@@ -9,7 +9,7 @@ from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
 from xenomask.detector.folder import DEFAULT, SHIPPED
-from xenomask.evaluate.evaluate import evaluate_maps
+from xenomask.evaluation.evaluate import evaluate_maps
 from xenomask.metrics import count, curve, numbers
 from xenomask.predict.photos import score_dataset
 

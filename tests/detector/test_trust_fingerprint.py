@@ -15,7 +15,7 @@ from helpers.scenes import write as write_scenes
 from xenomask.detector import Detector
 from xenomask.detector.folder import assemble, describe_folder, fingerprint
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.benchmark import benchmark
+from xenomask.evaluation.benchmark import benchmark
 from xenomask.models.processor import FILE
 from xenomask.predict.cache import cache_outputs
 from xenomask.predict.photos import score_dataset

@@ -30,7 +30,7 @@ from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
 from xenomask.detector import fuse as ensemble
 from xenomask.errors import XenomaskError
-from xenomask.evaluate import agreement as run_agreement
+from xenomask.evaluation import agreement as run_agreement
 from xenomask.export import read as exported
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics import (
@@ -180,6 +180,15 @@ entry(
 )
 entry("metrics.evaluate.evaluate", "value", MAPS, lambda x: evaluated(value=x))
 entry("metrics.evaluate.evaluate", "label", TRUTHS, lambda x: evaluated(label=x))
+for argument, rows, other in (("maps", MAPS, TRUTH), ("labels", TRUTHS, SCORES)):  # (1, H, W) is a stack of one
+    entry(
+        "metrics.evaluate.evaluate_arrays",
+        argument,
+        [r for r in rows if r[0] != "three axes"],
+        lambda x, argument=argument, other=other: (
+            metrics.evaluate_arrays(**{"maps": other, "labels": other, argument: x}, resamples=0).numbers
+        ),
+    )
 entry("metrics.evaluate.measure", "value", MAPS, lambda x: metrics.measure(["a"], lambda i: (x, TRUTH), "obstacle"))
 entry("metrics.evaluate.measure", "label", TRUTHS, lambda x: metrics.measure(["a"], lambda i: (SCORES, x), "obstacle"))
 entry("metrics.counters.count", "value", MAPS, lambda x: counters.count(x, TRUTH))
@@ -350,8 +359,8 @@ entry(
     odd.tensors(LOGITS[0].softmax(1)),
     lambda x: inlier.count_predictions(x, 0.4),
 )
-entry("evaluate.agreement.shares", "count", VOTES, lambda x: run_agreement.shares("a", x, TRUTH, 2))
-entry("evaluate.agreement.shares", "label", TRUTHS, lambda x: run_agreement.shares("a", BINARY.astype("u1"), x, 2))
+entry("evaluation.agreement.shares", "count", VOTES, lambda x: run_agreement.shares("a", x, TRUTH, 2))
+entry("evaluation.agreement.shares", "label", TRUTHS, lambda x: run_agreement.shares("a", BINARY.astype("u1"), x, 2))
 entry("objects.objects.instances", "value", MAPS, found)
 entry("objects.objects.encode_rle", "mask", MASKS, exports.encode_rle)
 entry("objects.objects.write_png16", "value", MAPS, png16)
@@ -419,16 +428,18 @@ EXEMPT = {
     r"scores\.(definition|semantic|mask|maskomaly)\..*": "formulas on a validated MaskOutput's parts",
     r"scores\.(plan|gpu|gpu_kernels|kernels)\..*": "the same, for the fused kernels",
     r"scores\.score\.Score": "a formula, no array",
+    r"scores\.score\.gathered": "of a validated MaskOutput, and of its own class probabilities",
     r"masks\.(refuse_nan|bounded|semantic|row_groups|source)": "parts of a validated MaskOutput",
     r"jit\..*": "what checks the arguments of compiled loops: tests/test_jit.py",
     r"pictures\..*|datasets\.(read|synthetic)\..*": "pictures that were read and checked by the readers themselves",
-    r"metrics\.(evaluate\.Measured|calibration\.Reliability|components\.Numbered|curve_bands\.Bands)": "results",
+    r"metrics\.result\.(Measured|EvalResult)": "results",
+    r"metrics\.(calibration\.Reliability|components\.Numbered|curve_bands\.Bands)": "results",
     r"queries\.inlier\.InlierCounts": "results, which nobody gives",
     r"arrays\.(as_array|is_finite|foreign_values|check_same_size|check_same_length)": "parts of the others",
     r"report\.view\.Levels": "results, which nobody gives",
     r"queries\.analysis\..*": "samples are validated Samples",
     r"predict\.(cache|video)\..*": "maps and photos that were read by the readers",
-    r"report\.(query_sheet|report)\..*|evaluate\.thresholds\..*": "the same",
+    r"report\.(query_sheet|report)\..*|evaluation\.thresholds\..*": "the same",
     r"objects\.objects\.to_supervision": "objects.objects.instances, for a package that is not installed here",
     r"plots\.heatmap\.drawable": "arrays that the figures have checked",
     r"report\.slider\.png": "levels of report.slider.level_map, and colours of its own",

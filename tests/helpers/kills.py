@@ -30,7 +30,8 @@ CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.syml
 IMPORTED = [
     "transformers.models.mask2former.modeling_mask2former", "matplotlib.figure", "xenomask.datasets",
     "xenomask.detector", "xenomask.detector.folder", "xenomask.export", "xenomask.models.convert",
-    "xenomask.evaluate.heatmaps", "xenomask.report.query_sheet", "xenomask.report.report", "xenomask.store.submission",
+    "xenomask.evaluation.heatmaps", "xenomask.report.query_sheet", "xenomask.report.report",
+    "xenomask.store.submission",
 ]  # fmt: skip
 
 

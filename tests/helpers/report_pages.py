@@ -74,13 +74,13 @@ def drawn(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def written(drawn, tmp_path_factory):
     """The page of two methods and, beside it, what `evaluate --json` writes of each."""
-    from xenomask.evaluate.evaluate import evaluate_maps, numbers_table
+    from xenomask.evaluation.evaluate import evaluate_maps
     from xenomask.report.report import write_report
 
     data, out = open_dataset("folder", drawn), tmp_path_factory.mktemp("out") / "report.html"
     write_report([drawn / "good", drawn / "poor"], data, out, "obstacle", resamples=50, seed=3)
     results = [evaluate_maps(drawn / n, data, "obstacle", resamples=50, seed=3) for n in ("good", "poor")]
-    return Page(out.read_text("utf-8")), [json.loads(json.dumps(numbers_table(r, 50, 3))) for r in results], out
+    return Page(out.read_text("utf-8")), [json.loads(json.dumps(r.to_json())) for r in results], out
 
 
 def picture(page: Page, name: str) -> np.ndarray:

@@ -29,7 +29,7 @@ from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
 from xenomask.detector.folder import assemble, describe_folder
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.crossval import crossval
+from xenomask.evaluation.crossval import crossval
 from xenomask.masks import PixelOutput
 from xenomask.models import load
 from xenomask.predict.cache import read_output, write_output

@@ -21,7 +21,7 @@ from xenomask.detector import Detector
 from xenomask.detector.explain import explain
 from xenomask.detector.folder import store_threshold
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.benchmark import benchmark
+from xenomask.evaluation.benchmark import benchmark
 from xenomask.export import ExportedDetector, export_detector
 from xenomask.masks import resized_logits, soft_masks
 from xenomask.models.preprocess import Preprocess, target_size

@@ -24,7 +24,7 @@ LEVELS = [
     {"export"},
     {"opening"},
     {"predict"},
-    {"evaluate"},
+    {"evaluation"},
     {"report"},
     {"train"},
     {"cluster"},
@@ -143,7 +143,7 @@ assert not ({light} and heavy), heavy
 
 @pytest.mark.parametrize(
     ("module", "light"),
-    [("xenomask", True), ("xenomask.cli", True), ("xenomask.evaluate.demo", False), ("xenomask.train", False)],
+    [("xenomask", True), ("xenomask.cli", True), ("xenomask.evaluation.demo", False), ("xenomask.train", False)],
 )
 def test_import__is_silent(module, light):
     code = QUIET.format(module=module, light=light)

@@ -24,10 +24,10 @@ from xenomask.datasets import Dataset, open_dataset
 from xenomask.detector import Detector
 from xenomask.detector.folder import assemble
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.benchmark import benchmark
-from xenomask.evaluate.crossval import crossval
-from xenomask.evaluate.evaluate import evaluate_maps
-from xenomask.evaluate.heatmaps import draw_heatmaps
+from xenomask.evaluation.benchmark import benchmark
+from xenomask.evaluation.crossval import crossval
+from xenomask.evaluation.evaluate import evaluate_maps
+from xenomask.evaluation.heatmaps import draw_heatmaps
 from xenomask.files import atomic, create, remove_litter
 from xenomask.models.runtimes import graph_cache
 from xenomask.predict.cache import cache_outputs

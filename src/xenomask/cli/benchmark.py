@@ -68,10 +68,10 @@ def benchmark(
 
     Example: xenomask benchmark --suite smiyc-val --root data/smiyc --detector nano --scores own,max_logit
     """
-    from xenomask.evaluate.benchmark import SUITES
-    from xenomask.evaluate.benchmark import benchmark as run_benchmark
-    from xenomask.evaluate.evaluate import track_of
-    from xenomask.evaluate.tables import markdown, table_json, write_tables
+    from xenomask.evaluation.benchmark import SUITES
+    from xenomask.evaluation.benchmark import benchmark as run_benchmark
+    from xenomask.evaluation.evaluate import track_of
+    from xenomask.evaluation.tables import markdown, table_json, write_tables
     from xenomask.files import make_dir
     from xenomask.scores import SCORES, get_score
 
@@ -141,8 +141,8 @@ def crossval(
 
     Example: xenomask crossval --dataset anomaly-track --root data/smiyc --cache outputs/at
     """
-    from xenomask.evaluate.crossval import CHOICES, OBJECTIVES
-    from xenomask.evaluate.crossval import crossval as run_crossval
+    from xenomask.evaluation.crossval import CHOICES, OBJECTIVES
+    from xenomask.evaluation.crossval import crossval as run_crossval
 
     what = [c.strip() for c in choose.split(",") if c.strip()]
     if bad := [c for c in what if c not in CHOICES]:

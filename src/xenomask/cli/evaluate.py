@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from xenomask.cli.common import (
     DatasetOption,
@@ -29,46 +28,6 @@ TrackOption = Annotated[str | None, typer.Option("--track", help="anomaly or obs
                                                  "the data set's")]  # fmt: skip
 ResamplesOption = Annotated[int, typer.Option("--resamples", min=0, help="of the bootstrap over frames; 0: none")]
 SeedOption = Annotated[int, typer.Option("--seed", help="of the bootstrap")]
-COLUMNS = ("exact", "official")
-
-
-def _with_interval(value: float, interval: tuple[float, float] | None) -> "str | Text":
-    if interval is None or interval[0] != interval[0]:
-        return f"{value:.4f}"
-    return marked("{}  [dim]({})[/dim]", f"{value:.4f}", f"{interval[0]:.3f} .. {interval[1]:.3f}")
-
-
-def _print_result(result, title: str, resamples: int) -> None:
-    from xenomask.metrics.table import NUMBERS, component_numbers, pixel_numbers
-
-    table = Table("number", "exact", "official", title=title, title_justify="left")
-    for n in pixel_numbers():
-        cells = [_with_interval(result.numbers[c][n.key], result.intervals.get(c, {}).get(n.key)) for c in COLUMNS]
-        table.add_row(n.label, *cells)
-    out_console.print(table)
-    exact = result.numbers["exact"]
-    out_console.print(
-        f"{len(result.frames)} frames, {exact['pixels']:,} pixels, {100 * exact['prevalence']:.2f} % of them anomalous"
-    )
-    if components := result.numbers.get("components"):
-        table = Table("number", f"official, {result.track} track", title="components", title_justify="left")
-        spans = result.intervals.get("components", {})
-        for n in component_numbers():
-            table.add_row(n.label, _with_interval(components[n.key], spans.get(n.key)))
-        counts = ", ".join(f"{k.upper()} {components[f'{k}_50']:.0f}" for k in ("tp", "fn", "fp"))
-        out_console.print(table)
-        out_console.print(f"at tau .50: {counts}; mask: score > {result.numbers['official']['best_f1_threshold']:.4f}")
-    if result.intervals:
-        out_console.print(f"(..): 95 % bootstrap interval over frames, {resamples:,} resamples", style="dim")
-    wide = {k: r for k, r in result.order_range.items() if k in NUMBERS and r[1] - r[0] > 5e-5}
-    for key, (low, high) in wide.items():
-        out_console.print(
-            f"the official code prints {NUMBERS[key].label} between {low:.4f} and {high:.4f}, depending on the order "
-            "of frames; xenomask leaves its order-dependent first point out",
-            style="dim",
-        )
-    for line in result.warnings:
-        err_console.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
 
 
 @app.command(rich_help_panel="Evaluate")
@@ -90,29 +49,23 @@ def evaluate(
 
     Example: xenomask evaluate --maps maps/at --dataset anomaly-track --root data/smiyc --json at.json
     """
-    from xenomask.evaluate.evaluate import (
-        THREADS,
-        conventions_of,
-        measure_maps,
-        numbers_table,
-        rounding_note,
-        track_of,
-    )
-    from xenomask.metrics import summarise
+    from xenomask.evaluation.evaluate import conventions_of, evaluate_maps, rounding_note, track_of
 
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
-        measured = measure_maps(maps, data, track, tick=tick)
-    result = summarise(measured, resamples=resamples, seed=seed, threads=THREADS)
-    _print_result(result, f"{dataset}, {maps}", resamples)
+        result = evaluate_maps(maps, data, track, resamples=resamples, seed=seed, tick=tick)
+    for part in result.tables(f"{dataset}, {maps}"):
+        out_console.print(part)
+    for line in result.warnings:
+        err_console.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
     if note := rounding_note(maps, result.frames):
         err_console.print(f"note: {note}", style="yellow", soft_wrap=True)
     if unlabelled := len(data.frames) - len(result.frames):
         err_console.print(f"note: {unlabelled} frames have no label and were not counted", style="yellow")
-    found = numbers_table(result, resamples, seed)
+    found = result.to_json()
     if conventions == "all":
-        others = conventions_of(measured, maps, data)
+        others = conventions_of(result, maps, data)
         table = Table("convention", "used by", "AUPR", "FPR95", "F1", title="the same maps, everybody's way")
         for c, n in others:
             table.add_row(c.name, marked("{}\n[dim]{}[/dim]", c.used_by, c.text), *_cells(n))
@@ -142,7 +95,7 @@ def compare(
 
     Example: xenomask compare maps/maskomaly maps/entropy --dataset anomaly-track --root data/smiyc
     """
-    from xenomask.evaluate.evaluate import compare_maps, track_of
+    from xenomask.evaluation.evaluate import compare_maps, track_of
     from xenomask.metrics.table import NUMBERS
 
     if len(maps) < 2:

@@ -171,7 +171,7 @@ def heatmaps(
 
     Example: xenomask heatmaps --maps maps/at --dataset anomaly-track --root data/smiyc --out heatmaps
     """
-    from xenomask.evaluate.heatmaps import draw_heatmaps
+    from xenomask.evaluation.heatmaps import draw_heatmaps
 
     data = load_dataset(dataset, root, split, resize)
     with progress("draw", len(data.frames)) as tick:
@@ -192,7 +192,7 @@ def demo(
 
     Example: xenomask demo
     """
-    from xenomask.evaluate.demo import demo as run_demo
+    from xenomask.evaluation.demo import demo as run_demo
 
     found = load_detector(detector, device, runtime=runtime)
     with progress("demo", 3 * frames) as tick:

@@ -39,7 +39,7 @@ def report(
 
     Example: xenomask report maps/maskomaly maps/max_logit --dataset anomaly-track --root data/smiyc --out report.html
     """
-    from xenomask.evaluate.evaluate import track_of
+    from xenomask.evaluation.evaluate import track_of
     from xenomask.report.report import write_report
 
     data = load_dataset(dataset, root, split, resize)
@@ -66,7 +66,7 @@ def diagrams(
 
     Example: xenomask diagrams maps/maskomaly maps/max_logit --dataset anomaly-track --root data/smiyc --out diagrams
     """
-    from xenomask.evaluate.evaluate import track_of
+    from xenomask.evaluation.evaluate import track_of
     from xenomask.report.report import write_diagrams
 
     data = load_dataset(dataset, root, split, resize)
@@ -93,7 +93,7 @@ def agreement(
 
     Example: xenomask agreement maps/nano-s maps/nano-l --dataset anomaly-track --root data/smiyc --out agreement
     """
-    from xenomask.evaluate.agreement import draw_agreement
+    from xenomask.evaluation.agreement import draw_agreement
 
     data = load_dataset(dataset, root, split, resize)
     with progress("agreement", (len(maps) + 1) * len(data.labelled().frames)) as tick:

@@ -57,8 +57,8 @@ def thresholds(
 
     Example: xenomask thresholds --maps maps/at --dataset anomaly-track --root data/smiyc --tpr .95 --f1
     """
-    from xenomask.evaluate.evaluate import track_of
-    from xenomask.evaluate.thresholds import check_maker, choose, choose_conformal, see, store_choice
+    from xenomask.evaluation.evaluate import track_of
+    from xenomask.evaluation.thresholds import check_maker, choose, choose_conformal, see, store_choice
 
     targets = {"fpr": fpr, "tpr": tpr, "precision": precision}
     asked = [(k, x) for k, x in targets.items() if x is not None] + ([("f1", None)] if f1 else [])
@@ -142,7 +142,7 @@ def calibrate(
 
     Example: xenomask calibrate --maps maps/at --dataset anomaly-track --root data/smiyc --fit isotonic
     """
-    from xenomask.evaluate.thresholds import calibrate_frames, check_maker, see, store_fit
+    from xenomask.evaluation.thresholds import calibrate_frames, check_maker, see, store_fit
     from xenomask.metrics.calibration import get_fit
 
     if fit is not None:

@@ -1,40 +1,105 @@
 """Maps + labels -> EvalResult, in two passes: counters of every frame, then components at the threshold they give."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from xenomask.arrays import LabelLike, MapLike, NumbersLike
-from xenomask.errors import XenomaskError
+from xenomask.arrays import LabelLike, LabelsLike, MapLike, MapsLike, NumbersLike, as_half, as_truth
+from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics import components, official, resampling
 from xenomask.metrics.components import TRACKS
 from xenomask.metrics.conventions import with_anomaly
-from xenomask.metrics.counters import FrameCounters, count, pool
+from xenomask.metrics.counters import count, pool
 from xenomask.metrics.curves import curve
 from xenomask.metrics.guards import warnings
+from xenomask.metrics.result import EvalResult, Measured
 from xenomask.metrics.table import numbers
-from xenomask.types import EvalResult
+from xenomask.types import Tick, nothing
 
 # (map, label 0 / 1 / 255) of a frame
 Read = Callable[[str], tuple[MapLike, LabelLike]]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What is kept of each frame once its pixels were seen; every number and interval follows from it."""
+def evaluate(
+    ids: Sequence[str],
+    read: Read,
+    track: str | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    threads: int = 2,
+    tick: Tick = nothing,
+) -> EvalResult:
+    """All numbers of some frames' maps and labels, whose `read(id)` gives both: the one evaluation of xenomask.
 
-    counters: Mapping[str, FrameCounters]
-    # sums of the component metric at `threshold`; empty where no track was asked for
-    tallies: Mapping[str, np.ndarray]
-    track: str | None
-    threshold: float
-    # the tallies at the other thresholds that the official code would take in some order of the frames: mostly none
-    by_order: Mapping[float, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    Two passes over the frames: counters of every frame, then its components at the threshold that these give. `track`
+    ("anomaly", "obstacle") names the components' sizes; without one there are none. `tick` is called once a frame and
+    pass. Raises XenomaskError that names the frame, and without an anomalous or an inlier pixel in all of them.
+
+    >>> def read(frame):
+    ...     return np.array([[0.1, 0.9, 0.8, 0.2]]), np.array([[0, 1, 0, 255]])
+    >>> evaluate(["a"], read).numbers["exact"]["aupr_sum"]
+    1.0
+    """
+    measured = measure(ids, read, track, threads=threads, tick=tick)
+    return summarise(measured, resamples=resamples, seed=seed, threads=threads)
+
+
+def evaluate_arrays(
+    maps: MapsLike,
+    labels: LabelsLike,
+    *,
+    track: str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    threads: int = 2,
+) -> EvalResult:
+    """All numbers of maps and labels that are in memory; as `xenomask.evaluate`, the numbers of `xenomask evaluate`.
+
+    `maps` and `labels` are one array (H, W) each, or (B, H, W), a list, a generator, or a dict {name: array}; photos
+    may have different sizes. Maps hold any real numbers, higher = more anomalous, and are compared as float16; labels
+    are 0 inlier, 1 anomaly, 255 void, or bool. `track` ("anomaly", "obstacle") adds the numbers of components with the
+    sizes of that SegmentMeIfYouCan track. `resamples` (0: none) and `seed` are those of the bootstrap over frames. What
+    a generator gives is kept, as float16 and uint8. Raises XenomaskError for arrays that are no map or no label, for
+    sizes and counts that differ, and without an anomalous or an inlier pixel in all of them.
+
+    >>> result = evaluate_arrays([[0.1, 0.9], [0.8, 0.2]], [[0, 1], [0, 0]])
+    >>> result.numbers["exact"]["aupr_sum"], result.frames
+    (1.0, ('0',))
+    """
+    if track is not None and track not in TRACKS:
+        raise unknown("track", track, TRACKS)
+    own, truth = _by_name(maps, "map", as_half), _by_name(labels, "label", as_truth)
+    if isinstance(maps, Mapping) != isinstance(labels, Mapping):
+        raise XenomaskError("maps and labels are given in two ways, one of them as a dict: give both alike")
+    if isinstance(maps, Mapping) and (alone := set(own) ^ set(truth)):
+        raise XenomaskError(f"{len(alone)} names have no map or no label, the first is {min(alone)!r}")
+    if len(own) != len(truth):
+        raise XenomaskError(f"{len(own)} maps and {len(truth)} labels: give as many of both")
+    return evaluate(list(own), lambda i: (own[i], truth[i]), track, resamples=resamples, seed=seed, threads=threads)
+
+
+def _by_name(given: Any, what: str, convert: Callable[[Any, str], np.ndarray]) -> dict[str, Any]:
+    """{name: array}, from any of the forms that `evaluate_arrays` takes; names in the order of what was given."""
+    if isinstance(given, Mapping):
+        found = {str(k): v for k, v in given.items()}
+        if len(found) < len(given):
+            raise XenomaskError(f"two of the {what}s have one name, such as 1 and '1'")
+        return found
+    if isinstance(given, Iterator):
+        given = [convert(v, f"{what} {k}") for k, v in enumerate(given)]
+    elif not hasattr(given, "shape"):
+        given = list(given) if isinstance(given, Sequence) else [given]
+        if given and np.ndim(given[0]) == 1:  # one map as nested lists
+            given = [given]
+    elif len(given.shape) == 2:
+        given = [given]
+    digits = len(str(max(0, len(given) - 1)))
+    return {f"{k:0{digits}d}": v for k, v in enumerate(given)}
 
 
 def check_frames(expected: set[str], known: set[str], present: set[str], where: Path) -> None:
@@ -51,13 +116,7 @@ def check_frames(expected: set[str], known: set[str], present: set[str], where: 
         )
 
 
-def _nothing() -> None:
-    """The progress of somebody who does not want to see any."""
-
-
-def each_frame(
-    ids: Sequence[str], work: Callable[[str], T], *, threads: int, tick: Callable[[], None] = _nothing
-) -> dict[str, T]:
+def each_frame(ids: Sequence[str], work: Callable[[str], T], *, threads: int, tick: Tick = nothing) -> dict[str, T]:
     """{id: work(id)} on some threads; an error names its frame."""
     found = {}
     with ThreadPoolExecutor(max(1, threads)) as workers:
@@ -78,7 +137,7 @@ def measure(
     track: str | None = None,
     *,
     threads: int = 2,
-    tick: Callable[[], None] = _nothing,
+    tick: Tick = nothing,
 ) -> Measured:
     """Reads every frame once for its counters and, where a track is given, once more for its components.
 
@@ -127,7 +186,7 @@ def summarise(measured: Measured, *, resamples: int = 1000, seed: int = 0, threa
         drawn = resample(measured, resampling.draw(len(frames), resamples, seed), threads)
         intervals = {c: {k: resampling.interval(v) for k, v in own.items()} for c, own in drawn.items()}
     own = {i: numbers(curve(f)) for i, f in measured.counters.items() if with_anomaly([f])}
-    return EvalResult(found, tuple(measured.counters), own, intervals, ranges, notes, measured.track)
+    return EvalResult(found, measured, own, intervals, ranges, notes, resamples, seed)
 
 
 def _plain(found: Mapping[str, Any]) -> dict[str, float]:
@@ -149,17 +208,3 @@ def resample(measured: Measured, weights: NumbersLike, threads: int = 2) -> dict
     if measured.track:
         found["components"] = components.numbers(weights @ np.array(list(measured.tallies.values())))
     return found
-
-
-def evaluate(
-    ids: Sequence[str],
-    read: Read,
-    track: str | None = None,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    threads: int = 2,
-    tick: Callable[[], None] = _nothing,
-) -> EvalResult:
-    """`measure`, then `summarise`."""
-    return summarise(measure(ids, read, track, threads=threads, tick=tick), resamples=resamples, seed=seed)

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from xenomask.datasets import Dataset
-from xenomask.evaluate.evaluate import THREADS, measure_maps, numbers_table
-from xenomask.evaluate.heatmaps import scale_of_maps
-from xenomask.metrics import curve, pool, summarise
+from xenomask.evaluation.evaluate import evaluate_maps
+from xenomask.evaluation.heatmaps import scale_of_maps
+from xenomask.metrics import EvalResult, curve, pool
 from xenomask.metrics.curves import Curve
-from xenomask.metrics.evaluate import Measured
 from xenomask.metrics.operating import operating_point
 from xenomask.report import Levels
 from xenomask.report.slider import slider_levels
 from xenomask.store import map_ids
 from xenomask.store.manifest import MANIFEST, read_manifest
-from xenomask.types import EvalResult, Tick, nothing
+from xenomask.types import Tick, nothing
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,7 @@ class Method:
 
     name: str
     folder: Path
-    measured: Measured
     result: EvalResult
-    numbers: Mapping[str, Any]
     curve: Curve
     scale: tuple[float, float]
     manifest: Mapping[str, Any] | None
@@ -48,12 +45,10 @@ def evaluated(
 ) -> Method:
     """Evaluates a folder of maps as `evaluate` does; raises XenomaskError as it does, and for a damaged manifest."""
     manifest = read_manifest(maps / MANIFEST) if (maps / MANIFEST).is_file() else None
-    measured = measure_maps(maps, data, track, tick=tick)
-    result = summarise(measured, resamples=resamples, seed=seed, threads=THREADS)
+    result = evaluate_maps(maps, data, track, resamples=resamples, seed=seed, tick=tick)
     scale = scale_of_maps(maps, map_ids(maps))
-    exact = curve(pool(measured.counters.values()))
+    exact = curve(pool(result.measured.counters.values()))
     best = result.numbers["exact"]["best_f1_threshold"]
     points = {"best F1": best, "TPR .95": operating_point(exact, "tpr", 0.95).threshold}
     levels = slider_levels(exact, scale, points)
-    numbers = numbers_table(result, resamples, seed)
-    return Method(name, maps, measured, result, numbers, exact, scale, manifest, best, levels)
+    return Method(name, maps, result, exact, scale, manifest, best, levels)

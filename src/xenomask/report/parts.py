@@ -7,7 +7,7 @@ import numpy as np
 
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.evaluate import THREADS, reader
+from xenomask.evaluation.evaluate import THREADS, reader
 from xenomask.metrics import calibration, pool
 from xenomask.metrics.component_list import Judged, judge
 from xenomask.metrics.components import TRACKS, binarise
@@ -56,7 +56,7 @@ def number_tables(methods: Sequence[Method]) -> list[Table]:
         names = component_numbers() if convention == "components" else pixel_numbers()
         rows = []
         for m in methods:
-            own, spans = m.numbers[convention], m.numbers["intervals"].get(convention, {})
+            own, spans = m.result.numbers[convention], m.result.intervals.get(convention, {})
             rows.append([Cell(m.name), *(number_cell(own[n.key], spans.get(n.key)) for n in names)])
         tables.append(Table(caption, ["method", *(n.label.strip() for n in names)], rows))
     return tables
@@ -69,7 +69,7 @@ def frame_rows(methods: Sequence[Method], order: Sequence[str]) -> Table:
     groups = [("", 2), *((m.name, len(shown)) for m in methods)]
     rows = []
     for i in order:
-        counted = methods[0].measured.counters[i]
+        counted = methods[0].result.measured.counters[i]
         positive, total = int(counted.positive.sum()), int(counted.positive.sum() + counted.negative.sum())
         share = 100 * positive / total if total else float("nan")
         own = [m.result.per_frame.get(i, {}) for m in methods]
@@ -83,7 +83,7 @@ def _mark(name: str, p: Point) -> Mark:
 
 
 def _line(m: Method, resamples: int) -> Line:
-    frames, at = list(m.measured.counters.values()), landmarks(m.curve, 300)
+    frames, at = list(m.result.measured.counters.values()), landmarks(m.curve, 300)
     best, sure = operating_point(m.curve, "f1"), operating_point(m.curve, "tpr", 0.95)
     line = Line(
         m.name, m.curve.recall[at], m.curve.precision[at], m.curve.fpr[at],
@@ -91,7 +91,7 @@ def _line(m: Method, resamples: int) -> Line:
     )  # fmt: skip
     if not resamples or len(frames) < 2:
         return line
-    band = bands(frames, draw(len(frames), resamples, m.numbers["bootstrap"]["seed"]))
+    band = bands(frames, draw(len(frames), resamples, m.result.seed))
     return replace(line, at=band.at, precision_band=band.precision, recall_band=band.recall)
 
 
@@ -99,13 +99,15 @@ def curve_diagrams(methods: Sequence[Method], resamples: int) -> list[Diagram]:
     """PR and ROC of all methods, with best F1, TPR .95 and, with resamples, bootstrap bands."""
     lines = [_line(m, resamples) for m in methods]
     shade = " Shaded: pointwise 95 % bootstrap band over frames." if resamples else ""
-    said = {k: ", ".join(f"{m.name} {m.numbers['exact'][k]:.4f}" for m in methods) for k in ("aupr_sum", "auroc")}
+    said = {
+        k: ", ".join(f"{m.name} {m.result.numbers['exact'][k]:.4f}" for m in methods) for k in ("aupr_sum", "auroc")
+    }
     return [
         Diagram(
             "pr",
             f"Precision over recall, exact, pooled.{shade} Dotted: chance.",
             f"Precision-recall curves. AUPR-sum: {said['aupr_sum']}.",
-            svg(precision_recall(lines, methods[0].numbers["exact"]["prevalence"])),
+            svg(precision_recall(lines, methods[0].result.numbers["exact"]["prevalence"])),
         ),
         Diagram(
             "roc",
@@ -118,7 +120,7 @@ def curve_diagrams(methods: Sequence[Method], resamples: int) -> list[Diagram]:
 
 def score_diagrams(m: Method) -> list[Diagram]:
     """Histogram of the scores and, where these lie in [0, 1], how far they are probabilities."""
-    pooled = pool(m.measured.counters.values())
+    pooled = pool(m.result.measured.counters.values())
     used = pooled.used()
     value = values(used.key).astype(np.float64)
     picture = histogram(value, used.positive, used.negative, title=m.name, marks={"best F1": m.threshold})
@@ -150,10 +152,10 @@ def score_diagrams(m: Method) -> list[Diagram]:
 def gallery(m: Method, data: Dataset, *, tick: Tick = nothing) -> Mapping[str, tuple[int, Sequence[Crop]]]:
     """Heading -> how many components there are of the kind (FN, FP and TP at .50), and crops of some."""
     ids, read = reader(m.folder, data)
-    assert m.measured.track is not None
-    sizes = TRACKS[m.measured.track]
+    assert m.result.measured.track is not None
+    sizes = TRACKS[m.result.measured.track]
     judged = each_frame(
-        ids, lambda i: judge(i, *read(i), m.measured.threshold, sizes), threads=THREADS, tick=tick
+        ids, lambda i: judge(i, *read(i), m.result.measured.threshold, sizes), threads=THREADS, tick=tick
     )  # fmt: skip
     found = {}
     for kind, title in KINDS.items():
@@ -167,7 +169,7 @@ def _crop(m: Method, data: Dataset, j: Judged) -> Crop:
     frame = next(f for f in data.frames if f.id == j.frame)
     value, label = reader(m.folder, data)[1](j.frame)
     image = data.sample(frame).image if frame.image else coloured(value, m.scale)
-    mask = binarise(value, m.measured.threshold)
+    mask = binarise(value, m.result.measured.threshold)
     if j.kind == "false":  # its own outline alone: there may be many around it
         top, bottom, left, right = j.box
         own = np.zeros_like(mask)

@@ -8,8 +8,9 @@ import numpy as np
 
 from xenomask.datasets import Dataset, Frame
 from xenomask.errors import XenomaskError, printable
-from xenomask.evaluate.evaluate import reader, rounding_note
+from xenomask.evaluation.evaluate import reader, rounding_note
 from xenomask.files import atomic, finite, make_dir, refuse_folder
+from xenomask.metrics import EvalResult
 from xenomask.plots import coloured, overlay
 from xenomask.plots.heatmap import LONG, fitted
 from xenomask.report import FrameView, MethodView, ReportView, page
@@ -17,7 +18,7 @@ from xenomask.report.methods import Method, evaluated
 from xenomask.report.parts import curve_diagrams, frame_rows, gallery, number_tables, score_diagrams
 from xenomask.report.slider import jpeg, level_map, png
 from xenomask.store import map_path, read_map
-from xenomask.types import EvalResult, Size, Tick, nothing
+from xenomask.types import Size, Tick, nothing
 from xenomask.version import __version__
 
 BYTES = 20e6  # of pictures: a third more in base64, and 30 MB are the page's limit
@@ -130,12 +131,13 @@ def _view(
         own = [seen[f.id][1][i] for f in chosen]
         parts.append(
             MethodView(
-                m.name, str(m.folder), m.numbers, m.scale, m.levels, gallery(m, data, tick=tick), score_diagrams(m),
+                m.name, str(m.folder), m.result.to_json(), m.scale, m.levels, gallery(m, data, tick=tick),
+                score_diagrams(m),
                 _remarks(m), None if m.manifest is None else finite(m.manifest),
                 [a for a, _ in own], [b for _, b in own],
             )
         )  # fmt: skip
-    exact = methods[0].numbers["exact"]
+    exact = methods[0].result.numbers["exact"]
     unlabelled = len(data.frames) - len(order)
     lead = [
         f"{data.name}, {data.root}: {len(order)} frames with a label, {exact['pixels']:,} pixels that are not void, "

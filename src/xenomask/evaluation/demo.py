@@ -6,10 +6,11 @@ from pathlib import Path
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.detector.predictor import Predictor
-from xenomask.evaluate.evaluate import evaluate_maps
-from xenomask.evaluate.heatmaps import draw_heatmaps
+from xenomask.evaluation.evaluate import evaluate_maps
+from xenomask.evaluation.heatmaps import draw_heatmaps
+from xenomask.metrics import EvalResult
 from xenomask.predict.photos import score_dataset
-from xenomask.types import EvalResult, Tick, nothing
+from xenomask.types import Tick, nothing
 
 
 def demo(detector: Predictor, out: Path, *, frames: int = 6, seed: int = 7, tick: Tick = nothing) -> EvalResult:

@@ -9,7 +9,7 @@ import numpy as np
 from xenomask.arrays import LabelLike, as_label, as_truth, check_same_size
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.evaluate import measure_maps
+from xenomask.evaluation.evaluate import evaluate_maps
 from xenomask.files import atomic, make_dir
 from xenomask.metrics import curve, pool
 from xenomask.metrics.operating import operating_point
@@ -44,9 +44,9 @@ def draw_agreement(
         raise XenomaskError("agreement needs two folders of maps or more, such as `xenomask score --member` makes")
     if thresholds is not None and len(thresholds) != len(maps):
         raise XenomaskError(f"{len(thresholds)} thresholds for {len(maps)} folders of maps; give one each")
-    measured = [measure_maps(m, data, tick=tick) for m in maps]
+    results = [evaluate_maps(m, data, resamples=0, tick=tick) for m in maps]
     if thresholds is None:
-        curves = [curve(pool(m.counters.values())) for m in measured]
+        curves = [curve(pool(r.measured.counters.values())) for r in results]
         thresholds = [operating_point(c, "f1").threshold for c in curves]
     make_dir(out)
     rows = []

@@ -4,21 +4,20 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from xenomask.datasets import DATASETS, Dataset
 from xenomask.errors import unknown
-from xenomask.metrics import check_frames, measure, summarise
+from xenomask.metrics import EvalResult, check_frames, evaluate
 from xenomask.metrics.components import TRACKS
 from xenomask.metrics.conventions import CONVENTIONS, RESIZED, Convention, all_conventions, resized_counters
-from xenomask.metrics.evaluate import Measured, Read, each_frame, resample
+from xenomask.metrics.evaluate import Read, each_frame, resample
 from xenomask.metrics.guards import float16_loss
-from xenomask.metrics.resampling import LEVEL, draw, interval
+from xenomask.metrics.resampling import draw, interval
 from xenomask.metrics.table import lower_is_better
 from xenomask.store import check_photo, map_format, map_ids, map_path, read_map, read_stored
-from xenomask.types import EvalResult, Tick, nothing
+from xenomask.types import Tick, nothing
 
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -43,12 +42,6 @@ def reader(maps: Path, data: Dataset) -> tuple[list[str], Read]:
     return sorted(labelled), read
 
 
-def measure_maps(maps: Path, data: Dataset, track: str | None = None, *, tick: Tick = nothing) -> Measured:
-    """What evaluation keeps of every labelled frame; `tick` is called once a frame and pass."""
-    ids, read = reader(maps, data)
-    return measure(ids, read, track, threads=THREADS, tick=tick)
-
-
 def rounding_note(maps: Path, ids: Sequence[str]) -> str | None:
     """What rounding to float16 does to maps that are stored in wider floats, seen on three of them; None if none is."""
     wide = [i for i in ids if map_format(map_path(maps, i)).dtype != np.float16][:3]
@@ -71,21 +64,9 @@ def evaluate_maps(
     seed: int = 0,
     tick: Tick = nothing,
 ) -> EvalResult:
-    """The numbers of a folder of maps on the labelled frames of a data set."""
-    return summarise(measure_maps(maps, data, track, tick=tick), resamples=resamples, seed=seed, threads=THREADS)
-
-
-def numbers_table(result: EvalResult, resamples: int, seed: int) -> dict[str, Any]:
-    """What `evaluate --json` writes and the report shows of one folder of maps."""
-    return {
-        **{k: dict(v) for k, v in result.numbers.items()},
-        "frames": len(result.frames),
-        "track": result.track,
-        "intervals": result.intervals,
-        "official_order_range": result.order_range,
-        "warnings": result.warnings,
-        "bootstrap": {"resamples": resamples, "seed": seed, "level": LEVEL},
-    }
+    """The numbers of a folder of maps on the labelled frames of a data set; raises XenomaskError as `reader` does."""
+    ids, read = reader(maps, data)
+    return evaluate(ids, read, track, resamples=resamples, seed=seed, threads=THREADS, tick=tick)
 
 
 def track_of(dataset: str, track: str | None) -> str:
@@ -95,11 +76,11 @@ def track_of(dataset: str, track: str | None) -> str:
     return track or DATASETS[dataset].track or "anomaly"
 
 
-def conventions_of(measured: Measured, maps: Path, data: Dataset) -> list[tuple[Convention, dict[str, float]]]:
+def conventions_of(result: EvalResult, maps: Path, data: Dataset) -> list[tuple[Convention, dict[str, float]]]:
     """Every convention with its numbers; the pixels are read once more for the one that resizes."""
     ids, read = reader(maps, data)
     resized = each_frame(ids, lambda i: resized_counters(*read(i)), threads=THREADS)
-    found = all_conventions(list(measured.counters.values()), list(resized.values()))
+    found = all_conventions(list(result.measured.counters.values()), list(resized.values()))
     return [(c, dict(found[c.name])) for c in (*CONVENTIONS.values(), RESIZED)]
 
 
@@ -129,10 +110,9 @@ def compare_maps(
     tick: Tick = nothing,
 ) -> list[Difference]:
     """The first folder of maps against each other one, by a paired bootstrap over frames."""
-    measured = [measure_maps(m, data, track, tick=tick) for m in maps]
-    values = [summarise(m, resamples=0).numbers for m in measured]
-    weights = draw(len(measured[0].counters), resamples, seed)
-    drawn = [resample(m, weights, THREADS) for m in measured]
+    found = [evaluate_maps(m, data, track, resamples=0, tick=tick) for m in maps]
+    weights = draw(len(found[0].frames), resamples, seed)
+    drawn = [resample(f.measured, weights, THREADS) for f in found]
     rows = []
     for i in range(1, len(maps)):
         for convention, own in drawn[0].items():
@@ -141,7 +121,7 @@ def compare_maps(
                 sign = -1 if lower_is_better(number) else 1
                 usable = delta[~np.isnan(delta)]
                 wins = float(np.mean(np.sign(usable * sign) / 2 + 0.5)) if len(usable) else float("nan")
-                va, vb = (v[convention][number] for v in (values[0], values[i]))
+                va, vb = (f.numbers[convention][number] for f in (found[0], found[i]))
                 rows.append(
                     Difference(
                         str(maps[0]), str(maps[i]), convention, number, va, vb, va - vb, interval(delta), wins

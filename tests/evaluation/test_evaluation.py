@@ -13,7 +13,7 @@ from PIL import Image
 
 from helpers.places import TESTS
 from xenomask.cli import main
-from xenomask.evaluate.evaluate import compare_maps, measure_maps
+from xenomask.evaluation.evaluate import compare_maps, evaluate_maps
 from xenomask.metrics import evaluate, guards
 from xenomask.metrics.components import NAMES
 from xenomask.store import read_map, write_map
@@ -112,7 +112,7 @@ def test_compare__differences_are_those_of_paired_resamples(golden, tmp_path):
     from xenomask.metrics.resampling import draw, interval
 
     data = open_dataset("folder", tmp_path)
-    measured = measure_maps(golden, data, "anomaly")
+    measured = evaluate_maps(golden, data, "anomaly", resamples=0).measured
     drawn = resample(measured, draw(6, 40, seed=3))
     row = next(r for r in compare_maps([golden, golden], data, "anomaly", resamples=40, seed=3) if r.number == "fpr95")
     assert row.interval == interval(drawn["exact"]["fpr95"] - drawn["exact"]["fpr95"])
@@ -210,14 +210,14 @@ def test_guards__void_frames_and_a_single_anomalous_one():
 
 
 def test_evaluate__loads_no_torch():
-    code = "import sys, xenomask.evaluate.evaluate, xenomask.store.submission; assert 'torch' not in sys.modules"
+    code = "import sys, xenomask.evaluation.evaluate, xenomask.store.submission; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_tables__the_same_numbers_in_every_format(tiny_detector):
     from xenomask.detector import Detector
-    from xenomask.evaluate.benchmark import Entry, Method
-    from xenomask.evaluate.tables import latex, markdown, table_csv, table_json
+    from xenomask.evaluation.benchmark import Entry, Method
+    from xenomask.evaluation.tables import latex, markdown, table_csv, table_json
 
     frames = some()
     result = evaluate(list(frames), frames.__getitem__, "obstacle", resamples=30)

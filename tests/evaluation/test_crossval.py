@@ -11,8 +11,8 @@ from helpers.outputs import from_probabilities
 from xenomask.datasets import open_dataset
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.crossval import crossval, make_folds, weight_grid
-from xenomask.evaluate.evaluate import evaluate_maps
+from xenomask.evaluation.crossval import crossval, make_folds, weight_grid
+from xenomask.evaluation.evaluate import evaluate_maps
 from xenomask.files import sha256
 from xenomask.masks import with_queries
 from xenomask.metrics import count, curve, numbers, pool

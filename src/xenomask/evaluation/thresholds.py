@@ -7,7 +7,7 @@ from typing import Any
 
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.evaluate import THREADS, reader
+from xenomask.evaluation.evaluate import THREADS, reader
 from xenomask.files import finite
 from xenomask.metrics import calibration, count, curve, pool
 from xenomask.metrics.calibration import Calibration, Fit, Reliability, get_fit

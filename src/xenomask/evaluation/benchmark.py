@@ -8,12 +8,13 @@ from xenomask.datasets import Dataset
 from xenomask.detector.fuse import ensemble
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError
-from xenomask.evaluate.evaluate import evaluate_maps
+from xenomask.evaluation.evaluate import evaluate_maps
+from xenomask.metrics import EvalResult
 from xenomask.predict.photos import open_maps
 from xenomask.queries import without_frame
 from xenomask.scores import Score, score_all
 from xenomask.store.manifest import frame_digest, keep_map
-from xenomask.types import EvalResult, ScoreMap, Tick, nothing
+from xenomask.types import ScoreMap, Tick, nothing
 
 # The data sets of a suite, in the order of its table; a root holds them side by side.
 SUITES: dict[str, tuple[str, ...]] = {

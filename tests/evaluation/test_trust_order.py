@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.cli import run
-from xenomask.evaluate.evaluate import rounding_note
+from xenomask.evaluation.evaluate import rounding_note
 from xenomask.metrics import evaluate
 from xenomask.metrics.components import TRACKS, Sizes
 from xenomask.store import write_map

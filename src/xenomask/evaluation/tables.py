@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from xenomask.evaluate.benchmark import Entry
-from xenomask.evaluate.published import PUBLISHED
+from xenomask.evaluation.benchmark import Entry
+from xenomask.evaluation.published import PUBLISHED
 from xenomask.files import atomic, write_numbers
 from xenomask.metrics.table import columns, component_numbers, pixel_numbers
 
