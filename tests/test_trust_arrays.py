@@ -19,7 +19,7 @@ from xenomask.detector.explain import explain_member
 from xenomask.errors import XenomaskError
 from xenomask.metrics import evaluate
 from xenomask.models import build
-from xenomask.objects.objects import instances
+from xenomask.objects.objects import find_objects
 from xenomask.scores import SCORES, get_score, score_all
 from xenomask.types import QuerySet
 
@@ -69,11 +69,11 @@ def test_evaluate__a_bool_map_and_a_bool_label_are_one_and_nought():
     assert found["aupr_sum"] == pytest.approx(average_precision_score(TRUTH.ravel(), value.ravel()), abs=1e-12)
 
 
-def test_instances__of_whole_numbers_are_those_counted_by_hand():
+def test_find_objects__of_whole_numbers_are_those_counted_by_hand():
     value = np.zeros((6, 8), ">i2")
     value[1:3, 1:4], value[5, 7] = 9, 300
-    found = instances(value, 5)
-    assert [(i.bbox, i.area, i.score) for i in found] == [((7, 5, 1, 1), 1, 300.0), ((1, 1, 3, 2), 6, 9.0)]
+    found = find_objects(value, 5)
+    assert [(i.box, i.area, i.score) for i in found] == [((7, 5, 1, 1), 1, 300.0), ((1, 1, 3, 2), 6, 9.0)]
 
 
 def test_arrays__what_fits_is_not_copied():

@@ -72,6 +72,13 @@ class PixelOutput:
         _check_sizes(self)
 
 
+def class_count(output: MaskOutput | PixelOutput) -> int:
+    """K, the number of the network's inlier classes."""
+    if isinstance(output, PixelOutput):
+        return len(output.class_map_logits)
+    return output.class_logits.shape[1] - 1 - output.outlier_class
+
+
 def as_logits(x: TensorLike, ndim: int, what: str) -> Tensor:
     """Logits as a tensor of floats: what is one is handed on as it is, other arrays of real numbers are converted.
 

@@ -115,7 +115,7 @@ def evaluated(value=SCORES, label=TRUTH):
 
 
 def found(x):
-    return exports.instances(x, 3.0)
+    return exports.find_objects(x, 3.0)
 
 
 SIDE = {"value": SCORES, "label": TRUTH}
@@ -361,7 +361,8 @@ entry(
 )
 entry("evaluation.agreement.shares", "count", VOTES, lambda x: run_agreement.shares("a", x, TRUTH, 2))
 entry("evaluation.agreement.shares", "label", TRUTHS, lambda x: run_agreement.shares("a", BINARY.astype("u1"), x, 2))
-entry("objects.objects.instances", "value", MAPS, found)
+entry("objects.objects.find_objects", "value", MAPS, found)
+entry("objects.objects.find_objects", "ignored", MASKS, lambda x: exports.find_objects(SCORES, 3.0, ignored=x))
 entry("objects.objects.encode_rle", "mask", MASKS, exports.encode_rle)
 entry("objects.objects.write_png16", "value", MAPS, png16)
 LEVELS = levels.slider_levels(curves.Curve(COLUMN[::-1], np.array([1, 2, 3]), np.array([0, 1, 4])), (0, 1), {})
@@ -440,7 +441,7 @@ EXEMPT = {
     r"queries\.analysis\..*": "samples are validated Samples",
     r"predict\.(cache|video)\..*": "maps and photos that were read by the readers",
     r"report\.(query_sheet|report)\..*|evaluation\.thresholds\..*": "the same",
-    r"objects\.objects\.to_supervision": "objects.objects.instances, for a package that is not installed here",
+    r"objects\.objects\.to_supervision": "objects.objects.find_objects, for a package that is not installed here",
     r"plots\.heatmap\.drawable": "arrays that the figures have checked",
     r"report\.slider\.png": "levels of report.slider.level_map, and colours of its own",
     r"predict\.(frames|stages|writer)\..*": "frames of a decoder",

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from helpers.cli import fails, run, write_maps
 from xenomask.errors import XenomaskError
-from xenomask.objects.objects import decode_rle, encode_rle, instances, relative_box, to_fiftyone, to_supervision
+from xenomask.objects.objects import decode_rle, encode_rle, find_objects, relative_box, to_fiftyone, to_supervision
 
 
 def decode_by_hand(rle) -> np.ndarray:
@@ -59,7 +59,7 @@ def make_map(seed=0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("smallest", [1, 20])
-def test_instances__are_scipys_components(smallest):
+def test_find_objects__are_scipys_components(smallest):
     value, threshold = make_map(), 0.05
     labelled: Any = ndimage.label(value > np.float16(threshold), np.ones((3, 3)))
     number, count = labelled
@@ -70,18 +70,19 @@ def test_instances__are_scipys_components(smallest):
         box = (xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1)
         if len(ys) >= smallest:
             truth.append((box, len(ys), pytest.approx(inside.mean()), pytest.approx(inside.max())))
-    found = instances(value, threshold, smallest)
+    found = find_objects(value, threshold, smallest)
     key = lambda t: tuple(map(int, t[0]))  # noqa: E731
-    assert sorted(((f.bbox, f.area, f.score, f.peak) for f in found), key=key) == sorted(truth, key=key)
-    assert [f.score for f in found] == sorted((f.score for f in found), reverse=True)
+    assert sorted(((f.box, f.area, f.score, f.peak) for f in found), key=key) == sorted(truth, key=key)
+    rank = [f.area * (f.score - threshold) for f in found]
+    assert rank == sorted(rank, reverse=True) and all(f.share == f.area / value.size for f in found)
     union = sum((decode_by_hand(f.rle).astype(int) for f in found), np.zeros(value.shape, int))
     assert union.max() == 1 and union.sum() == sum(f.area for f in found)
 
 
-def test_instances__threshold_must_be_a_number():
+def test_find_objects__threshold_must_be_a_number():
     with pytest.raises(XenomaskError, match="not a finite number"):
-        instances(make_map(), float("nan"))
-    assert instances(make_map(), 1e9) == []
+        find_objects(make_map(), float("nan"))
+    assert find_objects(make_map(), 1e9) == []
 
 
 def test_cli__coco_file_and_lines_say_the_same(tmp_path, capsys):
@@ -100,7 +101,7 @@ def test_cli__coco_file_and_lines_say_the_same(tmp_path, capsys):
     for image, line in zip(coco["images"], lines, strict=True):
         own = [a for a in coco["annotations"] if a["image_id"] == image["id"]]
         assert [(a["bbox"], a["area"], a["score"], a["segmentation"]) for a in own] == [
-            (c["bbox"], c["area"], c["score"], c["rle"]) for c in line["components"]
+            (c["box"], c["area"], c["score"], c["rle"]) for c in line["components"]
         ]
         union = sum((decode_by_hand(a["segmentation"]).astype(int) for a in own), np.zeros((60, 80), int))
         assert (union == (values[line["id"]] > np.float16(0.05))).all()
@@ -156,14 +157,14 @@ def test_cli__flat_maps_and_bad_input(tmp_path, capsys):
     assert not (tmp_path / "x.json").exists()
 
 
-def test_to_supervision__says_what_the_instances_say():
+def test_to_supervision__says_what_the_objects_say():
     pytest.importorskip("supervision", reason="needs supervision, an optional package")
     value = make_map(3)
-    found, detections = instances(value, 0.05), to_supervision(value, 0.05)
+    found, detections = find_objects(value, 0.05), to_supervision(value, 0.05)
     assert len(detections) == len(found)
     for f, box, mask in zip(found, detections.xyxy, detections.mask, strict=True):
         assert (mask == decode_by_hand(f.rle)).all()
-        assert tuple(box) == (f.bbox[0], f.bbox[1], f.bbox[0] + f.bbox[2], f.bbox[1] + f.bbox[3])
+        assert tuple(box) == (f.box[0], f.box[1], f.box[0] + f.box[2], f.box[1] + f.box[3])
     assert len(to_supervision(value, 100.0)) == 0
 
 
@@ -171,7 +172,7 @@ def test_to_supervision__its_own_tools_take_what_we_give():
     sv = pytest.importorskip("supervision", reason="needs supervision, an optional package")
     value = make_map(3)
     detections = to_supervision(value, 0.05, 20)
-    assert detections.area.tolist() == [f.area for f in instances(value, 0.05, 20)]
+    assert detections.area.tolist() == [f.area for f in find_objects(value, 0.05, 20)]
     assert sv.MaskAnnotator().annotate(np.zeros((*value.shape, 3), np.uint8), detections).any()
     assert len(sv.Detections.merge([detections, to_supervision(value, 100.0)])) == len(detections)
 
@@ -212,7 +213,7 @@ def test_to_fiftyone__its_rendered_masks_are_ours(tmp_path):
         data = to_fiftyone(maps, [tmp_path / "a.jpg"], 0.05)
     except XenomaskError as e:
         pytest.skip(str(e))
-    found = instances(big, 0.05)
+    found = find_objects(big, 0.05)
     detections = data.first()["xenomask"].detections
     assert [d.confidence for d in detections] == [f.score for f in found] and len(found) > 3
     for d, f in zip(detections, found, strict=True):

@@ -1,6 +1,7 @@
 """Photos and data sets through the pipeline: what a loop writes, byte by byte."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.files import sha256
 from xenomask.masks import with_queries
-from xenomask.plots import overlay
-from xenomask.predict.photos import detect_photos, detect_timed, score_dataset, score_timed, work
+from xenomask.objects import find_objects
+from xenomask.plots import draw_boxes, overlay
+from xenomask.predict.photos import detect_photos, score_dataset, score_timed, work
 from xenomask.store import read_map, write_map
 
 STAGES = ["decode", "preprocess", "network", "score", "write"]
@@ -59,18 +61,20 @@ def test_score_dataset__writes_the_bytes_of_a_loop(tiny_detector, scenes, tmp_pa
 
 def test_detect_photos__writes_the_bytes_of_a_loop(tiny_detector, photos, tmp_path):
     pair = Detector.from_folder(tiny_detector)
-    rows, profile = detect_timed(pair, photos, tmp_path / "out", threshold=0.9)
-    assert [Path(r["photo"]) for r in rows] == photos and profile.stages[-1].name == "draw and write"
+    rows, profile = detect_photos(pair, photos, tmp_path / "out", threshold=0.9, smallest=0.01)
+    assert [Path(r.photo) for r in rows] == photos and profile.stages[-1].name == "draw and write"
     (tmp_path / "loop").mkdir()
     for photo, row in zip(photos, rows, strict=True):
         image = read_photo(photo)
         found = pair.detect(image)
         write_map(tmp_path / "loop" / f"{photo.stem}.hdf5", found, photo=sha256(photo))
-        Image.fromarray(overlay(image, found.value, pair.scale, 0.9)).save(
+        objects = find_objects(found.value, 0.9, math.ceil(0.01 * found.value.size))
+        assert [o.box for o in row.objects or []] == [o.box for o in objects]
+        Image.fromarray(draw_boxes(overlay(image, found.value, pair.scale, 0.9), [o.box for o in objects])).save(
             tmp_path / "loop" / f"{photo.stem}_overlay.jpg", quality=90
         )
         expected = (found.value.max(), found.value.mean(), (found.value >= 0.9).mean())
-        assert (row["max"], row["mean"], row["share_above_threshold"]) == tuple(map(float, expected))
+        assert (row.max, row.mean, row.share_above_threshold) == tuple(map(float, expected))
     for ending in (".hdf5", ".jpg"):
         assert files(tmp_path / "out", ending) == files(tmp_path / "loop", ending)
     assert len(files(tmp_path / "out", ".png")) == 5

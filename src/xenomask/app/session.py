@@ -16,8 +16,8 @@ from xenomask.detector.explain import Answer, explain
 from xenomask.detector.fuse import ensemble
 from xenomask.errors import XenomaskError
 from xenomask.masks import MaskOutput, PixelOutput, soft_masks
-from xenomask.objects.objects import Instance, instances
-from xenomask.plots import coloured, overlay
+from xenomask.objects import AnomalyObject, find_objects
+from xenomask.plots import coloured, draw_boxes, overlay
 from xenomask.predict.frames import open_source
 from xenomask.scores import get_score, score_all
 from xenomask.scores.maskomaly import MIX
@@ -156,26 +156,20 @@ def _with_mix(detector: Detector, mix: float) -> Detector:
     return replace(detector, members=members, thresholds={}, calibration=None)
 
 
-def found_in(reading: Reading, smallest: int = 50) -> list[Instance]:
+def found_in(reading: Reading, smallest: int = 50) -> list[AnomalyObject]:
     """The components above the threshold of `smallest` pixels or more: those of the map that is downloaded."""
-    return instances(reading.score_map.value, reading.threshold, smallest)
+    nearest = reading.detector.nearest(reading.seen.outputs)
+    return find_objects(reading.score_map.value, reading.threshold, smallest, nearest=nearest)
 
 
-def pictures(reading: Reading, found: Sequence[Instance]) -> tuple[Picture, Picture]:
+def pictures(reading: Reading, found: Sequence[AnomalyObject]) -> tuple[Picture, Picture]:
     """The map in colours, and the photo with map, contour and the numbered boxes of the first components."""
     value = reading.score_map.value
     laid = overlay(reading.seen.image, value, reading.scale, reading.threshold)
-    line = max(1, laid.shape[1] // 500)
-    for number, f in enumerate(found[:BOXES], 1):
-        x, y, w, h = f.bbox
-        cv2.rectangle(laid, (x, y), (x + w - 1, y + h - 1), (25, 211, 162), line)
-        where, size = (x, max(y - 3 * line, 12 * line)), 0.5 * line
-        for colour, width in (((0, 0, 0), 4 * line), ((255, 255, 255), line)):  # legible on sky and on road
-            cv2.putText(laid, str(number), where, cv2.FONT_HERSHEY_SIMPLEX, size, colour, width, cv2.LINE_AA)
-    return coloured(value, reading.scale), laid
+    return coloured(value, reading.scale), draw_boxes(laid, [f.box for f in found[:BOXES]])
 
 
-def summary(reading: Reading, found: Sequence[Instance]) -> dict[str, Any]:
+def summary(reading: Reading, found: Sequence[AnomalyObject]) -> dict[str, Any]:
     """What the JSON download and the HTTP API say: sizes, score, scale, threshold, components with their RLE."""
     value = reading.score_map.value
     return {
@@ -185,10 +179,10 @@ def summary(reading: Reading, found: Sequence[Instance]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def table(found: Sequence[Instance]) -> list[list[Any]]:
+def table(found: Sequence[AnomalyObject]) -> list[list[Any]]:
     """One row a component: number, mean and largest score, pixels, box."""
     return [
-        [k, round(f.score, 4), round(f.peak, 4), f.area, "{} {} {}x{}".format(*f.bbox)]
+        [k, round(f.score, 4), round(f.peak, 4), f.area, "{} {} {}x{}".format(*f.box)]
         for k, f in enumerate(found[:BOXES], 1)
     ]
 

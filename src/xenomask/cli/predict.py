@@ -1,10 +1,13 @@
 """Detector + photos or data set -> maps and pictures."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
+from rich.text import Text
 
 from xenomask.cli.common import (
     AutoRuntimeOption,
@@ -33,19 +36,27 @@ from xenomask.cli.common import (
     write_json,
 )
 from xenomask.errors import XenomaskError, unknown
+from xenomask.files import refuse_folder
+
+if TYPE_CHECKING:
+    from xenomask.objects import AnomalyObject
+    from xenomask.predict.photos import Detection
 
 app = typer.Typer()
 
 
 @app.command(rich_help_panel="Predict")
 def detect(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="photos of any size")],
+    photos: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="photos, folders of photos, quoted patterns; "
+                                                "-: a list of paths on standard input")],
     out: Annotated[Path, typer.Option(help="folder for map, heatmap and overlay")] = Path("out"),
     detector: DetectorOption = "nano",
     score: ScoreOption = None,
     member: MemberOption = None,
     tta: TtaOption = None,
-    threshold: Annotated[float | None, typer.Option(help="draw this score's contour")] = None,
+    threshold: Annotated[float | None, typer.Option(help="objects score more; default: the detector's")] = None,
+    smallest: Annotated[float, typer.Option(min=0, max=100, help="smallest object, in percent of the photo")] = 0.1,
+    coco: Annotated[Path | None, typer.Option(help="also write the objects as one COCO file")] = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "float32",
@@ -53,33 +64,67 @@ def detect(
     batch: BatchOption = 1,
     profile: ProfileOption = False,
     json_file: JsonOption = None,
-) -> None:
-    """Find anomalies in photos: a map (HDF5), a heatmap and an overlay for each.
+) -> None:  # fmt: skip
+    """Find anomalies in photos: says what it found, and writes a map (HDF5), a heatmap and an overlay for each.
 
     Example: xenomask detect street.jpg --out out
     """
-    from xenomask.predict.photos import check_photos, detect_timed
+    from xenomask.predict.inputs import check_photos, list_photos
 
-    check_photos(photos, out)
+    paths = list_photos(photos, sys.stdin)
+    check_photos(paths, out)
+    if coco is not None:
+        refuse_folder(coco)
+    from xenomask.objects import write_coco
+    from xenomask.predict.photos import detect_photos
+
     found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta)
     if threshold is None:
         threshold = found.thresholds.get("default", {}).get("value")
-    with progress("detect", len(photos)) as tick:
-        rows, times = detect_timed(found, photos, out, threshold=threshold, batch=batch, tick=tick)
-    table = Table(
-        Column("photo", overflow="fold"), "max", "mean", *(["above threshold"] if threshold is not None else [])
-    )
+    with progress("detect", len(paths)) as tick:
+        rows, times = detect_photos(
+            found, paths, out, threshold=threshold, smallest=smallest / 100, batch=batch, tick=tick
+        )
     for r in rows:
-        share = [f"{100 * r['share_above_threshold']:.2f} %"] if threshold is not None else []
-        table.add_row(r["photo"], f"{r['max']:.3f}", f"{r['mean']:.3f}", *share)
-    out_console.print(table)
+        out_console.print(f"{r.photo}: {said(r, threshold)}", highlight=False, markup=False, soft_wrap=True)
+        if r.objects and len(r.objects) > 1:
+            out_console.print(objects_table(r.objects))
+    if threshold is None:
+        out_console.print(
+            f"no threshold is stored for score {found.score_name}: name one by --threshold to see objects"
+        )
     limit = f", threshold {threshold:.3f}" if threshold is not None else ""
-    out_console.print(f"score {found.score_name}{limit}; pictures in {out}")
-    numbers = {"score": found.score_name, "threshold": threshold, "photos": rows}
+    out_console.print(f"score {found.score_name}{limit}; pictures in {out}", soft_wrap=True)
+    numbers = {"score": found.score_name, "threshold": threshold, "photos": [r.to_json() for r in rows]}
+    if coco is not None:
+        write_coco(coco, [(r.photo, r.size, r.objects or []) for r in rows], f"objects of score > {threshold!r}")
     if profile:
         print_profile(times)
         numbers["profile"] = times.table()
     write_json(json_file, numbers)
+
+
+def said(found: "Detection", threshold: float | None) -> str:
+    """One photo's result, as a sentence."""
+    if found.objects is None or threshold is None:
+        return f"scores up to {found.max:.3g}"
+    if not found.objects:
+        return f"nothing found above {threshold:.3g}"
+    count, first = len(found.objects), found.objects[0]
+    return f"1 anomalous object: {first}" if count == 1 else f"{count} anomalous objects, the largest: {first}"
+
+
+def objects_table(found: "Sequence[AnomalyObject]", most: int = 10) -> Table:
+    """One photo's objects, at most so many; their numbers are those of the boxes in the overlay."""
+    table = Table("box", "at", "size", "share", "score", "nearest class")
+    for number, o in enumerate(found[:most], 1):
+        x, y, w, h = o.box
+        name = "" if o.nearest_class is None else f"{o.nearest_class} {o.nearest_probability:.2f}"
+        cells = (str(number), f"{x}, {y}", f"{w}x{h}", f"{100 * o.share:.1f} %", f"{o.score:.3f}", Text(name))
+        table.add_row(*cells)
+    if len(found) > most:
+        table.add_row("", "", f"and {len(found) - most} more")
+    return table
 
 
 @app.command(rich_help_panel="Predict")

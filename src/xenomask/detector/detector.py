@@ -25,10 +25,11 @@ from xenomask.detector.folder import (
     write_folder,
 )
 from xenomask.detector.fuse import check_weights
-from xenomask.detector.member import Member, plain
+from xenomask.detector.member import Member, class_names, plain
+from xenomask.detector.nearest import Nearest, class_reader
 from xenomask.detector.parts import check_files, tell_unnamed
 from xenomask.errors import XenomaskError, unknown
-from xenomask.masks import MaskOutput, PixelOutput
+from xenomask.masks import MaskOutput, PixelOutput, class_count
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import load
 from xenomask.models.network import Prepared
@@ -134,6 +135,11 @@ class Detector:
         if not np.isfinite(value).all():
             raise XenomaskError("the map is not finite: a network's logits hold infinity")
         return ScoreMap(value, self.map_score)
+
+    def nearest(self, outputs: Sequence[MaskOutput | PixelOutput]) -> Nearest:
+        """Return the function that names the class of a mask (H, W) of the photo, given the networks' outputs."""
+        pairs = zip(self.used, outputs, strict=True)
+        return class_reader([(m.weight, class_names(m, class_count(o))[:-1], o) for m, o in pairs])
 
     def probability(self, score_map: ScoreMap) -> Float32[np.ndarray, "H W"]:
         """What the stored calibration makes of one of this detector's maps: p(anomaly) of each pixel, in [0, 1].

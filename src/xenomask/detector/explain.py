@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from xenomask.detector import Detector, Member
+from xenomask.detector.member import class_names
 from xenomask.errors import XenomaskError
 from xenomask.masks import (
     MaskOutput,
@@ -142,12 +143,6 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
     return MemberAnswer(
         member.name, score.name, score.formula, float(member.weight), value, share, parts, classes, voices, tuple(notes)
     )
-
-
-def class_names(member: Member, count: int) -> list[str]:
-    """The names of a network's classes, then what it calls the rest."""
-    known = getattr(member.network.config, "id2label", None) or {}
-    return [*(str(known.get(k, f"class {k}")) for k in range(count)), "no known class"]
 
 
 def _voice(part: str, q: int, adds: float, p: Tensor, m: Tensor, said: dict[int, tuple[str, ...]], names) -> Voice:

@@ -98,3 +98,9 @@ def _table(path: Path) -> dict[str, Any]:
         return dict(json.loads(read_text(path))) if path.is_file() else {}
     except (ValueError, TypeError) as e:
         raise XenomaskError(f"{path} is damaged: {e}") from e
+
+
+def class_names(member: Member, count: int) -> list[str]:
+    """The names of a network's classes, then what it calls the rest."""
+    known = getattr(member.network.config, "id2label", None) or {}
+    return [*(str(known.get(k, f"class {k}")) for k in range(count)), "no known class"]

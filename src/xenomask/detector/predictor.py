@@ -9,6 +9,7 @@ from xenomask.types import ScoreMap
 if TYPE_CHECKING:
     from xenomask.detector.detector import Detector
     from xenomask.detector.member import Member
+    from xenomask.detector.nearest import Nearest
 
 
 @runtime_checkable
@@ -76,6 +77,10 @@ class Predictor(Protocol):
 
     def fuse(self, outputs: Any) -> ScoreMap:
         """Return the map of one photo's outputs."""
+        ...
+
+    def nearest(self, outputs: Any) -> "Nearest | None":
+        """Return the function that names the class of a mask of the photo; None where the networks are not seen."""
         ...
 
     def describe(self) -> dict[str, Any]:

@@ -107,6 +107,9 @@ class ExportedDetector:
             value = cv2.resize(value, (W, H), interpolation=cv2.INTER_LINEAR)
         return ScoreMap(value, self.score_name)
 
+    def nearest(self, outputs: tuple[Float32[np.ndarray, "_ _"], Size]) -> None:
+        """The graph gives the map alone."""
+
     def describe(self) -> dict[str, Any]:
         """What decides its maps, ready for JSON: the detector that was exported, and the file."""
         return {**self.metadata["describe"], "exported": {"sha256": self.sha256, "size": self.metadata["size"]}}

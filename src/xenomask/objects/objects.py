@@ -5,7 +5,7 @@ float16; 8-connected).
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,49 +15,89 @@ from jaxtyping import Bool
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from xenomask.arrays import MapLike, MaskLike, as_half, as_map, as_mask
+from xenomask.arrays import MapLike, MaskLike, as_half, as_map, as_mask, check_same_size
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, portable
 from xenomask.metrics.components import binarise, label_components
 from xenomask.store import ENDING, check_photo, map_ids, map_path, read_map
 from xenomask.types import Size, Tick, nothing
 
+SMALLEST = 0.001  # share of a photo: smaller components are noise more often than objects
+# the class that networks take a mask (H, W) for, and its mean probability there
+Nearest = Callable[[np.ndarray], tuple[str, float]]
 CATEGORY = {"id": 1, "name": "anomaly", "supercategory": "anomaly"}
 
 
 @dataclass(frozen=True)
-class Instance:
-    """One component: `bbox` (x, y, width, height) and `area` in pixels, raw map values, and its mask as COCO's RLE.
+class AnomalyObject:
+    """One component of a map above a threshold; `score` and `peak` are raw map values, no probabilities."""
 
-    `score` is the mean of the map over the component, `peak` its largest value: neither is a probability.
-    """
-
-    bbox: tuple[int, int, int, int]
+    # x, y of its top left pixel, width, height
+    box: tuple[int, int, int, int]
+    # in pixels, and as a share of the photo
     area: int
+    share: float
+    # the map's mean and largest value over it
     score: float
     peak: float
+    # its mask, as COCO's compressed run lengths: see decode_rle
     rle: dict[str, Any]
+    # the class that the networks take it for, and its mean probability there; None where they do not say
+    nearest_class: str | None = None
+    nearest_probability: float | None = None
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "H W"]:
+        """Its pixels, at the photo's size."""
+        return decode_rle(self.rle)
+
+    def __str__(self) -> str:
+        x, y, w, h = self.box
+        said = f"{w}x{h} px at ({x}, {y}), {100 * self.share:.1f} % of the image, score {self.score:.3g}"
+        if self.nearest_class is not None:
+            said += f"; nearest class: {self.nearest_class} {self.nearest_probability:.2f}"
+        return said
 
 
-def instances(value: MapLike, threshold: float, smallest: int = 1) -> list[Instance]:
-    """The components of a map (H, W) above the threshold with `smallest` pixels or more, the largest mean first.
+def find_objects(
+    value: MapLike,
+    threshold: float,
+    smallest: int = 1,
+    *,
+    ignored: MaskLike | None = None,
+    nearest: Nearest | None = None,
+) -> list[AnomalyObject]:
+    """The components of a map (H, W) above the threshold with `smallest` pixels or more, the most anomalous first.
 
-    Raises XenomaskError for what is no finite map, and a threshold that is no finite number.
+    Their order is that of area x (score - threshold): of a raw score, which may be negative, only what lies above the
+    threshold counts. Pixels that are `ignored` (H, W) belong to none; `nearest` names the class of pixels. Raises
+    XenomaskError for what is no finite map, for sizes that differ, and a threshold that is no finite number.
     """
     if not np.isfinite(threshold):
         raise XenomaskError(f"threshold {threshold} is not a finite number")
     half = as_half(value)
-    number, size = label_components(binarise(half, threshold))
+    above = binarise(half, threshold)
+    if ignored is not None:
+        ignored = as_mask(ignored, "ignored region")
+        check_same_size("map", half, "ignored region", ignored)
+        above = above & ~ignored
+    number, size = label_components(above)
     found = []
-    for k in range(1, len(size)):
-        if size[k] < smallest:
+    for k in np.flatnonzero(size >= smallest):
+        if k == 0:
             continue
         mask = number == k
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         box = int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
         inside = half[mask].astype(np.float64)
-        found.append(Instance(box, int(size[k]), float(inside.mean()), float(inside.max()), encode_rle(mask)))
-    return sorted(found, key=lambda i: -i.score)
+        name, probability = nearest(mask) if nearest else (None, None)
+        found.append(
+            AnomalyObject(
+                box, int(size[k]), int(size[k]) / mask.size, float(inside.mean()), float(inside.max()),
+                encode_rle(mask), name, probability,
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda o: -o.area * (o.score - threshold))
 
 
 def encode_rle(mask: MaskLike) -> dict[str, Any]:
@@ -123,31 +163,44 @@ def export_components(
     if not ids:
         raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
     make_dir(out.parent)
-    images, annotations, lines = [], [], []
-    total = 0
-    for number, i in enumerate(ids, 1):
+    rows: list[tuple[str, Size, list[AnomalyObject]]] = []
+    for i in ids:
         value = read_map(map_path(maps, i))
-        found = instances(value, threshold, smallest)
-        total += len(found)
-        height, width = value.shape
-        image = {"id": number, "file_name": f"{i}{ending}", "width": width, "height": height}
-        if out.suffix == ".json":
-            images.append(image)
-            annotations += [_annotation(len(annotations) + k, number, f) for k, f in enumerate(found, 1)]
-        else:
-            row = {**image, "id": i, "threshold": threshold, "components": [asdict(f) for f in found]}
-            lines.append(json.dumps(portable(row)))
+        rows.append((i, value.shape, find_objects(value, threshold, smallest)))
         tick()
-    info = {"description": f"components of the maps in {maps.name} above {threshold!r}, made by xenomask"}
+    if out.suffix == ".json":
+        named = [(f"{i}{ending}", size, found) for i, size, found in rows]
+        write_coco(out, named, f"components of the maps in {maps.name} above {threshold!r}")
+    else:
+        lines = [
+            {**_image(number, f"{i}{ending}", size), "id": i, "threshold": threshold,
+             "components": [asdict(f) for f in found]}
+            for number, (i, size, found) in enumerate(rows, 1)
+        ]  # fmt: skip
+        with atomic(out) as part:
+            part.write_text("\n".join(json.dumps(portable(line)) for line in lines) + "\n")
+    return len(ids), sum(len(found) for _, _, found in rows)
+
+
+def write_coco(out: Path, rows: Sequence[tuple[str, Size, Sequence[AnomalyObject]]], description: str) -> None:
+    """Writes one COCO file of photos (name, (height, width), objects): images, annotations, one category."""
+    images = [_image(number, name, size) for number, (name, size, _) in enumerate(rows, 1)]
+    flat = [(number, o) for number, (_, _, found) in enumerate(rows, 1) for o in found]
+    annotations = [_annotation(k, number, o) for k, (number, o) in enumerate(flat, 1)]
+    info = {"description": f"{description}, made by xenomask"}
     coco = {"info": info, "images": images, "annotations": annotations, "categories": [CATEGORY]}
+    make_dir(out.parent)
     with atomic(out) as part:
-        part.write_text((json.dumps(portable(coco)) if out.suffix == ".json" else "\n".join(lines)) + "\n")
-    return len(ids), total
+        part.write_text(json.dumps(portable(coco)) + "\n")
 
 
-def _annotation(number: int, image: int, found: Instance) -> dict[str, Any]:
+def _image(number: int, name: str, size: Size) -> dict[str, Any]:
+    return {"id": number, "file_name": name, "width": size[1], "height": size[0]}
+
+
+def _annotation(number: int, image: int, found: AnomalyObject) -> dict[str, Any]:
     return {
-        "id": number, "image_id": image, "category_id": CATEGORY["id"], "bbox": list(found.bbox), "area": found.area,
+        "id": number, "image_id": image, "category_id": CATEGORY["id"], "bbox": list(found.box), "area": found.area,
         "score": found.score, "peak": found.peak, "iscrowd": 0, "segmentation": found.rle,
     }  # fmt: skip
 
@@ -194,10 +247,10 @@ def to_supervision(value: MapLike, threshold: float, smallest: int = 1) -> Any:
         import supervision  # pyright: ignore[reportMissingImports]
     except ImportError as e:
         raise XenomaskError("supervision is not installed: pip install supervision") from e
-    found = instances(value, threshold, smallest)
+    found = find_objects(value, threshold, smallest)
     if not found:
         return supervision.Detections.empty()
-    boxes = np.array([f.bbox for f in found], float)
+    boxes = np.array([f.box for f in found], float)
     boxes[:, 2:] += boxes[:, :2]
     return supervision.Detections(
         xyxy=boxes,
@@ -238,10 +291,10 @@ def to_fiftyone(maps: Path, photos: Sequence[Path], threshold: float, smallest: 
     for photo in photos:
         value = read_map(map_path(maps, photo.stem))
         shapes = []
-        for f in instances(value, threshold, smallest):
-            x, y, w, h = f.bbox
-            box, mask = relative_box(f.bbox, value.shape), decode_rle(f.rle)[y : y + h, x : x + w]
-            shapes.append(fiftyone.Detection(label="anomaly", bounding_box=box, mask=mask, confidence=f.score))
+        for f in find_objects(value, threshold, smallest):
+            x, y, w, h = f.box
+            shape, mask = relative_box(f.box, value.shape), decode_rle(f.rle)[y : y + h, x : x + w]
+            shapes.append(fiftyone.Detection(label="anomaly", bounding_box=shape, mask=mask, confidence=f.score))
         sample = fiftyone.Sample(filepath=str(photo.resolve()))
         sample[field] = fiftyone.Detections(detections=shapes)
         data.add_sample(sample)

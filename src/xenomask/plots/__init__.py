@@ -7,6 +7,7 @@ from xenomask.plots.distribution import reliability_diagram as reliability_diagr
 from xenomask.plots.gallery import crop as crop
 from xenomask.plots.heatmap import coloured as coloured
 from xenomask.plots.heatmap import contact_sheet as contact_sheet
+from xenomask.plots.heatmap import draw_boxes as draw_boxes
 from xenomask.plots.heatmap import figure as figure
 from xenomask.plots.heatmap import frame_title as frame_title
 from xenomask.plots.heatmap import overlay as overlay

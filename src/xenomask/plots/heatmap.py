@@ -32,6 +32,7 @@ from xenomask.types import VOID, Size
 # Perceptually uniform and readable without colour vision; white marks the decision, green the truth.
 COLOURS = "inferno"
 THRESHOLD, TRUTH = "white", "#19d3a2"
+BOX = (25, 211, 162)  # the same green
 OPAQUE = 0.8  # at the scale's upper end, so that the photo never disappears
 
 
@@ -109,6 +110,20 @@ def overlay(
         mask = (value >= threshold).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(out, contours, -1, (255, 255, 255), max(1, image.shape[1] // 500))
+    return out
+
+
+def draw_boxes(
+    picture: UInt8[np.ndarray, "H W 3"], boxes: Sequence[tuple[int, int, int, int]]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Return a copy of an RGB picture with numbered boxes (x, y, width, height in pixels), from 1 on."""
+    out = np.array(picture)
+    line = max(1, out.shape[1] // 500)
+    for number, (x, y, w, h) in enumerate(boxes, 1):
+        cv2.rectangle(out, (x, y), (x + w - 1, y + h - 1), BOX, line)
+        where, size = (x, max(y - 3 * line, 12 * line)), 0.5 * line
+        for colour, width in (((0, 0, 0), 4 * line), ((255, 255, 255), line)):  # legible on sky and on road
+            cv2.putText(out, str(number), where, cv2.FONT_HERSHEY_SIMPLEX, size, colour, width, cv2.LINE_AA)
     return out
 
 

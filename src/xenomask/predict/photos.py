@@ -1,7 +1,8 @@
 """Detector + photos or data set -> maps on disk."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from xenomask.datasets.read import photo_size
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError, printable
 from xenomask.files import atomic, make_dir
+from xenomask.objects import SMALLEST, AnomalyObject, find_objects
 from xenomask.pictures import save_picture
-from xenomask.plots import figure, overlay, save_figure
+from xenomask.plots import draw_boxes, figure, overlay, save_figure
+from xenomask.predict.inputs import check_photos
 from xenomask.predict.pipeline import Profile, Stage, run
 from xenomask.store import ENDING, map_ids, map_path, write_map
 from xenomask.store.manifest import claim, frame_digest, keep_map, kept_maps, made_of
@@ -29,10 +32,28 @@ class Photo:
     # the SHA-256 of its file
     digest: str
     state: Any = None
+    outputs: Any = None
 
 
-def inference(detector: Predictor, batch: int = 1) -> list[Stage]:
-    """Return `detector.detect` as stages, from a Photo to the Photo with its map.
+@dataclass(frozen=True)
+class Detection:
+    """What was found in one photo: the map's largest value and mean; above the threshold, if any, share and objects."""
+
+    photo: str
+    # height, width
+    size: Size
+    max: float
+    mean: float
+    share_above_threshold: float | None
+    objects: list[AnomalyObject] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """What `detect --json` writes of the photo."""
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+def inference(detector: Predictor, batch: int = 1, *, keep: bool = False) -> list[Stage]:
+    """Return `detector.detect` as stages, from a Photo to the Photo with its map; `keep`: and the networks' outputs.
 
     A photo is scored by its own detector: only the networks must be `detector`'s. Raises XenomaskError for batches
     larger than the detector takes.
@@ -50,7 +71,7 @@ def inference(detector: Predictor, batch: int = 1) -> list[Stage]:
     return [
         Stage("preprocess", lambda p: replace(p, state=detector.prepare(p.image))),
         Stage("network", infer, batch, sizes),
-        Stage("score", lambda p: replace(p, state=p.detector.fuse(p.state))),
+        Stage("score", lambda p: replace(p, state=p.detector.fuse(p.state), outputs=p.state if keep else None)),
     ]
 
 
@@ -60,71 +81,46 @@ def detect_photos(
     out: Path,
     *,
     threshold: float | None = None,
+    smallest: float = SMALLEST,
     batch: int = 1,
     tick: Tick = nothing,
-) -> list[dict[str, Any]]:
+) -> tuple[list[Detection], Profile]:
     """Writes <stem>.hdf5 (the map), <stem>_heatmap.png and <stem>_overlay.jpg for every photo.
 
-    Returns one row a photo: the map's largest value and mean and, with a threshold, the share above it. Up to `batch`
-    photos of one size go through the networks together.
-    Raises XenomaskError for a photo that cannot be read and for two photos of one name.
+    Returns what was found in each, and how long the stages took. Objects are the map's components above the threshold
+    that take `smallest` of the photo's pixels or more (a share); without a threshold there are none. Up to `batch`
+    photos of one size go through the networks together. Raises XenomaskError for a photo that cannot be read and for
+    two photos of one name.
     """
-    return detect_timed(detector, photos, out, threshold=threshold, batch=batch, tick=tick)[0]
-
-
-def check_photos(photos: Sequence[Path], out: Path) -> None:
-    """Makes the folder; whoever opens networks first asks this before, for it takes no time.
-
-    Raises XenomaskError for a photo that is not there or is a folder, two of one name, and an unwritable folder.
-    """
-    for photo in photos:
-        if photo.is_dir():
-            several = photo / "*.jpg"
-            raise XenomaskError(f"cannot read photo {photo}: it is a folder; name its photos, such as {several}")
-        if not photo.exists():
-            raise XenomaskError(f"no such photo: {photo}")
-    stems = [p.stem for p in photos]
-    if twice := sorted({s for s in stems if stems.count(s) > 1}):
-        raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")
-    make_dir(out)
-
-
-def detect_timed(
-    detector: Predictor,
-    photos: Sequence[Path],
-    out: Path,
-    *,
-    threshold: float | None = None,
-    batch: int = 1,
-    tick: Tick = nothing,
-) -> tuple[list[dict[str, Any]], Profile]:
-    """`detect_photos`, and how long its stages took."""
     check_photos(photos, out)
 
     def read(photo: Path) -> Photo:
         return Photo(photo, read_photo(photo), detector, photo_digest(photo))
 
-    def draw(seen: Photo) -> dict[str, Any]:
-        return _draw(seen, out, threshold)
+    def draw(seen: Photo) -> Detection:
+        return _draw(seen, out, threshold, smallest)
 
     # matplotlib is not made for several threads: all of it happens in the last stage
-    stages = [Stage("decode", read), *inference(detector, batch), Stage("draw and write", draw)]
+    stages = [Stage("decode", read), *inference(detector, batch, keep=True), Stage("draw and write", draw)]
     return run(photos, stages, tick=tick)
 
 
-def _draw(seen: Photo, out: Path, threshold: float | None) -> dict[str, Any]:
-    """Writes one photo's three files; returns its row."""
+def _draw(seen: Photo, out: Path, threshold: float | None, smallest: float) -> Detection:
+    """Writes one photo's three files; returns what was found."""
     photo, image, found, scale = seen.source, seen.image, seen.state, seen.detector.scale
     name = printable(str(photo))
+    objects = None
+    if threshold is not None:
+        pixels = math.ceil(smallest * found.value.size)
+        objects = find_objects(found.value, threshold, pixels, nearest=seen.detector.nearest(seen.outputs))
     write_map(out / f"{photo.stem}{ENDING}", found, photo=seen.digest)
     picture = figure(image, found.value, scale, title=Path(name).name, threshold=threshold)
     with atomic(out / f"{photo.stem}_heatmap.png") as part:
         save_figure(picture, part)
-    save_picture(out / f"{photo.stem}_overlay.jpg", overlay(image, found.value, scale, threshold))
-    row = {"photo": name, "max": float(found.value.max()), "mean": float(found.value.mean())}
-    if threshold is not None:
-        row["share_above_threshold"] = float((found.value >= threshold).mean())
-    return row
+    laid = draw_boxes(overlay(image, found.value, scale, threshold), [o.box for o in objects or ()])
+    save_picture(out / f"{photo.stem}_overlay.jpg", laid)
+    share = None if threshold is None else float((found.value >= threshold).mean())
+    return Detection(name, found.value.shape, float(found.value.max()), float(found.value.mean()), share, objects)
 
 
 def shard_of(data: Dataset, number: int, count: int) -> Dataset:

@@ -1,0 +1,64 @@
+"""What a user names -> photos. Nothing heavy is imported here: a mistyped path is refused at once."""
+
+import glob
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from xenomask.errors import XenomaskError
+from xenomask.files import make_dir
+from xenomask.pictures import is_picture
+
+STDIN = "-"
+
+
+def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[Path]:
+    """The photos that files, folders, patterns ("photos/*.jpg") and "-" (`lines`, a path each) name, in that order.
+
+    Of a folder it is its pictures, by name; those in its folders are not looked for. Raises XenomaskError for what is
+    not there, and for a folder, a pattern or a list without a photo.
+    """
+    found: list[Path] = []
+    for name in given:
+        text, path = str(name), Path(name)
+        if text == STDIN:
+            listed = [line for raw in lines if (line := raw.rstrip("\r\n"))]
+            if not listed:
+                raise XenomaskError("standard input names no photo: - reads a list of paths from it, one a line")
+            found += list_photos([line for line in listed if line != STDIN])
+        elif path.is_dir():
+            own = sorted(p for p in path.iterdir() if p.name[0] != "." and p.is_file() and is_picture(p))
+            if not own:
+                raise XenomaskError(f"folder {path} holds no picture{_below(path)}")
+            found += own
+        elif path.exists():
+            found.append(path)
+        elif glob.has_magic(text):
+            own = sorted(p for p in map(Path, glob.glob(text, recursive=True)) if p.is_file())
+            if not own:
+                raise XenomaskError(f"no file matches {text}")
+            found += own
+        else:
+            raise XenomaskError(f"no such photo: {path}")
+    return found
+
+
+def _below(folder: Path) -> str:
+    inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+    return f"; its folders are not looked into: name one, such as {inner[0]}" if inner else ""
+
+
+def check_photos(photos: Sequence[Path], out: Path) -> None:
+    """Makes the folder of results.
+
+    Raises XenomaskError for a photo that is not there or is a folder, two of one name, and an unwritable folder.
+    """
+    for photo in photos:
+        if photo.is_dir():
+            several = photo / "*.jpg"
+            raise XenomaskError(f"cannot read photo {photo}: it is a folder; name its photos, such as {several}")
+        if not photo.exists():
+            raise XenomaskError(f"no such photo: {photo}")
+    stems = [p.stem for p in photos]
+    if twice := sorted({s for s in stems if stems.count(s) > 1}):
+        raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")
+    make_dir(out)

@@ -1,0 +1,66 @@
+"""Files, folders, patterns and lists name photos; what names none is refused in one line, at once."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.cli import fails
+from xenomask.errors import XenomaskError
+from xenomask.predict.inputs import list_photos
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.jpg", "a.png", "deeper/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no photo")
+    (tmp_path / ".hidden.jpg").write_bytes(b"")
+    (tmp_path / "nameless").write_bytes((tmp_path / "a.png").read_bytes())  # known by its content
+    return tmp_path
+
+
+def names(photos):
+    return [p.name for p in photos]
+
+
+def test_list_photos__of_files_folders_patterns_and_lists(folder):
+    assert names(list_photos([folder])) == ["a.png", "b.jpg", "nameless"]
+    assert names(list_photos([folder / "b.jpg", f"{folder}/deeper"])) == ["b.jpg", "c.jpg"]
+    assert names(list_photos([f"{folder}/*.jpg"])) == ["b.jpg"]
+    assert names(list_photos([f"{folder}/**/*.jpg"])) == ["b.jpg", "c.jpg"]
+    lines = io.StringIO(f"{folder}/b.jpg\n\n{folder}/deeper\r\n")
+    assert names(list_photos(["-", str(folder / "a.png")], lines)) == ["b.jpg", "c.jpg", "a.png"]
+    odd = folder / "x [1]*.jpg"  # a file of that name is that file
+    odd.write_bytes((folder / "b.jpg").read_bytes())
+    assert list_photos([str(odd)]) == [odd]
+
+
+def test_list_photos__refuses_what_names_none(folder):
+    (folder / "empty").mkdir()
+    (folder / "outer/inner").mkdir(parents=True)
+    for given, error in (
+        ([folder / "z.jpg"], "no such photo"),
+        ([folder / "empty"], "holds no picture"),
+        ([folder / "outer"], "holds no picture; its folders are not looked into: name one, such as .*inner"),
+        ([f"{folder}/*.webp"], "no file matches"),
+        (["-"], "standard input names no photo"),
+    ):
+        with pytest.raises(XenomaskError, match=error):
+            list_photos(given)
+
+
+def test_cli__mistakes_are_said_before_anything_is_loaded(folder, capsys):
+    assert "no such photo" in fails(capsys, "detect", folder / "z.jpg")
+    code = (
+        "import sys; sys.argv = ['xenomask', 'detect', 'z.jpg']\n"
+        "from xenomask.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as e:\n    assert e.code == 2, e.code\n"
+        "assert not {'torch', 'transformers', 'matplotlib', 'numba'} & set(sys.modules), 'loaded'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
