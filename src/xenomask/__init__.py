@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from xenomask.version import __version__ as __version__
 
 if TYPE_CHECKING:  # importing xenomask loads no torch
+    from xenomask.detector import Detector
     from xenomask.metrics.evaluate import evaluate_arrays as evaluate
     from xenomask.models.network import Network
 
-__all__ = ["__version__", "evaluate", "load_model"]
-_LATER = {"evaluate": ("xenomask.metrics.evaluate", "evaluate_arrays")}
+__all__ = ["Detector", "__version__", "evaluate", "load_model"]
+_LATER = {"Detector": ("xenomask.detector", "Detector"), "evaluate": ("xenomask.metrics.evaluate", "evaluate_arrays")}
 
 
 def __getattr__(name: str) -> object:

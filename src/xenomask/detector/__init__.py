@@ -2,3 +2,4 @@
 
 from xenomask.detector.detector import Detector as Detector
 from xenomask.detector.member import Member as Member
+from xenomask.detector.prediction import Prediction as Prediction

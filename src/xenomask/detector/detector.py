@@ -28,6 +28,7 @@ from xenomask.detector.fuse import check_weights
 from xenomask.detector.member import Member, class_names, plain
 from xenomask.detector.nearest import Nearest, class_reader
 from xenomask.detector.parts import check_files, tell_unnamed
+from xenomask.detector.prediction import predict
 from xenomask.errors import XenomaskError, unknown
 from xenomask.masks import MaskOutput, PixelOutput, class_count
 from xenomask.metrics.calibration import Calibration, read_calibration
@@ -82,6 +83,17 @@ class Detector:
         Raises XenomaskError for what `datasets.photos.as_photo` refuses.
         """
         return self.fuse(self.infer([self.prepare(image)])[0])
+
+    def __call__(self, photos: Any) -> Any:
+        """A Prediction of one photo, or a list of them of a list: paths, PIL images, arrays (H, W, 3), tensors.
+
+        Photos of one size go through the networks together. Raises XenomaskError for what `as_photo` refuses.
+
+        >>> prediction = Detector.load("nano-general")(np.zeros((64, 128, 3), np.uint8))
+        >>> prediction.score_map.value.shape, type(prediction.objects)
+        ((64, 128), <class 'list'>)
+        """
+        return predict(self, photos)
 
     @property
     def used(self) -> tuple[Member, ...]:
@@ -230,6 +242,17 @@ class Detector:
     def describe(self) -> dict[str, Any]:
         """What decides its maps, ready for JSON: kept beside maps to know whether they are its own."""
         return describe_members(self.name, self.members)
+
+    @staticmethod
+    def load(name: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":
+        """A shipped detector by its name ("nano"), a detector folder, or one of the Hub ("hf:org/name", a known name).
+
+        Only the Hub's are downloaded, and only where they are not kept yet. Raises XenomaskError as `from_folder` and
+        `from_hub` do.
+        """
+        if hub.is_remote(str(name)):
+            return Detector.from_hub(str(name), device).with_runtime(runtime, device)
+        return Detector.from_folder(name, device, runtime)
 
     @staticmethod
     def from_folder(folder: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":

@@ -67,6 +67,10 @@ class Predictor(Protocol):
         """Return the anomaly map of one RGB image, at its size."""
         ...
 
+    def __call__(self, photos: Any) -> Any:
+        """Return the Prediction of a photo, or a list of them of a list of photos."""
+        ...
+
     def prepare(self, image: ImageLike) -> Any:
         """Preprocess one photo."""
         ...

@@ -19,6 +19,7 @@ from xenomask.arrays import ImageLike, as_image
 from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
 from xenomask.detector.member import plain
+from xenomask.detector.prediction import predict
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError
 from xenomask.export.write import CONTENT, FORMATS, OUTPUTS, VERSION, content_of
@@ -83,6 +84,10 @@ class ExportedDetector:
         `datasets.photos.as_photo` refuses, where the runtime stops, and where the map is not what the file promised.
         """
         return self.fuse(self.infer([self.prepare(image)])[0])
+
+    def __call__(self, photos: Any) -> Any:
+        """Return the Prediction of a photo, or a list of them of a list of photos, one after the other."""
+        return predict(self, photos)
 
     def prepare(self, image: ImageLike) -> tuple[UInt8[np.ndarray, "_ _ 3"], Size]:
         """Resize one photo to the file's size, where it has one; its own size is kept beside it."""

@@ -1,6 +1,5 @@
 """Detector + photos or data set -> maps on disk."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,12 +7,13 @@ from typing import Any
 
 from xenomask.datasets import Dataset, Frame, read_photo
 from xenomask.datasets.read import photo_size
+from xenomask.detector.prediction import prediction
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError, printable
 from xenomask.files import atomic, make_dir
-from xenomask.objects import SMALLEST, AnomalyObject, find_objects
+from xenomask.objects import SMALLEST, AnomalyObject
 from xenomask.pictures import save_picture
-from xenomask.plots import draw_boxes, figure, overlay, save_figure
+from xenomask.plots import figure, save_figure
 from xenomask.predict.inputs import check_photos
 from xenomask.predict.pipeline import Profile, Stage, run
 from xenomask.store import ENDING, map_ids, map_path, write_map
@@ -109,17 +109,13 @@ def _draw(seen: Photo, out: Path, threshold: float | None, smallest: float) -> D
     """Writes one photo's three files; returns what was found."""
     photo, image, found, scale = seen.source, seen.image, seen.state, seen.detector.scale
     name = printable(str(photo))
-    objects = None
-    if threshold is not None:
-        pixels = math.ceil(smallest * found.value.size)
-        objects = find_objects(found.value, threshold, pixels, nearest=seen.detector.nearest(seen.outputs))
+    said = replace(prediction(seen.detector, image, found, seen.outputs), threshold=threshold, smallest=smallest)
     write_map(out / f"{photo.stem}{ENDING}", found, photo=seen.digest)
     picture = figure(image, found.value, scale, title=Path(name).name, threshold=threshold)
     with atomic(out / f"{photo.stem}_heatmap.png") as part:
         save_figure(picture, part)
-    laid = draw_boxes(overlay(image, found.value, scale, threshold), [o.box for o in objects or ()])
-    save_picture(out / f"{photo.stem}_overlay.jpg", laid)
-    share = None if threshold is None else float((found.value >= threshold).mean())
+    save_picture(out / f"{photo.stem}_overlay.jpg", said.overlay())
+    share, objects = (None, None) if threshold is None else (float(said.mask().mean()), said.objects)
     return Detection(name, found.value.shape, float(found.value.max()), float(found.value.mean()), share, objects)
 
 
