@@ -235,6 +235,8 @@ def _levels(a: np.ndarray, what: str) -> UInt8[np.ndarray, "H W C"]:
         return a.astype(np.uint8)
     if high <= 255 and (a.dtype != np.uint16 or high == 0):
         return a.astype(np.uint8)
+    if a.dtype == np.int16:  # 15 bits: neither scale fits
+        raise XenomaskError(f"{held}: 16-bit photos are uint16; convert it to uint8")
     if high <= 65535 and not (a % 257).any():
         return (a // 257).astype(np.uint8)
     if not FOURTEEN_BITS < high <= 65535:
@@ -281,6 +283,17 @@ def check_same_size(what: str, a: np.ndarray, other: str, b: np.ndarray, hint: s
             f"{what} is {a.shape[1]}x{a.shape[0]}, its {other} {b.shape[1]}x{b.shape[0]}: "
             f"{hint or 'they must show the same pixels'}"
         )
+
+
+def as_threshold(threshold: Any) -> float:
+    """A threshold on a map as a float; raises XenomaskError for what is no finite real number.
+
+    >>> as_threshold(np.float16(0.5))
+    0.5
+    """
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.number) or not np.isfinite(threshold):
+        raise XenomaskError(f"threshold {threshold!r} is not a finite number")
+    return float(threshold)
 
 
 def check_same_length(what: str, **columns: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from xenomask.errors import XenomaskError, printable
+from xenomask.errors import XenomaskError
 
 MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
 LITTER = 24 * 3600  # seconds after which what another machine has half-written belongs to nobody
@@ -33,6 +33,8 @@ def make_dir(path: Path) -> Path:
 
     Raises XenomaskError where that is not allowed, before any work was done for nothing.
     """
+    if path.exists() and not path.is_dir():
+        raise XenomaskError(f"cannot write into folder {path}: it is a file; choose another name")
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = unseen(path / "probe", "part")
@@ -188,6 +190,20 @@ def refuse_folder(path: Path) -> None:
         raise XenomaskError(f"cannot write {path}: it is no regular file; give the name of a file")
 
 
+OWN = ("manifest.json", "detector.json", "config.json", "xenomask.json")  # which folders of maps and detectors hold
+
+
+def refuse_input(path: Path) -> None:
+    """Raises XenomaskError where JSON is to be written over a file that holds something else, such as the photo."""
+    if not path.is_file():
+        return
+    with path.open("rb") as f:
+        head = f.read(1024).lstrip()
+    if path.name in OWN or (head and head[:1] not in b"{["):
+        what = "a folder's own description" if path.name in OWN else "not JSON"
+        raise XenomaskError(f"cannot write {path}: there is a file of this name, {what}; choose another name")
+
+
 def finite(x: Any) -> Any:
     """What JSON can hold: NaN and infinity become None, tuples lists.
 
@@ -202,16 +218,16 @@ def finite(x: Any) -> Any:
 
 
 def portable(x: Any) -> Any:
-    r"""The same, and each text as `printable`: half of a character, which is a byte of a name, is no valid JSON.
+    r"""The same, and text without halves of characters, which are bytes of names: they are no valid JSON.
 
-    >>> portable({"a\udcff": float("inf")}) == {"a\ufffd": None}
-    True
+    >>> portable({"a\udcff": float("inf")})
+    {'a\\udcff': None}
     """
     if isinstance(x, Mapping):
-        return {printable(str(k)): portable(v) for k, v in x.items()}
+        return {portable(str(k)): portable(v) for k, v in x.items()}
     if isinstance(x, list | tuple):
         return [portable(v) for v in x]
-    return printable(x) if isinstance(x, str) else finite(x)
+    return x.encode("utf-8", "backslashreplace").decode() if isinstance(x, str) else finite(x)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ import ctypes
 import logging
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -73,6 +74,8 @@ class Picture:
     orientation: int
     # Pillow's name of how the file stores a pixel, such as "RGB;16B"
     coded: str
+    # whether the file says that its numbers may be negative
+    signed: bool = False
 
     @property
     def deep(self) -> bool:
@@ -95,8 +98,10 @@ def open_picture(path: Path, what: str = "picture") -> Picture:
         # a TIFF is turned by Pillow itself, but must be asked before
         orientation = _orientation(image) if image.format != "TIFF" else 1
         coded = _coded(image)
+        tags = dict(getattr(image, "tag_v2", {}))
+        _check_tags(path, tags)
         image.load()
-    return Picture(path, image, orientation, coded)
+    return Picture(path, image, orientation, coded, signed=2 in _numbers_of(tags, SAMPLE_FORMAT))
 
 
 def read_rgb(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
@@ -251,6 +256,31 @@ def _check_size(path: Path, image: Image.Image, size: int) -> None:
             f"{said} pixels take {wanted >> 20} MB to decode, a file of {max(1, size >> 10)} KB may take "
             f"{limit >> 20}: save it smaller"
         )
+
+
+BITS, PHOTOMETRIC, PLANES, COLOUR_MAP, SAMPLE_FORMAT = 258, 262, 284, 320, 339  # of TIFF 6.0
+
+
+def _numbers_of(tags: Mapping[int, Any], tag: int) -> tuple[int, ...]:
+    found = tags.get(tag, ())
+    return tuple(v for v in (found if isinstance(found, tuple) else (found,)) if isinstance(v, int))
+
+
+def _check_tags(path: Path, tags: Mapping[int, Any]) -> None:
+    """Raises XenomaskError for TIFFs of four kinds that Pillow (12) decodes as other numbers, without an error."""
+    wide = max(_numbers_of(tags, BITS), default=1) > 8
+    colours = _numbers_of(tags, COLOUR_MAP)
+    if wide and 0 in _numbers_of(tags, PHOTOMETRIC):
+        said = "numbers of more than 8 bits in which 0 is white (PhotometricInterpretation 0)"
+    elif wide and 2 in _numbers_of(tags, PLANES):
+        said = "numbers of more than 8 bits, one channel after the other (PlanarConfiguration 2)"
+    elif not wide and 2 in _numbers_of(tags, SAMPLE_FORMAT):
+        said = "signed numbers of 8 bits (SampleFormat 2)"
+    elif colours and 0 < max(colours) < 256:
+        said = "a palette of 8-bit colours where TIFF has 16-bit ones (ColorMap)"
+    else:
+        return
+    raise XenomaskError(f"{path} is a TIFF with {said}, which is not read here: save it as PNG")
 
 
 def _tile(image: Image.Image) -> int:

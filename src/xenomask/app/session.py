@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from xenomask.arrays import as_threshold
 from xenomask.datasets import read_photo
 from xenomask.datasets.read import photo_size
 from xenomask.detector import Detector
@@ -127,9 +128,7 @@ def read(seen: Seen, score: str = OWN, mix: float | None = None, threshold: floa
     if threshold is None:
         stored = detector.thresholds.get("default", {}).get("value")
         threshold = float(stored) if stored is not None else (low + high) / 2
-    if not np.isfinite(threshold):
-        raise XenomaskError(f"threshold {threshold} is not a finite number")
-    return Reading(seen, detector, found, (low, high), threshold, own_mix(detector))
+    return Reading(seen, detector, found, (low, high), as_threshold(threshold), own_mix(detector))
 
 
 def read_by(detector: Detector, score: str) -> Detector:

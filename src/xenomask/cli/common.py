@@ -75,14 +75,29 @@ ProfileOption = Annotated[bool, typer.Option("--profile", help="print how long e
 
 def check_json(path: Path | None) -> Path | None:
     """Raises XenomaskError where --json cannot be written, before the work is done for nothing."""
-    from xenomask.files import make_dir, refuse_folder
+    from xenomask.files import make_dir, refuse_folder, refuse_input
 
     if path is not None:
         refuse_folder(path)
+        refuse_input(path)
         make_dir(path.parent)
     return path
 
 
+def check_threshold(value: float | list[float] | None) -> float | list[float] | None:
+    """Refuse NaN and infinity, which are above or below everything."""
+    from xenomask.arrays import as_threshold
+
+    for given in value if isinstance(value, list) else [value]:
+        if given is not None:
+            as_threshold(given)
+    return value
+
+
+ThresholdOption = Annotated[
+    float | None,
+    typer.Option("--threshold", callback=check_threshold, help="objects score more; default: the detector's"),
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", callback=check_json, help="also write the numbers to this file")
 ]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from xenomask.cli.common import out_console, progress
+from xenomask.cli.common import check_threshold, out_console, progress
 
 app = typer.Typer()
 
@@ -13,7 +13,7 @@ app = typer.Typer()
 @app.command(rich_help_panel="Predict")
 def components(
     maps: Annotated[Path, typer.Argument(help="folder of maps, one <id>.hdf5 a frame")],
-    threshold: Annotated[float, typer.Option(help="components of score > threshold")],
+    threshold: Annotated[float, typer.Option(callback=check_threshold, help="components of score > threshold")],
     out: Annotated[Path, typer.Option(help="FILE.json: one COCO file; FILE.jsonl: a line an image")],
     smallest: Annotated[int, typer.Option(min=1, help="leave out components of fewer pixels")] = 1,
     ending: Annotated[str, typer.Option(help="of the photos' names in the COCO file, such as .jpg")] = "",

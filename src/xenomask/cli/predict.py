@@ -25,7 +25,10 @@ from xenomask.cli.common import (
     RuntimeOption,
     ScoreOption,
     SplitOption,
+    ThresholdOption,
     TtaOption,
+    check_json,
+    check_threshold,
     load_dataset,
     load_detector,
     out_console,
@@ -35,8 +38,7 @@ from xenomask.cli.common import (
     progress,
     write_json,
 )
-from xenomask.errors import XenomaskError, unknown
-from xenomask.files import refuse_folder
+from xenomask.errors import XenomaskError, printable, unknown
 
 if TYPE_CHECKING:
     from xenomask.objects import AnomalyObject
@@ -54,7 +56,7 @@ def detect(
     score: ScoreOption = None,
     member: MemberOption = None,
     tta: TtaOption = None,
-    threshold: Annotated[float | None, typer.Option(help="objects score more; default: the detector's")] = None,
+    threshold: ThresholdOption = None,
     smallest: Annotated[float, typer.Option(min=0, max=100, help="smallest object, in percent of the photo")] = 0.1,
     coco: Annotated[Path | None, typer.Option(help="also write the objects as one COCO file")] = None,
     device: DeviceOption = None,
@@ -73,8 +75,7 @@ def detect(
 
     paths = list_photos(photos, sys.stdin)
     check_photos(paths, out)
-    if coco is not None:
-        refuse_folder(coco)
+    check_json(coco)
     from xenomask.objects import write_coco
     from xenomask.predict.photos import detect_photos
 
@@ -86,7 +87,7 @@ def detect(
             found, paths, out, threshold=threshold, smallest=smallest / 100, batch=batch, tick=tick
         )
     for r in rows:
-        out_console.print(f"{r.photo}: {said(r, threshold)}", highlight=False, markup=False, soft_wrap=True)
+        out_console.print(f"{printable(r.photo)}: {said(r, threshold)}", highlight=False, markup=False, soft_wrap=True)
         if r.objects and len(r.objects) > 1:
             out_console.print(objects_table(r.objects))
     if threshold is None:
@@ -207,7 +208,9 @@ def heatmaps(
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder for the pictures")],
-    threshold: Annotated[float | None, typer.Option(help="contour; default: best F1 of these maps")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(callback=check_threshold, help="contour; default: best F1 of these maps")
+    ] = None,
     scale: Annotated[tuple[float, float] | None, typer.Option(help="LOW HIGH of the colours")] = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
@@ -262,7 +265,9 @@ def assemble(
         list[str] | None, typer.Option(help="how the members are read; NAME=SCORE: that member. Default: maskomaly")
     ] = None,
     half: Annotated[bool, typer.Option(help="store weights as float16")] = False,
-    threshold: Annotated[float | None, typer.Option(help="contour that `detect` draws by default")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(callback=check_threshold, help="contour that `detect` draws by default")
+    ] = None,
     threshold_origin: Annotated[str, typer.Option(help="where that threshold comes from")] = "",
 ) -> None:
     """Assemble checkpoints and their query analyses into a detector folder.

@@ -12,6 +12,7 @@ from xenomask.cli.common import (
     ResizeOption,
     RootOption,
     SplitOption,
+    check_threshold,
     load_dataset,
     out_console,
     progress,
@@ -83,7 +84,8 @@ def agreement(
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder for the pictures")],
     threshold: Annotated[
-        list[float] | None, typer.Option(help="once a folder; default: each one's best F1 on these frames")
+        list[float] | None,
+        typer.Option(callback=check_threshold, help="once a folder; default: its best F1 on these frames"),
     ] = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,

@@ -15,6 +15,7 @@ from xenomask.cli.common import (
     MemberOption,
     RuntimeOption,
     ScoreOption,
+    ThresholdOption,
     err_console,
     load_detector,
     out_console,
@@ -34,7 +35,7 @@ def video(
     detector: DetectorOption = "nano",
     score: ScoreOption = None,
     member: MemberOption = None,
-    threshold: Annotated[float | None, typer.Option(help="draw this score's contour; default: the detector's")] = None,
+    threshold: ThresholdOption = None,
     every: Annotated[int, typer.Option(min=1, metavar="K", help="process each K-th frame, hold the map between")] = 1,
     smooth: Annotated[Literal["none", "ema", "flow"], typer.Option(help="ema: exponential mean over time; flow: the "
                                                                    "same, moved along with the picture")] = "none",

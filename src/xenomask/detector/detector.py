@@ -1,5 +1,6 @@
 """Detector: photo -> ScoreMap."""
 
+import logging
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ from xenomask.scores import Score, add_score, check_classes, get_score
 from xenomask.scores.backend import choose
 from xenomask.types import QuerySet, ScoreMap
 
+log = logging.getLogger(__name__)
 # What a network of the Hub that brings no score is scored with: RbA needs no query sets (see known.py).
 HUB_SCORE = "rba"
 
@@ -268,7 +270,7 @@ class Detector:
             calibration = read_calibration(table.get("calibration"))
             members = tuple(_member(path, m, device, runtime) for m in table["members"])
             tell_unnamed(path, table["members"])
-            return Detector(str(table["name"]), members, thresholds, calibration)
+            return _with_own(Detector(str(table["name"]), members, thresholds, calibration), path)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
 
@@ -305,6 +307,18 @@ class Detector:
         """
         with tempfile.TemporaryDirectory() as scratch:
             return hub.upload(self.save(Path(scratch) / "detector", numbers), name, token, private)
+
+
+def _with_own(detector: Detector, path: Path) -> Detector:
+    """Without the thresholds that were stored for other maps: its members, scores or weights were changed since."""
+    own = fingerprint(detector.describe())
+    origins = {k: t.get("origin") for k, t in detector.thresholds.items()}
+    foreign = [k for k, o in origins.items() if isinstance(o, Mapping) and o.get("fingerprint", own) != own]
+    if not foreign:
+        return detector
+    log.warning("%s was changed since its threshold %s was stored, which is left out: choose it again by `xenomask "
+                "thresholds`", path / FILE, " and ".join(map(repr, foreign)))  # fmt: skip
+    return replace(detector, thresholds={k: t for k, t in detector.thresholds.items() if k not in foreign})
 
 
 def from_fetched(found: hub.Fetched, device: str = "cpu") -> Detector:

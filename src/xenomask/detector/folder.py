@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from xenomask.arrays import as_threshold
 from xenomask.detector import hub
 from xenomask.detector.card import model_card
 from xenomask.detector.fuse import check_weights
@@ -231,6 +232,8 @@ def write_folder(
     with atomic(folder) as part:
         part.mkdir()
         rows = [with_files(part, write_member(part, m, half, (analyses or {}).get(m.name))) for m in members]
+        for t in (thresholds or {}).values():
+            as_threshold(t["value"])
         table: dict[str, Any] = {"name": name, "members": rows, "thresholds": dict(thresholds or {})}
         write_table(part, table)
         if calibration is not None:

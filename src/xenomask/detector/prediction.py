@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from xenomask.arrays import ImageLike
+from xenomask.arrays import ImageLike, as_threshold
 from xenomask.datasets.photos import as_photo
 from xenomask.detector.nearest import Nearest
 from xenomask.errors import XenomaskError
@@ -103,9 +103,7 @@ class Prediction:
                 f"the detector holds no threshold for score {self.score_map.score}: give one, as in "
                 "objects_above(threshold) and mask(threshold)"
             )
-        if not np.isfinite(threshold):
-            raise XenomaskError(f"threshold {threshold} is not a finite number")
-        return float(threshold)
+        return as_threshold(threshold)
 
 
 def default_threshold(detector: "Predictor") -> float | None:

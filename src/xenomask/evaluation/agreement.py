@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xenomask.arrays import LabelLike, as_label, as_truth, check_same_size
+from xenomask.arrays import LabelLike, as_label, as_threshold, as_truth, check_same_size
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
 from xenomask.evaluation.evaluate import evaluate_maps
@@ -42,6 +42,7 @@ def draw_agreement(
     """
     if len(maps) < 2:
         raise XenomaskError("agreement needs two folders of maps or more, such as `xenomask score --member` makes")
+    thresholds = None if thresholds is None else [as_threshold(t) for t in thresholds]
     if thresholds is not None and len(thresholds) != len(maps):
         raise XenomaskError(f"{len(thresholds)} thresholds for {len(maps)} folders of maps; give one each")
     results = [evaluate_maps(m, data, resamples=0, tick=tick) for m in maps]

@@ -44,7 +44,7 @@ def reader(maps: Path, data: Dataset) -> tuple[list[str], Read]:
 
 def rounding_note(maps: Path, ids: Sequence[str]) -> str | None:
     """What rounding to float16 does to maps that are stored in wider floats, seen on three of them; None if none is."""
-    wide = [i for i in ids if map_format(map_path(maps, i)).dtype != np.float16][:3]
+    wide = [i for i in ids if map_format(map_path(maps, i)).dtype.itemsize > 2][:3]
     if not wide:
         return None
     lost = max(float16_loss(read_stored(map_path(maps, i))) for i in wide)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,8 +72,6 @@ def evaluate_arrays(
     >>> result.numbers["exact"]["aupr_sum"], result.frames
     (1.0, ('0',))
     """
-    if track is not None and track not in TRACKS:
-        raise unknown("track", track, TRACKS)
     own, truth = _by_name(maps, "map", as_half), _by_name(labels, "label", as_truth)
     if isinstance(maps, Mapping) != isinstance(labels, Mapping):
         raise XenomaskError("maps and labels are given in two ways, one of them as a dict: give both alike")
@@ -144,8 +143,14 @@ def measure(
     The components' threshold is the official one: the best F1's of the official curve of these very frames.
     `tick` is called once a frame and pass. Raises XenomaskError that names the frame.
     """
+    if track is not None and track not in TRACKS:
+        raise unknown("track", track, TRACKS)
     ids = sorted(ids)
-    counters = each_frame(ids, lambda i: count(*read(i)), threads=threads, tick=tick)
+    if not ids:
+        raise XenomaskError("there is no frame to evaluate")
+    if len(set(ids)) < len(ids):
+        raise XenomaskError(f"frame {next(a for a, b in pairwise(ids) if a == b)} is named twice")
+    counters = each_frame(ids, lambda i: count(*_pair(read(i))), threads=threads, tick=tick)
     bins = [official.frame_bins(f) for f in counters.values()]
     threshold = numbers(official.curve(bins))["best_f1_threshold"]
     if track is None:
@@ -154,7 +159,7 @@ def measure(
     others = {numbers(c)["best_f1_threshold"] for c in official.orders(bins)}
 
     def tally(i: str) -> dict[float, np.ndarray]:
-        value, label = read(i)
+        value, label = _pair(read(i))
         masks = {t: components.binarise(value, t) for t in {threshold, *others}}
         return {t: components.tallies(components.compare(m, label, sizes)) for t, m in masks.items()}
 
@@ -165,11 +170,20 @@ def measure(
     )
 
 
+def _pair(found: Any) -> tuple[MapLike, LabelLike]:
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise XenomaskError(f"read gave a {type(found).__name__}, not the pair of a map and its label")
+    return found[0], found[1]
+
+
 def summarise(measured: Measured, *, resamples: int = 1000, seed: int = 0, threads: int = 2) -> EvalResult:
     """All numbers, with bootstrap intervals over frames where `resamples` > 0.
 
     Raises XenomaskError without an anomalous or without an inlier pixel in all frames.
     """
+    for name, number in (("resamples", resamples), ("seed", seed)):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 0:
+            raise XenomaskError(f"{name} {number!r} is no whole number from 0 on")
     frames = list(measured.counters.values())
     pooled = pool(frames)
     bins = [official.frame_bins(f) for f in frames]

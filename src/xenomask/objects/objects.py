@@ -15,9 +15,9 @@ from jaxtyping import Bool
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from xenomask.arrays import MapLike, MaskLike, as_half, as_map, as_mask, check_same_size
+from xenomask.arrays import MapLike, MaskLike, as_half, as_map, as_mask, as_threshold, check_same_size
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, make_dir, portable
+from xenomask.files import atomic, make_dir, portable, refuse_folder, refuse_input
 from xenomask.metrics.components import binarise, label_components
 from xenomask.store import ENDING, check_photo, map_ids, map_path, read_map
 from xenomask.types import Size, Tick, nothing
@@ -73,8 +73,7 @@ def find_objects(
     threshold counts. Pixels that are `ignored` (H, W) belong to none; `nearest` names the class of pixels. Raises
     XenomaskError for what is no finite map, for sizes that differ, and a threshold that is no finite number.
     """
-    if not np.isfinite(threshold):
-        raise XenomaskError(f"threshold {threshold} is not a finite number")
+    threshold = as_threshold(threshold)
     half = as_half(value)
     above = binarise(half, threshold)
     if ignored is not None:
@@ -159,6 +158,8 @@ def export_components(
     """
     if out.suffix not in (".json", ".jsonl"):
         raise XenomaskError(f"{out} ends neither with .json (one COCO file) nor with .jsonl (a line an image)")
+    refuse_folder(out)
+    refuse_input(out)
     ids = map_ids(maps)
     if not ids:
         raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")

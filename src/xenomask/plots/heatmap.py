@@ -22,6 +22,7 @@ from xenomask.arrays import (
     as_image,
     as_numbers,
     as_single,
+    as_threshold,
     as_truth,
     check_same_size,
 )
@@ -107,7 +108,7 @@ def overlay(
     low, high = check_scale(scale)
     blend(image, np.ascontiguousarray(value), low, high, table, OPAQUE, out)
     if threshold is not None:
-        mask = (value >= threshold).astype(np.uint8)
+        mask = (value >= as_threshold(threshold)).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(out, contours, -1, (255, 255, 255), max(1, image.shape[1] // 500))
     return out

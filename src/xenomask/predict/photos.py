@@ -116,7 +116,7 @@ def _draw(seen: Photo, out: Path, threshold: float | None, smallest: float) -> D
         save_figure(picture, part)
     save_picture(out / f"{photo.stem}_overlay.jpg", said.overlay())
     share, objects = (None, None) if threshold is None else (float(said.mask().mean()), said.objects)
-    return Detection(name, found.value.shape, float(found.value.max()), float(found.value.mean()), share, objects)
+    return Detection(str(photo), found.value.shape, float(found.value.max()), float(found.value.mean()), share, objects)
 
 
 def shard_of(data: Dataset, number: int, count: int) -> Dataset:

@@ -79,7 +79,9 @@ def _checked(path: Path, f: h5py.File, size: int) -> Opened:
             "are not read: write them into the map itself"
         )
     if data.shape is None or len(data.shape) != 2 or not np.issubdtype(data.dtype, np.floating):
-        raise XenomaskError(f"map {path}: 'value' is {data.dtype} {data.shape}, not a float (H, W)")
+        raise XenomaskError(
+            f"map {path}: 'value' is {data.dtype} {data.shape}, not a float (H, W): write it as float32"
+        )
     if data.dtype.itemsize > 8:
         raise XenomaskError(f"map {path}: 'value' is {data.dtype}; write it as float16, float32 or float64")
     filters = tuple(plan.get_filter(i)[0] for i in range(plan.get_nfilters()))

@@ -1,0 +1,108 @@
+"""Thresholds that are no numbers, JSON over files that are something else, thresholds of a changed detector."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from helpers.cli import fails, run, write_maps
+from xenomask.datasets.synthetic import draw_scene, write_scenes
+from xenomask.detector import Detector
+from xenomask.errors import XenomaskError
+from xenomask.files import sha256
+from xenomask.pictures import save_picture
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    root = tmp_path_factory.mktemp("targets")
+    save_picture(root / "street.png", draw_scene(1, (40, 60)).image)
+    write_maps(root / "maps", a=RNG.random((9, 9)).astype(np.float16))
+    (root / "maps/manifest.json").write_text('{"name": "m"}')
+    return root
+
+
+@pytest.mark.parametrize("wrong", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["detect", "{root}/street.png", "--out", "{root}/o"],
+        ["video", "{root}/street.png", "--out", "{root}/o.mp4"],
+        ["components", "{root}/maps", "--out", "{root}/c.json"],
+        ["agreement", "{root}/maps", "{root}/maps", "--dataset", "folder", "--root", "{root}", "--out", "{root}/o"],
+        ["heatmaps", "--maps", "{root}/maps", "--dataset", "folder", "--root", "{root}", "--out", "{root}/o"],
+        ["assemble", "--out", "{root}/d", "--member", "a={root}/none"],
+    ],
+    ids=lambda c: c[0],
+)
+def test_threshold__must_be_a_number(world, capsys, command, wrong):
+    said = fails(capsys, *(c.format(root=world) for c in command), f"--threshold={wrong}")
+    assert "is not a finite number" in said and not (world / "o").exists()
+
+
+def test_json__never_replaces_what_is_no_json(world, capsys):
+    before = sha256(world / "street.png")
+    assert "not JSON" in fails(capsys, "detect", world / "street.png", "--json", world / "street.png")
+    assert "not JSON" in fails(capsys, "detect", world / "street.png", "--coco", world / "street.png")
+    assert sha256(world / "street.png") == before
+    manifest = world / "maps/manifest.json"
+    said = fails(capsys, "components", world / "maps", "--threshold", 0.5, "--out", manifest)
+    assert "a folder's own description" in said and manifest.read_text() == '{"name": "m"}'
+    for _ in range(2):  # its own may be written again
+        assert run(capsys, "components", world / "maps", "--threshold", 0.5, "--out", world / "again.json")[0] == 0
+
+
+def test_json__names_are_those_of_the_files(world, capsys, tmp_path):
+    odd = tmp_path / "a\nb.png"
+    shutil.copy(world / "street.png", odd)
+    code, _, err = run(capsys, "detect", odd, "--out", tmp_path / "o", "--detector", "nano-general", "--json",
+                       tmp_path / "x.json")  # fmt: skip
+    assert code == 0, err
+    assert json.loads((tmp_path / "x.json").read_text())["photos"][0]["photo"] == str(odd)
+
+
+@pytest.fixture
+def stored(tmp_path, capsys):
+    """A copy of a detector that holds a threshold which was chosen for its maps."""
+    root, detector = write_scenes(tmp_path / "scenes", "folder", 2, size=(64, 96)), tmp_path / "detector"
+    Detector.load("nano-general").save(detector)
+    data = ("--dataset", "folder", "--root", root)
+    for words in (("score", *data, "--out", tmp_path / "maps", "--detector", detector),
+                  ("thresholds", "--maps", tmp_path / "maps", *data, "--f1", "--into", detector)):  # fmt: skip
+        code, _, err = run(capsys, *words)
+        assert code == 0, err
+    return detector
+
+
+def test_threshold__of_other_weights_or_score_is_left_out(stored, caplog):
+    assert isinstance(Detector.load(stored).thresholds["default"]["origin"], dict)
+    table = json.loads((stored / "detector.json").read_text())
+    table["members"][0]["score"] = "entropy"
+    (stored / "detector.json").write_text(json.dumps(table))
+    changed = Detector.load(stored)
+    assert "default" not in changed.thresholds and "was changed since its threshold 'default' was stored" in caplog.text
+
+
+def test_python__evaluate_refuses_what_it_cannot_mean():
+    from xenomask.metrics import evaluate
+
+    def read(_):
+        return np.array([[0.1, 0.9]]), np.array([[0, 1]])
+
+    for kw, error in (
+        ({"track": "anomalytrack"}, "unknown track 'anomalytrack'"),
+        ({"resamples": -5}, "resamples -5"),
+        ({"resamples": 2.5}, r"resamples 2\.5"),
+        ({"seed": -1}, "seed -1"),
+    ):
+        with pytest.raises((XenomaskError, TypeError), match=error if "2.5" not in str(kw) else None):
+            evaluate(["a", "b"], read, **kw)
+    with pytest.raises(XenomaskError, match="frame a is named twice"):
+        evaluate(["a", "a"], read)
+    with pytest.raises(XenomaskError, match="no frame"):
+        evaluate([], read)
+    with pytest.raises(XenomaskError, match="not the pair"):
+        evaluate(["a"], lambda i: np.ones((2, 2)))  # pyright: ignore
