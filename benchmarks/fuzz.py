@@ -297,8 +297,10 @@ def pkl(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
 def config(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
     from xenomask.models.convert.architecture import read_architecture
     from xenomask.models.convert.checkpoint import read_checkpoint
+    from xenomask.models.convert.common import recognised
     from xenomask.models.convert.entries import Entries
     from xenomask.models.convert.mmseg import settings
+    from xenomask.models.convert.names import MMSEG
     from xenomask.models.convert.pyconfig import read_config
 
     path = case / "a.py"
@@ -310,7 +312,8 @@ def config(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
         mutated(r, path, of_bytes)
 
     def read() -> None:
-        settings(Entries(read_config(path)), read_architecture(read_checkpoint(good / "zip.pth").tensors))
+        tensors = read_checkpoint(good / "zip.pth").tensors
+        settings(Entries(read_config(path)), read_architecture(recognised(tensors, MMSEG)))
 
     return read
 

@@ -167,7 +167,7 @@ def test_load__refuses_by_name(mask2former, tmp_path):
 
     with pytest.raises(XenomaskError, match=r"lacks 1 tensors \(class_predictor.bias\)"):
         load(changed("missing", lambda t: t.pop("class_predictor.bias")))
-    with pytest.raises(XenomaskError, match=r"does not know 1 tensors \(stranger\)"):
+    with pytest.raises(XenomaskError, match=r"has unknown 1 tensors \(stranger\)"):
         load(changed("extra", lambda t: t.update(stranger=torch.zeros(1))))
     with pytest.raises(XenomaskError, match=r"has other shapes for 1 tensors \(class_predictor.bias\)"):
         load(changed("shape", lambda t: t.update({"class_predictor.bias": torch.zeros(3)})))

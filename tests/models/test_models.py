@@ -110,7 +110,7 @@ def test_load__another_architecture_is_refused(tiny_checkpoint, tmp_path):
     tensors = load_file(tiny_checkpoint / "model.safetensors")
     tensors["foreign.weight"] = tensors.pop("class_predictor.weight")
     save_file(tensors, folder / "model.safetensors")
-    with pytest.raises(XenomaskError, match=r"lacks 1 tensors \(class_predictor.weight\); does not know 1"):
+    with pytest.raises(XenomaskError, match=r"lacks 1 tensors \(class_predictor.weight\); has unknown 1"):
         load(folder)
 
 

@@ -29,11 +29,12 @@ from xenomask.errors import XenomaskError, first_line, unknown
 from xenomask.files import sha256
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.deformable import use_kernel
-from xenomask.models.hf_files import check_files, check_finite, without_marks
+from xenomask.models.hf_files import check_files, without_marks
 from xenomask.models.network import WINDOWED, Network, settings_of
 from xenomask.models.preprocess import Preprocess, check_preprocess
 from xenomask.models.presets import without_warnings
 from xenomask.models.processor import read_preprocess
+from xenomask.models.weights import refuse, refuse_nan
 
 log = logging.getLogger(__name__)
 
@@ -222,16 +223,12 @@ def _load_module(folder: Path, config) -> nn.Module:
         Exception
     ) as e:  # transformers raises whatever its readers do: OSError, SafetensorError, UnpicklingError, ...
         raise XenomaskError(f"the weights in {folder} cannot be read: {first_line(e)}") from e
-    for what, keys in (
-        ("lacks", report["missing_keys"]), ("does not know", report["unexpected_keys"]),
-        ("has other shapes for", [k[0] if isinstance(k, tuple) else k for k in report["mismatched_keys"]]),
-    ):  # fmt: skip
-        if real := sorted(k for k in keys if not any(h in k for h in HARMLESS)):
-            some = ", ".join(k[:80] for k in real[:3]) + (", ..." if len(real) > 3 else "")
-            raise XenomaskError(
-                f"the weights in {folder} are not those of its {CONFIG}: it {what} {len(real)} tensors ({some})"
-            )
-    check_finite(folder, module)
+    kinds = (report["missing_keys"], report["unexpected_keys"],
+             [k[0] if isinstance(k, tuple) else k for k in report["mismatched_keys"]])  # fmt: skip
+    real = [[k for k in keys if not any(h in k for h in HARMLESS)] for keys in kinds]
+    refuse(f"the weights in {folder} are not those of its {CONFIG}", *real)
+    for name, t in module.state_dict().items():
+        refuse_nan(t, name, f"the weights in {folder}")
     return use_kernel(module)
 
 

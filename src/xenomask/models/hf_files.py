@@ -18,7 +18,7 @@ from xenomask.models.convert.arrays import Refused
 from xenomask.models.convert.checkpoint import bare_names, read_torch, state_dict
 from xenomask.models.convert.torchfile import check_legacy, check_zip
 from xenomask.models.presets import without_warnings
-from xenomask.models.weights import is_finite, read_header
+from xenomask.models.weights import read_header
 
 SPARE = 512 * 2**20  # bytes that a network may have beyond its files, for parts that inference never reads
 
@@ -99,10 +99,3 @@ def without_marks(folder: Path) -> Iterator[Path]:
 def _is_marked(path: Path) -> bool:
     with path.open("rb") as f:
         return f.read(3) == codecs.BOM_UTF8
-
-
-def check_finite(folder: Path, module: nn.Module) -> None:
-    """Raises XenomaskError for a weight that is NaN or infinite."""
-    for name, t in module.state_dict().items():
-        if not is_finite(t):
-            raise XenomaskError(f"the weights in {folder}: tensor {name} holds NaN or infinity")

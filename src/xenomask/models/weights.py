@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from xenomask.errors import XenomaskError
 from xenomask.files import unique_keys
 
+Shape = tuple[int, ...]
 MAX_HEADER = 8 * 2**20  # bytes; a Swin-L's has 80 KB
 MAX_BUFFERS = 128 * 2**20  # bytes that a network computes for itself; a Swin-L's are 4 MB
 DTYPES = {
@@ -81,15 +82,39 @@ def _entry(name: str, t: Mapping[str, Any], base: int) -> Entry:
 
 def check_shapes(own: Mapping[str, Tensor], found: Mapping[str, Any], where: str, config: str) -> None:
     """Raises XenomaskError that names the first few disagreements of two sets of named shapes."""
-    missing, extra = own.keys() - found.keys(), found.keys() - own.keys()
-    shapes = [k for k in own.keys() & found.keys() if tuple(own[k].shape) != tuple(found[k].shape)]
+    shapes = [{k: tuple(t.shape) for k, t in named.items()} for named in (own, found)]
+    refuse_others(f"{where} is of another architecture than its {config}", *shapes)
+
+
+def refuse_others(
+    says: str, wanted: Mapping[str, Shape], found: Mapping[str, Shape], whole: Iterable[str] = ()
+) -> None:
+    """Raises XenomaskError, which `says` begins, where the names and shapes differ, or where `whole` names any tensors.
+
+    >>> refuse_others("a.pth is no net", {"a": (2,), "b": (3,)}, {"a": (2, 1), "c": ()})
+    Traceback (most recent call last):
+    xenomask.errors.XenomaskError: a.pth is no net: it lacks 1 tensors (b); has unknown 1 tensors (c); has other ...
+    """
+    shapes = sorted(k for k in wanted.keys() & found.keys() if found[k] != wanted[k])
+    shapes[:1] = [f"{k[:100]}: {found[k]} instead of {wanted[k]}" for k in shapes[:1]]
+    missing, unknown = (
+        [k[:100] for k in keys] for keys in (wanted.keys() - found.keys(), found.keys() - wanted.keys())
+    )
+    refuse(says, missing, unknown, shapes, whole)
+
+
+def refuse(
+    says: str, missing: Iterable[str], unknown: Iterable[str], shapes: Iterable[str], whole: Iterable[str] = ()
+) -> None:
+    """The same where it is known which tensors differ and how."""
     parts = []
-    for what, keys in (("lacks", missing), ("does not know", extra), ("has other shapes for", shapes)):
-        if keys:
-            some = ", ".join(k[:80] for k in sorted(keys)[:3])
-            parts.append(f"{what} {len(keys)} tensors ({some}{', ...' if len(keys) > 3 else ''})")
+    for what, names in (("lacks", missing), ("has unknown", unknown), ("has other shapes for", shapes),
+                        ("has no floats in", whole)):  # fmt: skip
+        if names := sorted(names):
+            more = ", ..." if len(names) > 3 else ""
+            parts.append(f"{what} {len(names)} tensors ({', '.join(k[:200] for k in names[:3])}{more})")
     if parts:
-        raise XenomaskError(f"{where} is of another architecture than its {config}: it {'; '.join(parts)}")
+        raise XenomaskError(f"{says}: it {'; '.join(parts)}")
 
 
 def fill(module: nn.Module, path: Path, header: Mapping[str, Entry]) -> None:
@@ -111,7 +136,11 @@ def as_type(t: Tensor, dtype: torch.dtype, name: str, where: object) -> Tensor:
     Traceback (most recent call last):
     xenomask.errors.XenomaskError: file.pth: tensor a holds NaN or infinity, so the network can see nothing
     """
-    t = t.to(dtype)
+    return refuse_nan(t.to(dtype), name, where)
+
+
+def refuse_nan(t: Tensor, name: str, where: object) -> Tensor:
+    """The tensor itself; XenomaskError where it holds NaN or infinity."""
     if not is_finite(t):
         raise XenomaskError(f"{where}: tensor {name} holds NaN or infinity, so the network can see nothing")
     return t
@@ -129,9 +158,7 @@ def _tensors(path: Path, header: Mapping[str, Entry]) -> Iterator[tuple[str, Ten
             f.seek(e.start)
             if e.size and _read_into(f, t) != e.size:
                 raise XenomaskError(f"{path} was cut short while it was read")
-            if not is_finite(t):
-                raise XenomaskError(f"{path}: tensor {name} holds NaN or infinity, so the network can see nothing")
-            yield name, t
+            yield name, refuse_nan(t, name, path)
 
 
 def is_finite(t: Tensor) -> bool:

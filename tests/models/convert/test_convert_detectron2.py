@@ -29,7 +29,7 @@ from xenomask.models import load, network
 from xenomask.models.convert import arrays
 from xenomask.models.convert.arrays import read_arrays
 from xenomask.models.convert.detectron2 import convert_detectron2
-from xenomask.models.convert.detectron2_names import OWN, source_of
+from xenomask.models.convert.names import DETECTRON2, OPTIONAL, fits, theirs
 
 F64 = torch.float64
 
@@ -263,7 +263,7 @@ def test_rba__attends_on_the_coarsest_level_only(tmp_path):
 
 
 def test_rba__is_refused_where_load_could_not_build_it_again(monkeypatch, tmp_path):
-    monkeypatch.setattr("xenomask.models.convert.detectron2.mask2former", three_levels)
+    monkeypatch.setattr("xenomask.models.convert.common.mask2former", three_levels)
     with pytest.raises(XenomaskError, match="stride 32 only, as RbA's"):
         convert_detectron2(written(tmp_path / "rba.pkl", plain(Checkpoint(levels=1))))
 
@@ -429,8 +429,8 @@ def test_one_wrong_tensor__is_refused_by_name(name, how, small, tmp_path):
 def test_every_tensor__is_used_or_dropped(how, tmp_path):
     c = Checkpoint(**how)
     made = convert_detectron2(written(tmp_path / "a.pkl", plain(c)))
-    own = [k for k in made.network.module.state_dict() if k not in OWN and not k.endswith("num_batches_tracked")]
-    used = [source_of(k) for k in own]
+    own = [k for k in made.network.module.state_dict() if not fits(k, OPTIONAL)]
+    used = [theirs(k, DETECTRON2.table) for k in own]
     assert len(set(used)) == len(own)
     assert {name for name, _ in used} | set(made.dropped) == set(c)
     assert not {name for name, _ in used} & set(made.dropped)

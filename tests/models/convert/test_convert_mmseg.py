@@ -15,6 +15,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinConfig
 from typer.testing import CliRunner
 
 from helpers.places import MICRO, SHARED, TESTS
@@ -23,13 +24,14 @@ from xenomask.cli.convert import app
 from xenomask.errors import XenomaskError
 from xenomask.masks import with_queries
 from xenomask.models import Network, load
-from xenomask.models.convert import mmseg, rules
-from xenomask.models.convert.architecture import Architecture, read_architecture, transformers_config
+from xenomask.models.convert import common
+from xenomask.models.convert.architecture import backbone_name, read_architecture
 from xenomask.models.convert.checkpoint import Inert, find_checkpoint, read_torch
+from xenomask.models.convert.common import Weights, build, recognised, reordered
 from xenomask.models.convert.entries import Entries
-from xenomask.models.convert.mmseg import build_module, convert_mmseg, convert_tensors
+from xenomask.models.convert.mmseg import convert_mmseg
 from xenomask.models.convert.mmseg_photos import CITYSCAPES, read_preprocess
-from xenomask.models.convert.rules import NOT_IN_SOURCE, OLD_LAYOUT, RULES, renamed, reordered, source_of
+from xenomask.models.convert.names import MMSEG, OPTIONAL, fits, renamed, theirs
 from xenomask.models.convert.trainlog import read_miou
 from xenomask.models.preprocess import Preprocess, network_input
 
@@ -91,12 +93,14 @@ def test_convert__a_real_runs_folder(size):
 def test_convert__every_tensor_is_used_or_named(tensors):
     converted = convert_mmseg(MICRO)
     assert set(converted.dropped) == {k for k in tensors if k.endswith("relative_position_index")}
-    weights, _ = convert_tensors(tensors, RULES["swin"])
+    weights = recognised(tensors, MMSEG)
     own = converted.network.module.state_dict()
-    assert own.keys() - weights.keys() == NOT_IN_SOURCE
-    used = {source_of(k, RULES["swin"]) for k in weights}
+    assert own.keys() - weights.found.keys() == {k for k in own if fits(k, OPTIONAL)}
+    assert len(own.keys() - weights.found.keys()) == 3
+    assert all(theirs(k, MMSEG.table) == source for k, source in weights.found.items())
+    used = {source for source, _ in weights.found.values()}
     assert used | set(converted.dropped) == set(tensors)
-    numbers = [sum(tensors[k].numel() for k in used), sum(w.numel() for w in weights.values())]
+    numbers = [sum(tensors[k].numel() for k in used), sum(own[k].numel() for k in weights.found)]
     assert numbers[0] == numbers[1]
 
 
@@ -110,7 +114,7 @@ def test_convert__checkpoint_folder_reads_back_equal(tmp_path):
 
 
 def old_name(name: str) -> str:
-    return next((old for o, n in OLD_LAYOUT if (old := renamed(name, n, o))), name)
+    return next((old for o, n in MMSEG.earlier if (old := renamed(name, n, o))), name)
 
 
 def test_convert__layout_before_mmdets_refactor(tmp_path, tensors):
@@ -157,12 +161,10 @@ ORDERS = {
 }
 
 
-def spoiled(tensors: dict[str, Tensor], change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Network:
-    a = read_architecture(tensors)
-    weights, _ = convert_tensors(tensors, RULES["swin"])
-    names = mmseg.CITYSCAPES_CLASSES
-    config, module = build_module(a, names, 0.3, change(weights), tensors)
-    return Network(module, config, Preprocess("none"))
+def spoiled(tensors: dict[str, Tensor], change: Callable[[Weights], Weights]) -> Network:
+    weights = recognised(tensors, MMSEG)
+    config = read_architecture(weights)
+    return Network(build(config, change(weights)), config, Preprocess("none"))
 
 
 def test_mutations__none(tensors):
@@ -172,19 +174,20 @@ def test_mutations__none(tensors):
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_mutations__two_tensors_for_each_other(tensors, name):
     a, b = MUTATIONS[name]
-    network = spoiled(tensors, lambda w: {swap(k, a, b): v for k, v in w.items()})
+    network = spoiled(tensors, lambda w: replace(w, found={swap(k, a, b): v for k, v in w.found.items()}))
     assert difference(network, golden("random_micro", "101x183")) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_mutations__order_of_rows(tensors, name):
-    network = spoiled(tensors, lambda w: w | {ORDERS[name]: w[ORDERS[name]].flip(0)})
+    source, _ = theirs(ORDERS[name], MMSEG.table)
+    network = spoiled({**tensors, source: tensors[source].flip(0)}, lambda w: w)
     assert difference(network, golden("random_micro", "101x183")) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize("wrong", [without_order, swapped_pixels])
 def test_mutations__patch_merging(tensors, monkeypatch, wrong):
-    monkeypatch.setattr(rules, "reordered", wrong)
+    monkeypatch.setattr(common, "reordered", wrong)
     assert difference(spoiled(tensors, lambda w: w), golden("random_micro", "101x183")) > 100 * TOLERANCE
 
 
@@ -215,7 +218,7 @@ def test_refused__by_the_tensors_name(tmp_path, tensors, victim, what):
 
 def test_refused__a_tensor_too_many(tmp_path, tensors):
     more = tensors | {"backbone.absolute_pos_embed": torch.zeros(1, 4)}
-    refused(convert_mmseg, saved(tmp_path, more), said="tensor backbone.absolute_pos_embed is unknown")
+    refused(convert_mmseg, saved(tmp_path, more), said=r"has unknown 1 tensors \(backbone.absolute_pos_embed\)")
 
 
 @pytest.mark.parametrize(
@@ -323,22 +326,28 @@ def test_find_checkpoint__which_of_a_folder(tmp_path):
     assert find_checkpoint(tmp_path).name == "iter_1000.pth"
 
 
-def inverse(a: Architecture) -> dict[str, Tensor]:
+def inverse(config: Mask2FormerConfig) -> dict[str, Tensor]:
     """MMSegmentation's tensors of that architecture, without memory, by the table read backwards."""
-    from transformers import Mask2FormerForUniversalSegmentation
-
     with torch.device("meta"):
-        own = Mask2FormerForUniversalSegmentation(transformers_config(a, mmseg.CITYSCAPES_CLASSES)).state_dict()
+        own = Mask2FormerForUniversalSegmentation(config).state_dict()
     found: dict[str, list[Tensor]] = {}
     for name, tensor in own.items():
-        if name not in NOT_IN_SOURCE:
-            found.setdefault(source_of(name, RULES[a.kind]), []).append(tensor)
+        if not fits(name, OPTIONAL[:2]):
+            found.setdefault(theirs(name, MMSEG.table)[0], []).append(tensor)
     return {k: torch.cat(v) if len(v) == 3 else v[0] for k, v in found.items()}
+
+
+def read_back(tensors: dict[str, Tensor], expected: Mask2FormerConfig) -> bool:
+    """Whether the shapes tell that architecture; names of classes are not in them."""
+    a, b = (c.to_dict() for c in (read_architecture(recognised(tensors, MMSEG)), expected))
+    return all(a[k] == b[k] for k in a if k not in ("id2label", "label2id"))
 
 
 HEAD = {"num_queries": 100, "hidden_dim": 256, "feature_size": 256, "mask_feature_size": 256, "encoder_layers": 6,
         "decoder_layers": 10, "encoder_feedforward_dim": 1024, "dim_feedforward": 2048,
-        "num_attention_heads": 8}  # fmt: skip
+        "num_attention_heads": 8, "num_labels": 19}  # fmt: skip
+STAGES = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+RESNET = Mask2FormerConfig(backbone_config=ResNetConfig(**STAGES), **HEAD)  # pyright: ignore
 
 
 @pytest.mark.parametrize(
@@ -350,24 +359,27 @@ HEAD = {"num_queries": 100, "hidden_dim": 256, "feature_size": 256, "mask_featur
     ],
 )
 def test_architecture__of_the_published_sizes(name, embed, depths, window, count, millions):
-    swin = {"embed_dim": embed, "num_heads": [embed // 32 << i for i in range(4)], "window_size": window,
-            "mlp_ratio": 4.0, "qkv_bias": True}  # fmt: skip
-    expected = Architecture(depths, swin, HEAD, 19)
+    heads = [embed // 32 << i for i in range(4)]
+    swin = SwinConfig(image_size=32 * window, embed_dim=embed, depths=list(depths), num_heads=heads,
+                      window_size=window, drop_path_rate=0.3, **STAGES)  # pyright: ignore  # fmt: skip
+    expected = Mask2FormerConfig(backbone_config=swin, **HEAD)  # pyright: ignore
     tensors = inverse(expected)
     assert len(tensors) == count  # those measured in mmseg, without one relative_position_index a block
     assert sum(t.numel() for t in tensors.values()) / 1e6 == pytest.approx(millions, abs=0.1)
-    assert read_architecture(tensors) == expected and expected.name == name
+    assert read_back(tensors, expected) and backbone_name(expected) == name
 
 
-@pytest.mark.parametrize(("name", "depths"), [("ResNet-50", (3, 4, 6, 3)), ("ResNet-101", (3, 4, 23, 3))])
+@pytest.mark.parametrize(
+    ("name", "depths"), [("ResNet-50", (3, 4, 6, 3)), ("ResNet-101", (3, 4, 23, 3)), ("ResNet-152", (3, 8, 36, 3))]
+)
 def test_architecture__resnets_have_torchvisions_names(name, depths):
-    a = Architecture(depths, None, HEAD, 19)
-    tensors = inverse(a)
+    expected = Mask2FormerConfig(backbone_config=ResNetConfig(depths=list(depths), **STAGES), **HEAD)  # pyright: ignore
+    tensors = inverse(expected)
     with torch.device("meta"):
         theirs = torchvision.models.get_model(name.replace("-", "").lower()).state_dict()
     shapes = {f"backbone.{k}": v.shape for k, v in theirs.items() if not k.startswith("fc.")}
     assert {k: v.shape for k, v in tensors.items() if k.startswith("backbone.")} == shapes
-    assert read_architecture(tensors) == a and a.name == name
+    assert read_back(tensors, expected) and backbone_name(expected) == name
 
 
 @pytest.mark.slow
@@ -377,9 +389,7 @@ def test_resnet__features_equal_torchvisions():
     theirs = torchvision.models.resnet50().eval()
     for p in theirs.parameters():
         torch.nn.init.normal_(p, std=0.02) if p.dim() > 1 else torch.nn.init.normal_(p, 1.0, 0.3)
-    tensors = {
-        k: torch.zeros_like(v, device="cpu") for k, v in inverse(Architecture((3, 4, 6, 3), None, HEAD, 19)).items()
-    }
+    tensors = {k: torch.zeros_like(v, device="cpu") for k, v in inverse(RESNET).items()}
     tensors |= {f"backbone.{k}": v for k, v in theirs.state_dict().items() if not k.startswith("fc.")}
     network = resnet_of(tensors)
     x = torch.rand(1, 3, 64, 96)
@@ -392,11 +402,10 @@ def test_resnet__features_equal_torchvisions():
 
 
 def resnet_of(tensors: dict[str, Tensor]) -> Network:
-    a = read_architecture(tensors)
-    weights, dropped = convert_tensors(tensors, RULES["resnet"])
-    assert dropped == {}
-    config, module = build_module(a, mmseg.CITYSCAPES_CLASSES, 0.3, weights, tensors)
-    return Network(module, config, Preprocess("none"))
+    weights = recognised(tensors, MMSEG)
+    assert weights.dropped == {}
+    config = read_architecture(weights)
+    return Network(build(config, weights), config, Preprocess("none"))
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -407,7 +416,7 @@ def test_command__says_what_it_found(work_dir, tmp_path):
     done = CliRunner().invoke(app, [str(work_dir), "--out", str(out)])
     assert done.exit_code == 0, done.output
     for said in (
-        "mmsegmentation, Mask2Former with Swin (window 7)",
+        "mmsegmentation, Mask2Former with Swin of width 16 and depths [2, 2, 2, 2] (window 7)",
         "queries 20, classes 19, decoder layers 3",
         "iterations: 6",
         "mIoU 0.3 at iteration 6",

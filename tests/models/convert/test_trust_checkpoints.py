@@ -18,6 +18,8 @@ from helpers.swin import by_microsoft, network, timm_swin
 from xenomask import load_model
 from xenomask.errors import XenomaskError
 from xenomask.models import load
+from xenomask.models.convert.common import compare, recognised
+from xenomask.models.convert.names import DETECTRON2
 from xenomask.models.convert.recognise import convert
 from xenomask.models.convert.swin import load_swin
 from xenomask.train.init import ENCODER
@@ -97,7 +99,15 @@ def test_two_networks_in_one_file__are_refused(mmseg, tmp_path):
     twice = {**{"_orig_mod." + k: v for k, v in mmseg.items()}, **mmseg}
     refused(saved(tmp_path / "c.pth", twice), "the same tensor twice")
     beside = {**{"model." + k: v for k, v in mmseg.items()}, "criterion.weight": torch.ones(3)}
-    refused(saved(tmp_path / "d.pth", beside), "criterion.weight is unknown")
+    refused(saved(tmp_path / "d.pth", beside), r"has unknown 1 tensors \(criterion.weight\)")
+
+
+def test_compare__a_fused_tensor_that_holds_one_third_only():
+    block = "model.pixel_level_module.encoder.swin.encoder.layers.0.blocks.0.attention"
+    wanted = {f"{block}.{part}_proj.weight": torch.zeros(8, 8) for part in "qkv"}
+    name = "backbone.layers.0.blocks.0.attn.qkv.weight"
+    with pytest.raises(XenomaskError, match=rf"other shapes for 1 tensors \({name}: \(8, 8\) instead of \(24, 8\)\)"):
+        compare(wanted, recognised({name: torch.zeros(8, 8)}, DETECTRON2), "is none")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

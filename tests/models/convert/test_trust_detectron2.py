@@ -19,9 +19,11 @@ from helpers.detectron2 import Checkpoint, written
 from helpers.detectron2_config import DUMPED
 from xenomask.cli.convert import app
 from xenomask.errors import XenomaskError
-from xenomask.models.convert.detectron2 import Sources, _config
+from xenomask.models.convert.architecture import read_architecture
+from xenomask.models.convert.common import recognised
 from xenomask.models.convert.detectron2_config import check_config
 from xenomask.models.convert.entries import Entries, dotted
+from xenomask.models.convert.names import DETECTRON2
 from xenomask.models.convert.recognise import convert
 from xenomask.models.convert.yamlconfig import read_yaml
 from xenomask.models.preprocess import Preprocess
@@ -59,7 +61,7 @@ def shapes(kind: str) -> Any:
         arrays["backbone.stem.conv1.weight"] = np.zeros((64, 1, 1, 1))
         for i in range(4):
             arrays[f"backbone.res{i + 2}.0.conv3.weight"] = np.zeros((256 << i, 1, 1, 1))
-    return _config(Sources(arrays, {k: k for k in arrays}, "a.pkl"), None)
+    return read_architecture(recognised(arrays, DETECTRON2))
 
 
 def base(kind: str) -> dict[str, Any]:

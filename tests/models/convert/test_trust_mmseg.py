@@ -12,16 +12,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from transformers import Mask2FormerConfig, ResNetConfig
 
 from helpers import mmseg_leaves
 from helpers.mmseg_leaves import CHANGED, GOLDEN, PARTS, STAYED, mutations
 from xenomask.errors import XenomaskError
-from xenomask.models.convert.architecture import Architecture, read_architecture
+from xenomask.models.convert.architecture import read_architecture
 from xenomask.models.convert.checkpoint import read_torch
+from xenomask.models.convert.common import recognised
 from xenomask.models.convert.entries import USED, Entries, dotted, equal, plain
 from xenomask.models.convert.mmseg import class_names, convert_mmseg, settings
+from xenomask.models.convert.names import MMSEG
 from xenomask.models.convert.pyconfig import read_config_text
-from xenomask.models.convert.rules import new_layout
 from xenomask.models.preprocess import Preprocess, network_input
 
 MICRO = GOLDEN / "random_micro.pth"
@@ -30,20 +32,20 @@ REAL: dict[str, dict[str, str]] = json.loads((GOLDEN / "leaves.json").read_text(
 
 
 @pytest.fixture(scope="module")
-def swin() -> Architecture:
-    return read_architecture(new_layout(read_torch(MICRO)["state_dict"])[0])
+def swin() -> Mask2FormerConfig:
+    return read_architecture(recognised(read_torch(MICRO)["state_dict"], MMSEG))
 
 
-def resnet(swin: Architecture) -> Architecture:
-    return Architecture((3, 4, 6, 3), None, swin.head, swin.classes)
+def resnet(swin: Mask2FormerConfig) -> Mask2FormerConfig:
+    return Mask2FormerConfig.from_dict({**swin.to_dict(), "backbone_config": ResNetConfig().to_dict()})
 
 
-def read(config: Any, a: Architecture) -> tuple[Any, Entries]:
+def read(config: Any, a: Mask2FormerConfig) -> tuple[Any, Entries]:
     entries = Entries(config)
     return settings(entries, a), entries
 
 
-def refused(config: Any, a: Architecture) -> str:
+def refused(config: Any, a: Mask2FormerConfig) -> str:
     with pytest.raises(XenomaskError) as e:
         read(config, a)
     assert "\n" not in str(e.value) and len(str(e.value)) < 400

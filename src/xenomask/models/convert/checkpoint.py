@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from xenomask.errors import XenomaskError
 from xenomask.models.convert.arrays import Refused
 from xenomask.models.convert.torchfile import check_legacy, check_zip
-from xenomask.models.weights import is_finite, read_tensors
+from xenomask.models.weights import read_tensors, refuse_nan
 
 MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began its files before 1.6
 ADVICE = "nothing of it was run; if you trust the file, keep only its state_dict: torch.save({'state_dict': ...}, ...)"
@@ -91,20 +92,7 @@ def read_checkpoint(path: Path, content: Any = None) -> Checkpoint:
     """
     path = find_checkpoint(path)
     content = read_content(path) if content is None else content
-    inner = {str(k): v for k, v in state_dict(content, path).items() if isinstance(v, Tensor)}
-    if not inner:
-        raise XenomaskError(f"{path} holds no tensors by name, so it is no checkpoint")
-    bare = bare_names(inner, of_a_project, path)
-    tensors = {bare[k]: v for k, v in inner.items()}
-    for name, tensor in tensors.items():
-        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
-            raise XenomaskError(f"{path} has a tensor of the name {name[:60]!r}, which no layer can have")
-        _check_tensor(path, name, tensor)
-    if sum(t.numel() * t.element_size() for t in tensors.values()) > path.stat().st_size:
-        raise XenomaskError(f"{path}: its tensors share their bytes: together they claim more than the file has")
-    for name, tensor in tensors.items():
-        if not is_finite(tensor):
-            raise XenomaskError(f"{path}: tensor {name} holds NaN or infinity, so the network can see nothing")
+    tensors = named_tensors(content, path)
     meta = content.get("meta") if isinstance(content, Mapping) else None
     return Checkpoint(path, tensors, meta if isinstance(meta, Mapping) else {})
 
@@ -162,6 +150,35 @@ def bare_names(names: Iterable[str], known: Callable[[str], bool], where: Path) 
     return found
 
 
+def named_tensors(content: Any, path: Path, known: Callable[[str], bool] = of_a_project) -> dict[str, Any]:
+    """The tensors in what a file holds, PyTorch's or NumPy's, by name without a wrapper's prefix; `known` as above.
+
+    What stands beside them (iteration, author, optimizer) is passed over. Raises XenomaskError for names that no layer
+    can have, for what is no tensor or not stored in full, for tensors that share their bytes, and for NaN or infinity.
+    """
+    inner = state_dict(content, path)
+    found = {str(k): v for k, v in inner.items() if inner is not content or isinstance(v, Tensor | np.ndarray)}
+    if not found:
+        raise XenomaskError(f"{path} holds no tensors by name, so it is no checkpoint")
+    bare = bare_names(found, known, path)
+    tensors = {bare[k]: v for k, v in found.items()}
+    for name, value in tensors.items():
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name):
+            raise XenomaskError(f"{path} has a tensor of the name {name[:60]!r}, which no layer can have")
+        _check_tensor(path, name, value)
+    if sum(value.nbytes for value in tensors.values()) > path.stat().st_size:
+        raise XenomaskError(f"{path}: its tensors share their bytes: together they claim more than the file has")
+    for name, value in tensors.items():
+        if not name.startswith("pixel_"):  # what is wrong with detectron2's mean or deviation, its converter says
+            refuse_nan(as_tensor(value), name, path)
+    return tensors
+
+
+def as_tensor(value: np.ndarray | Tensor) -> Tensor:
+    """The array as a tensor of this machine's byte order."""
+    return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))
+
+
 def is_safetensors(path: Path) -> bool:
     """Whether a file is one of safetensors, by its first bytes: a length and the beginning of a JSON object."""
     with path.open("rb") as f:
@@ -209,8 +226,12 @@ def read_torch(path: Path) -> Any:
         raise XenomaskError(f"{path} is damaged: {lines[0][:200] if lines else type(e).__name__}; {ADVICE}") from e
 
 
-def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
-    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+def _check_tensor(path: Path, name: str, value: Any) -> None:
+    if isinstance(value, np.ndarray):
+        return
+    if not isinstance(value, Tensor):
+        raise XenomaskError(f"{path}: {name!r} is no dense tensor; keep only the model's state dict")
+    plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_quantized
     # a stride of 0 lets four bytes claim any size
-    if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise XenomaskError(f"{path}: tensor {name} {tuple(tensor.shape)} is not stored in full, element by element")
+    if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise XenomaskError(f"{path}: tensor {name} {tuple(value.shape)} is not stored in full, element by element")

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import Mask2FormerConfig
 
 from xenomask.errors import XenomaskError, first_line
+from xenomask.models.convert.architecture import RESNETS
 from xenomask.models.convert.entries import DROPOUT, MEMORY, START, TRAINING, Entries
 from xenomask.models.preprocess import Preprocess, check_preprocess
 
@@ -122,8 +123,7 @@ def _swin(e: Entries, b: Any) -> None:
 
 
 def _resnet(e: Entries, b: Any) -> None:
-    depth = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}.get(tuple(b.depths))
-    e.same("DEPTH", depth, 50)
+    e.same("DEPTH", RESNETS.get(tuple(b.depths)), 50)
     e.same("STEM_OUT_CHANNELS", b.embedding_size, 64)
     e.same("RES2_OUT_CHANNELS", b.hidden_sizes[0], 256)
     e.only("OUT_FEATURES", STAGES, default=("res4",))

@@ -6,10 +6,14 @@ encoding or activation, so other values are refused, not passed over.
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
-from xenomask.models.convert.architecture import LEVELS, POINTS, Architecture
+from transformers import Mask2FormerConfig
+
+from xenomask.models.convert.architecture import POINTS, RESNETS
 from xenomask.models.convert.entries import DROPOUT, MEMORY, START, TRAINING, Entries
 
+LEVELS = 3  # of the deformable attention
 GRADIENT, REPLACED = "whether training changes it", "the decode head's own replaces it"
 
 LAYER_NORM = ("LN", "torch.nn.modules.normalization.LayerNorm")
@@ -32,7 +36,7 @@ RUNNER: Mapping[str, str] = {
 VARIABLE = "a variable of the config file, which MMEngine's Runner does not read"
 
 
-def check_model(config: Entries, a: Architecture) -> float:
+def check_model(config: Entries, c: Mask2FormerConfig) -> float:
     """Goes through all of `model` but its data_preprocessor; the rate of Swin's drop path, for further training.
 
     Raises XenomaskError where an entry contradicts the weights, or asks for what transformers' network cannot do.
@@ -48,11 +52,12 @@ def check_model(config: Entries, a: Architecture) -> float:
     test.only("mode", "whole", default=None)
     test.without_effect(dict.fromkeys(("crop_size", "stride"), "of mode='slide' alone"))
     model.without_effect({"train_cfg": TRAINING, "auxiliary_head": TRAINING, "pretrained": START, "init_cfg": START})
-    _head(model.part("decode_head"), a)
-    if a.swin is None:
-        _resnet(model.part("backbone"), a)
-        return 0.0
-    return _swin(model.part("backbone"), a.swin, a.depths)
+    _head(model.part("decode_head"), c)
+    b: Any = c.backbone_config
+    if b.model_type == "swin":
+        return _swin(model.part("backbone"), b)
+    _resnet(model.part("backbone"), b)
+    return 0.0
 
 
 def account_for_the_rest(config: Entries) -> None:
@@ -62,18 +67,18 @@ def account_for_the_rest(config: Entries) -> None:
     config.without_effect({k: RUNNER.get(k, VARIABLE) for k in names if k not in known})
 
 
-def _swin(e: Entries, swin: Mapping, depths: tuple[int, ...]) -> float:
+def _swin(e: Entries, b: Any) -> float:
     e.kind("mmseg.models.backbones.swin.SwinTransformer")
-    e.same("embed_dims", swin["embed_dim"], 96)
-    e.same("depths", depths, (2, 2, 6, 2))
-    e.same("num_heads", swin["num_heads"], (3, 6, 12, 24))
-    e.same("window_size", swin["window_size"], 7)
-    e.same("qkv_bias", swin["qkv_bias"], True)
-    ratio, width = e.number("mlp_ratio", 0.01, 100, 4), swin["embed_dim"]
-    if int(ratio * width) != round(swin["mlp_ratio"] * width):
-        e.refuse("mlp_ratio", ratio, f"but the weights' shapes say {swin['mlp_ratio']:g}", ", ")
+    e.same("embed_dims", b.embed_dim, 96)
+    e.same("depths", b.depths, (2, 2, 6, 2))
+    e.same("num_heads", b.num_heads, (3, 6, 12, 24))
+    e.same("window_size", b.window_size, 7)
+    e.same("qkv_bias", b.qkv_bias, True)
+    ratio, width = e.number("mlp_ratio", 0.01, 100, 4), b.embed_dim
+    if int(ratio * width) != round(b.mlp_ratio * width):
+        e.refuse("mlp_ratio", ratio, f"but the weights' shapes say {b.mlp_ratio:g}", ", ")
     e.only("in_channels", 3)
-    e.only("patch_size", 4)
+    e.same("patch_size", b.patch_size, 4)
     e.only("strides", (4, 2, 2, 2))
     e.only("out_indices", (0, 1, 2, 3))
     e.only("patch_norm", True)
@@ -89,12 +94,12 @@ def _swin(e: Entries, swin: Mapping, depths: tuple[int, ...]) -> float:
     return float(e.number("drop_path_rate", 0, 1, 0.1))
 
 
-def _resnet(e: Entries, a: Architecture) -> None:
+def _resnet(e: Entries, b: Any) -> None:
     e.kind("mmseg.models.backbones.resnet.ResNet")
-    e.same("depth", 50 if a.depths[2] == 6 else 101)
+    e.same("depth", RESNETS.get(tuple(b.depths)))
     e.only("in_channels", 3)
-    e.only("stem_channels", 64)
-    e.only("base_channels", 64)
+    e.same("stem_channels", b.embedding_size, 64)
+    e.same("base_channels", b.hidden_sizes[0] // 4, 64)
     e.only("num_stages", 4)
     e.only("strides", (1, 2, 2, 2))
     e.only("dilations", (1, 1, 1, 1))
@@ -128,21 +133,22 @@ def _activation(e: Entries, kind: str) -> None:
         e.only("approximate", "none")
 
 
-def _head(e: Entries, a: Architecture) -> None:
+def _head(e: Entries, c: Mask2FormerConfig) -> None:
     e.kind("mmseg.models.decode_heads.mask2former_head.Mask2FormerHead")
-    channels = (256, 512, 1024, 2048) if a.swin is None else [a.swin["embed_dim"] << i for i in range(4)]
+    b: Any = c.backbone_config
+    channels = [b.embed_dim << i for i in range(4)] if b.model_type == "swin" else b.hidden_sizes
     e.same("in_channels", channels)
-    e.same("feat_channels", a.head["hidden_dim"])
-    e.same("out_channels", a.head["mask_feature_size"])
-    e.same("num_classes", a.classes)
-    e.same("num_queries", a.head["num_queries"], 100)
+    e.same("feat_channels", c.hidden_dim)
+    e.same("out_channels", c.mask_feature_size)
+    e.same("num_classes", c.num_labels)
+    e.same("num_queries", c.num_queries, 100)
     e.only("num_transformer_feat_level", LEVELS)
     e.only("enforce_decoder_input_project", False)
     e.only("strides", (4, 8, 16, 32))
     e.only("align_corners", False)
-    _positions(e.part("positional_encoding", {"num_feats": 128, "normalize": True}), a.head["hidden_dim"])
-    _pixel_decoder(e.part("pixel_decoder"), a)
-    _decoder(e.part("transformer_decoder"), a)
+    _positions(e.part("positional_encoding", {"num_feats": 128, "normalize": True}), c.hidden_dim)
+    _pixel_decoder(e.part("pixel_decoder"), c)
+    _decoder(e.part("transformer_decoder"), c)
     e.without_effect({
         **dict.fromkeys(("loss_cls", "loss_mask", "loss_dice", "train_cfg", "ignore_index"), TRAINING),
         "test_cfg": "the semantic head never reads it", "init_cfg": START,
@@ -161,32 +167,32 @@ def _positions(e: Entries, width: int) -> None:
     e.without_effect({"init_cfg": START})
 
 
-def _pixel_decoder(e: Entries, a: Architecture) -> None:
+def _pixel_decoder(e: Entries, c: Mask2FormerConfig) -> None:
     e.kind("mmdet.models.layers.msdeformattn_pixel_decoder.MSDeformAttnPixelDecoder")
     e.only("num_outs", LEVELS)
     e.only("strides", (4, 8, 16, 32))
     _norm(e.part("norm_cfg", {"type": "GN", "num_groups": 32}), GROUP_NORM)
     _activation(e.part("act_cfg", {"type": "ReLU"}), RELU)
-    _positions(e.part("positional_encoding", {"num_feats": 128, "normalize": True}), a.head["feature_size"])
+    _positions(e.part("positional_encoding", {"num_feats": 128, "normalize": True}), c.feature_size)
     e.without_effect({
         "init_cfg": START, **dict.fromkeys(("in_channels", "feat_channels", "out_channels"), REPLACED),
     })  # fmt: skip
     e = e.part("encoder")
     e.kind(DETR + "DetrTransformerEncoder", default=None)
-    e.same("num_layers", a.head["encoder_layers"])
+    e.same("num_layers", c.encoder_layers)
     e.without_effect({"num_cp": MEMORY, "init_cfg": START})
-    _layer(e, a, a.head["feature_size"], a.head["encoder_feedforward_dim"], ("self_attn",))
+    _layer(e, c, c.feature_size, c.encoder_feedforward_dim, ("self_attn",))
 
 
-def _decoder(e: Entries, a: Architecture) -> None:
+def _decoder(e: Entries, c: Mask2FormerConfig) -> None:
     e.kind(DETR + "DetrTransformerDecoder", default=None)
-    e.same("num_layers", a.head["decoder_layers"] - 1)
+    e.same("num_layers", c.decoder_layers - 1)
     _norm(e.part("post_norm_cfg", {"type": "LN"}), LAYER_NORM)
     e.without_effect({"return_intermediate": "the head takes the layers one by one", "init_cfg": START})
-    _layer(e, a, a.head["hidden_dim"], a.head["dim_feedforward"], ("cross_attn", "self_attn"))
+    _layer(e, c, c.hidden_dim, c.dim_feedforward, ("cross_attn", "self_attn"))
 
 
-def _layer(e: Entries, a: Architecture, width: int, inner: int, attentions: tuple[str, ...]) -> None:
+def _layer(e: Entries, c: Mask2FormerConfig, width: int, inner: int, attentions: tuple[str, ...]) -> None:
     """One layer of the encoder or of the decoder, as mmdet writes it since its DETR refactor, or as before."""
     attention = _deformable if len(attentions) == 1 else _attention
     if "transformerlayers" not in e:
@@ -194,7 +200,7 @@ def _layer(e: Entries, a: Architecture, width: int, inner: int, attentions: tupl
         for name in attentions:
             # NOTE: left out, mmdet takes 256 channels and 8 heads
             default = {"embed_dims": 256, "num_heads": 8}
-            attention(layer.part(f"{name}_cfg", default), a, width, batch_first=True)
+            attention(layer.part(f"{name}_cfg", default), c, width, batch_first=True)
         ffn = layer.part("ffn_cfg", {})
     else:
         layer = e.part("transformerlayers")
@@ -205,18 +211,18 @@ def _layer(e: Entries, a: Architecture, width: int, inner: int, attentions: tupl
         layer.same("feedforward_channels", inner, inner)
         layer.only("ffn_num_fcs", 2)
         layer.without_effect({"ffn_dropout": DROPOUT})
-        attention(layer.part("attn_cfgs"), a, width, batch_first=False)
+        attention(layer.part("attn_cfgs"), c, width, batch_first=False)
         ffn = layer.part("ffn_cfgs", {})
     _norm(layer.part("norm_cfg", {"type": "LN"}), LAYER_NORM)
     layer.without_effect({"init_cfg": START})
     _feedforward(ffn, width, inner)
 
 
-def _deformable(e: Entries, a: Architecture, width: int, batch_first: bool) -> None:
+def _deformable(e: Entries, c: Mask2FormerConfig, width: int, batch_first: bool) -> None:
     e.kind("mmcv.ops.multi_scale_deform_attn.MultiScaleDeformableAttention", "mmdet.MultiScaleDeformableAttention",
            default=None)  # fmt: skip
     e.same("embed_dims", width, 256)
-    e.same("num_heads", a.head["num_attention_heads"], 8)
+    e.same("num_heads", c.num_attention_heads, 8)
     e.only("num_levels", LEVELS, default=4)
     e.only("num_points", POINTS)
     e.only("value_proj_ratio", 1.0)
@@ -227,11 +233,11 @@ def _deformable(e: Entries, a: Architecture, width: int, batch_first: bool) -> N
     })  # fmt: skip
 
 
-def _attention(e: Entries, a: Architecture, width: int, batch_first: bool) -> None:
+def _attention(e: Entries, c: Mask2FormerConfig, width: int, batch_first: bool) -> None:
     e.kind("mmcv.cnn.bricks.transformer.MultiheadAttention", "mmdet.MultiheadAttention", default=None)
     e.same("embed_dims", width)
     # NOTE: the weights cannot tell; without a config the pixel decoder's number is taken
-    e.same("num_heads", a.head["num_attention_heads"])
+    e.same("num_heads", c.num_attention_heads)
     e.only("batch_first", batch_first)
     _dropout(e)
     e.without_effect(dict.fromkeys(("attn_drop", "proj_drop", "dropout"), DROPOUT) | {"init_cfg": START})
