@@ -92,14 +92,12 @@ def test_python__evaluate_refuses_what_it_cannot_mean():
     def read(_):
         return np.array([[0.1, 0.9]]), np.array([[0, 1]])
 
-    for kw, error in (
-        ({"track": "anomalytrack"}, "unknown track 'anomalytrack'"),
-        ({"resamples": -5}, "resamples -5"),
-        ({"resamples": 2.5}, r"resamples 2\.5"),
-        ({"seed": -1}, "seed -1"),
-    ):
-        with pytest.raises((XenomaskError, TypeError), match=error if "2.5" not in str(kw) else None):
-            evaluate(["a", "b"], read, **kw)
+    with pytest.raises(XenomaskError, match="unknown track 'anomalytrack'"):
+        evaluate(["a", "b"], read, "anomalytrack")
+    with pytest.raises(XenomaskError, match="resamples -5 is no whole number"):
+        evaluate(["a", "b"], read, resamples=-5)
+    with pytest.raises(XenomaskError, match="seed -1 is no whole number"):
+        evaluate(["a", "b"], read, seed=-1)
     with pytest.raises(XenomaskError, match="frame a is named twice"):
         evaluate(["a", "a"], read)
     with pytest.raises(XenomaskError, match="no frame"):

@@ -84,6 +84,8 @@ def evaluate_arrays(
 
 def _by_name(given: Any, what: str, convert: Callable[[Any, str], np.ndarray]) -> dict[str, Any]:
     """{name: array}, from any of the forms that `evaluate_arrays` takes; names in the order of what was given."""
+    if isinstance(given, str | Path):
+        raise XenomaskError(f"{what}s is a path: give arrays; `xenomask evaluate` reads folders")
     if isinstance(given, Mapping):
         found = {str(k): v for k, v in given.items()}
         if len(found) < len(given):
