@@ -1,5 +1,6 @@
 """`detector(photo)`: what three lines of Python give, held against the parts that it is made of."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,10 @@ def test_prediction__objects_mask_and_pictures(detector, photo, tmp_path):
 
 
 def test_prediction__without_a_threshold_says_what_to_do(detector, photo, tmp_path):
-    found = detector.with_score("entropy")(photo)
+    stored = detector.thresholds["entropy:default"]["value"]
+    assert detector.with_score("entropy")(photo).threshold == stored
+    assert detector.with_score("max_logit") is detector
+    found = replace(detector, thresholds={}).with_score("entropy")(photo)
     assert found.threshold is None
     for ask in (lambda: found.objects, found.mask):
         with pytest.raises(XenomaskError, match=r"no threshold for score entropy: give one"):

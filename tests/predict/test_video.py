@@ -35,6 +35,7 @@ class Fake:
     scale = (0.0, 1.0)
     score_name = "fake"
     thresholds: dict = {}
+    ignore = None
 
     def __init__(self, value=lambda look: 0.0, then=lambda look: None):
         self.value, self.then, self.levels = value, then, []

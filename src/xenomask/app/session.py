@@ -158,13 +158,20 @@ def _with_mix(detector: Detector, mix: float) -> Detector:
 def found_in(reading: Reading, smallest: int = 50) -> list[AnomalyObject]:
     """The components above the threshold of `smallest` pixels or more: those of the map that is downloaded."""
     nearest = reading.detector.nearest(reading.seen.outputs)
-    return find_objects(reading.score_map.value, reading.threshold, smallest, nearest=nearest)
+    return find_objects(
+        reading.score_map.value, reading.threshold, smallest, ignored=_ignored(reading), nearest=nearest
+    )
+
+
+def _ignored(reading: Reading) -> np.ndarray | None:
+    region = reading.detector.ignore
+    return None if region is None else region.at(reading.score_map.value.shape)
 
 
 def pictures(reading: Reading, found: Sequence[AnomalyObject]) -> tuple[Picture, Picture]:
     """The map in colours, and the photo with map, contour and the numbered boxes of the first components."""
     value = reading.score_map.value
-    laid = overlay(reading.seen.image, value, reading.scale, reading.threshold)
+    laid = overlay(reading.seen.image, value, reading.scale, reading.threshold, _ignored(reading))
     return coloured(value, reading.scale), draw_boxes(laid, [f.box for f in found[:BOXES]])
 
 

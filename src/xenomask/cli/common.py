@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from xenomask.cli.completion import DATASETS, DETECTORS, SCORES, names
 from xenomask.errors import XenomaskError, printable
 
 if TYPE_CHECKING:
+    from xenomask.detector.predictor import Predictor
     from xenomask.predict.pipeline import Profile
 
 
@@ -98,6 +99,49 @@ ThresholdOption = Annotated[
     float | None,
     typer.Option("--threshold", callback=check_threshold, help="objects score more; default: the detector's"),
 ]
+IgnoreOption = Annotated[
+    str | None,
+    typer.Option("--ignore", help="part of every photo that does not count, such as the own bonnet: bottom:12%, or a "
+                 "mask picture; default: the detector's"),
+]  # fmt: skip
+
+
+def with_region(found: "Predictor", region: str | None) -> "Predictor":
+    """The detector with that ignore region, or with its own where none is named."""
+    from dataclasses import replace
+
+    from xenomask.objects.ignore import parse_region
+
+    return found if region is None else replace(found, ignore=parse_region(region))  # pyright: ignore
+
+
+AlarmsOption = Annotated[
+    Literal["low", "normal", "high"] | None,
+    typer.Option("--alarms", help="instead of --threshold: few false objects and less found (low), or more of both"),
+]
+
+
+def choose_threshold(found: "Predictor", threshold: float | None, alarms: str | None) -> tuple[float | None, str]:
+    """The threshold that is asked for or stored, and what is known of its false alarms.
+
+    Raises XenomaskError where both are given, and where none is stored for these alarms.
+    """
+    if threshold is not None and alarms is not None:
+        raise XenomaskError("--alarms chooses a stored threshold: leave --threshold out")
+    if threshold is not None:
+        return threshold, ""
+    stored = found.thresholds.get("default" if alarms in (None, "normal") else alarms)
+    if stored is None and alarms is not None:
+        raise XenomaskError(
+            f"{found.name} holds no threshold for {alarms} alarms by score {found.score_name}: give one by --threshold"
+        )
+    if stored is None:
+        return None, ""
+    rate = stored.get("false_objects")
+    said = "" if rate is None else f" ({rate:.2g} false objects in an ordinary photo are to be expected)"
+    return float(stored["value"]), said
+
+
 JsonOption = Annotated[
     Path | None, typer.Option("--json", callback=check_json, help="also write the numbers to this file")
 ]

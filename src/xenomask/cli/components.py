@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from xenomask.cli.common import check_threshold, out_console, progress
+from xenomask.cli.common import IgnoreOption, check_threshold, out_console, progress
 
 app = typer.Typer()
 
@@ -16,6 +16,7 @@ def components(
     threshold: Annotated[float, typer.Option(callback=check_threshold, help="components of score > threshold")],
     out: Annotated[Path, typer.Option(help="FILE.json: one COCO file; FILE.jsonl: a line an image")],
     smallest: Annotated[int, typer.Option(min=1, help="leave out components of fewer pixels")] = 1,
+    ignore: IgnoreOption = None,
     ending: Annotated[str, typer.Option(help="of the photos' names in the COCO file, such as .jpg")] = "",
     png16: Annotated[Path | None, typer.Option(help="also write 16-bit PNGs of the maps into this folder")] = None,
 ) -> None:
@@ -23,11 +24,16 @@ def components(
 
     Example: xenomask components maps/at --threshold 0.5 --out at.json
     """
+    from xenomask.objects.ignore import parse_region
     from xenomask.objects.objects import export_components, export_png16
     from xenomask.store import map_ids
 
+    region = None if ignore is None else parse_region(ignore)
+
     with progress("components", len(map_ids(maps))) as tick:
-        images, found = export_components(maps, threshold, out, smallest=smallest, ending=ending, tick=tick)
+        images, found = export_components(
+            maps, threshold, out, smallest=smallest, ending=ending, ignore=region, tick=tick
+        )
     out_console.print(f"{found} components of {images} maps in {out}", soft_wrap=True)
     if png16 is not None:
         with progress("png16", images) as tick:

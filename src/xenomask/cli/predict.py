@@ -10,11 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from xenomask.cli.common import (
+    AlarmsOption,
     AutoRuntimeOption,
     BatchOption,
     DatasetOption,
     DetectorOption,
     DeviceOption,
+    IgnoreOption,
     JsonOption,
     KernelOption,
     MemberOption,
@@ -29,6 +31,7 @@ from xenomask.cli.common import (
     TtaOption,
     check_json,
     check_threshold,
+    choose_threshold,
     load_dataset,
     load_detector,
     out_console,
@@ -36,6 +39,7 @@ from xenomask.cli.common import (
     print_numbers,
     print_profile,
     progress,
+    with_region,
     write_json,
 )
 from xenomask.errors import XenomaskError, printable, unknown
@@ -57,7 +61,9 @@ def detect(
     member: MemberOption = None,
     tta: TtaOption = None,
     threshold: ThresholdOption = None,
+    alarms: AlarmsOption = None,
     smallest: Annotated[float, typer.Option(min=0, max=100, help="smallest object, in percent of the photo")] = 0.1,
+    ignore: IgnoreOption = None,
     coco: Annotated[Path | None, typer.Option(help="also write the objects as one COCO file")] = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
@@ -76,12 +82,16 @@ def detect(
     paths = list_photos(photos, sys.stdin)
     check_photos(paths, out)
     check_json(coco)
+    if ignore is not None:
+        from xenomask.objects.ignore import parse_region
+
+        parse_region(ignore)  # said before the networks are read
     from xenomask.objects import write_coco
     from xenomask.predict.photos import detect_photos
 
     found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta)
-    if threshold is None:
-        threshold = found.thresholds.get("default", {}).get("value")
+    found = with_region(found, ignore)
+    threshold, rate = choose_threshold(found, threshold, alarms)
     with progress("detect", len(paths)) as tick:
         rows, times = detect_photos(
             found, paths, out, threshold=threshold, smallest=smallest / 100, batch=batch, tick=tick
@@ -94,7 +104,7 @@ def detect(
         out_console.print(
             f"no threshold is stored for score {found.score_name}: name one by --threshold to see objects"
         )
-    limit = f", threshold {threshold:.3f}" if threshold is not None else ""
+    limit = f", threshold {threshold:.3f}{rate}" if threshold is not None else ""
     out_console.print(f"score {found.score_name}{limit}; pictures in {out}", soft_wrap=True)
     numbers = {"score": found.score_name, "threshold": threshold, "photos": [r.to_json() for r in rows]}
     if coco is not None:

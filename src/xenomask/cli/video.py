@@ -9,17 +9,21 @@ import typer
 from rich.table import Table
 
 from xenomask.cli.common import (
+    AlarmsOption,
     DetectorOption,
     DeviceOption,
+    IgnoreOption,
     JsonOption,
     MemberOption,
     RuntimeOption,
     ScoreOption,
     ThresholdOption,
+    choose_threshold,
     err_console,
     load_detector,
     out_console,
     progress,
+    with_region,
     write_json,
 )
 from xenomask.errors import XenomaskError
@@ -36,6 +40,8 @@ def video(
     score: ScoreOption = None,
     member: MemberOption = None,
     threshold: ThresholdOption = None,
+    alarms: AlarmsOption = None,
+    ignore: IgnoreOption = None,
     every: Annotated[int, typer.Option(min=1, metavar="K", help="process each K-th frame, hold the map between")] = 1,
     smooth: Annotated[Literal["none", "ema", "flow"], typer.Option(help="ema: exponential mean over time; flow: the "
                                                                    "same, moved along with the picture")] = "none",
@@ -63,8 +69,8 @@ def video(
     check_out(out, source)
     opened = open_source(source, start)
     found = load_detector(detector, device, score, member, runtime)
-    if threshold is None:
-        threshold = found.thresholds.get("default", {}).get("value")
+    found = with_region(found, ignore)
+    threshold, _ = choose_threshold(found, threshold, alarms)
     total = limit if opened.count is None else min(opened.count, limit or opened.count)
     with stop_on_signals() as stop, progress("video", total) as tick:
         result = detect_video(

@@ -37,6 +37,7 @@ from xenomask.models import load
 from xenomask.models.network import Prepared
 from xenomask.models.runtimes.runtime import run_by, with_precision, with_runtime, with_tta
 from xenomask.models.tta import tta_views
+from xenomask.objects.ignore import IgnoreRegion, read_region
 from xenomask.queries import read_queries, without_frame
 from xenomask.scores import Score, add_score, check_classes, get_score
 from xenomask.scores.backend import choose
@@ -62,6 +63,8 @@ class Detector:
     calibration: Calibration | None = None
     # what computes the scores from the masks: see scores.backend
     kernel: str = "auto"
+    # the part of every photo that belongs to no object, such as the own bonnet; maps are raw there, too
+    ignore: IgnoreRegion | None = None
 
     def __post_init__(self):
         check_weights([m.weight for m in self.members], len(self.members))
@@ -179,12 +182,17 @@ class Detector:
     def with_score(self, score: str | Score) -> "Detector":
         """The same networks scored with another score (or its name), each member with the same weight.
 
-        Weights, thresholds and calibration belong to the maps that they were chosen for, and are dropped with them; a
-        member of weight 0 stays out.
+        Weights, thresholds and calibration belong to the maps that they were chosen for, and are dropped with them; but
+        thresholds that are stored for that score ("rba:default") become its own. A member of weight 0 stays out.
         """
+        named = isinstance(score, str)
         score = get_score(score) if isinstance(score, str) else score
         members = tuple(replace(m, score=score, weight=(m.weight > 0) / len(self.used)) for m in self.members)
-        return replace(self, members=members, thresholds={}, calibration=None)
+        if all((a.score, a.weight) == (b.score, b.weight) for a, b in zip(members, self.members, strict=True)):
+            return self
+        prefix = f"{score.name}:"
+        own = {k.removeprefix(prefix): t for k, t in self.thresholds.items() if named and k.startswith(prefix)}
+        return replace(self, members=members, thresholds=own, calibration=None)
 
     def only(self, member: str) -> "Detector":
         """One member alone."""
@@ -270,7 +278,10 @@ class Detector:
             calibration = read_calibration(table.get("calibration"))
             members = tuple(_member(path, m, device, runtime) for m in table["members"])
             tell_unnamed(path, table["members"])
-            return _with_own(Detector(str(table["name"]), members, thresholds, calibration), path)
+            found = Detector(
+                str(table["name"]), members, thresholds, calibration, ignore=read_region(table.get("ignore"))
+            )
+            return _with_own(found, path)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
             raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
 
@@ -295,7 +306,7 @@ class Detector:
             raise XenomaskError(f"{folder} exists and is no detector folder; choose another one")
         return write_folder(
             folder, self.name, self.members, thresholds=self.thresholds, calibration=self.calibration,
-            card=True, numbers=numbers,
+            ignore=self.ignore, card=True, numbers=numbers,
         )  # fmt: skip
 
     def push_to_hub(

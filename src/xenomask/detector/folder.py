@@ -29,6 +29,7 @@ from xenomask.files import finite as listed
 from xenomask.metrics.calibration import Calibration
 from xenomask.models import Preprocess, load
 from xenomask.models.load import identity, is_per_pixel
+from xenomask.objects.ignore import IgnoreRegion
 from xenomask.queries import read_queries
 from xenomask.queries.analysis import FOLDER
 from xenomask.scores import Score, get_score
@@ -203,6 +204,13 @@ def store_calibration(folder: Path, calibration: Calibration) -> Mapping[str, An
     return table.get("calibration")
 
 
+def store_region(folder: Path, region: IgnoreRegion | None) -> None:
+    """Writes an ignore region into detector.json, or takes it out; XenomaskError as `store_threshold` has it."""
+    check_own(folder)
+    table = {k: v for k, v in read_table(folder).items() if k != "ignore"}
+    write_table(folder, table if region is None else {**table, "ignore": region.to_json()})
+
+
 def write_table(folder: Path, table: Mapping[str, Any]) -> None:
     """Writes the folder's detector.json, whole or not at all."""
     with atomic(folder / FILE) as part:
@@ -216,6 +224,7 @@ def write_folder(
     *,
     thresholds: Mapping[str, Mapping[str, Any]] | None = None,
     calibration: Calibration | None = None,
+    ignore: IgnoreRegion | None = None,
     half: bool | None = None,
     analyses: Mapping[str, Path] | None = None,
     card: bool = False,
@@ -235,6 +244,8 @@ def write_folder(
         for t in (thresholds or {}).values():
             as_threshold(t["value"])
         table: dict[str, Any] = {"name": name, "members": rows, "thresholds": dict(thresholds or {})}
+        if ignore is not None:
+            table["ignore"] = ignore.to_json()
         write_table(part, table)
         if calibration is not None:
             origin = dict(calibration.origin)

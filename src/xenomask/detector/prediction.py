@@ -1,4 +1,4 @@
-"""What a detector says of one photo, and its pictures: what `detector("street.jpg")` gives."""
+"""A detector's output for one photo, with objects, mask and pictures: what `detector("street.jpg")` gives."""
 
 import io
 import math
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from xenomask.detector.predictor import Predictor
 
 TOGETHER = 8  # photos of one size that go through the networks at a time
+# false objects in an ordinary photo that a threshold may raise, at most; "normal" is a detector's default
+ALARMS = {"low": 0.1, "normal": 0.5, "high": 2.0}
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -39,6 +41,8 @@ class Prediction:
     threshold: float | None
     # share of the photo that an object takes at least
     smallest: float = SMALLEST
+    # the pixels that belong to no object
+    ignored: Bool[np.ndarray, "H W"] | None = field(default=None, repr=False)
     nearest: Nearest | None = field(default=None, repr=False, compare=False)
 
     @cached_property
@@ -58,15 +62,16 @@ class Prediction:
         if not 0 <= smallest <= 1:
             raise XenomaskError(f"smallest {smallest} is no share of the photo: it lies in 0..1")
         pixels = math.ceil(smallest * self.score_map.value.size)
-        return find_objects(self.score_map.value, threshold, pixels, nearest=self.nearest)
+        return find_objects(self.score_map.value, threshold, pixels, ignored=self.ignored, nearest=self.nearest)
 
     def mask(self, threshold: float | None = None) -> Bool[np.ndarray, "H W"]:
         """The pixels that score at least the threshold, or the detector's own; XenomaskError as for `objects`."""
-        return self.score_map.value >= self._threshold(threshold)
+        above = self.score_map.value >= self._threshold(threshold)
+        return above if self.ignored is None else above & ~self.ignored
 
     def overlay(self) -> UInt8[np.ndarray, "H W 3"]:
         """The photo with the map over it, the threshold's contour, and the objects' numbered boxes."""
-        laid = overlay(self.image, self.score_map.value, self.scale, self.threshold)
+        laid = overlay(self.image, self.score_map.value, self.scale, self.threshold, self.ignored)
         return laid if self.threshold is None else draw_boxes(laid, [o.box for o in self.objects])
 
     def save(self, path: str | Path) -> Path:
@@ -133,5 +138,8 @@ def predict(detector: "Predictor", photos: Any) -> Any:
 
 def prediction(detector: "Predictor", image: ImageLike, found: ScoreMap, outputs: Any) -> Prediction:
     """The Prediction of a photo whose networks have run."""
-    nearest = detector.nearest(outputs)
-    return Prediction(as_photo(image), found, detector.scale, default_threshold(detector), nearest=nearest)
+    image, region = as_photo(image), detector.ignore
+    ignored = None if region is None else region.at(found.value.shape)
+    return Prediction(
+        image, found, detector.scale, default_threshold(detector), ignored=ignored, nearest=detector.nearest(outputs)
+    )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from xenomask.detector.detector import Detector
     from xenomask.detector.member import Member
     from xenomask.detector.nearest import Nearest
+    from xenomask.objects.ignore import IgnoreRegion
 
 
 @runtime_checkable
@@ -31,6 +32,11 @@ class Predictor(Protocol):
 
     @property
     def thresholds(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    @property
+    def ignore(self) -> "IgnoreRegion | None":
+        """The part of every photo that belongs to no object."""
+        ...
 
     @property
     def networks(self) -> tuple[str, ...]:

@@ -77,6 +77,7 @@ def quantize_detector(
             "version": 1, "name": f"{detector.name}-int8", "weights": {m.name: m.weight for m in members},
             "contents": contents,
             "thresholds": {k: dict(t) for k, t in detector.thresholds.items()},
+            "ignore": None if detector.ignore is None else detector.ignore.to_json(),
             "calibrated_on": {"dataset": data.name, "frames": [f.id for f in used]},
         }  # fmt: skip
         write_numbers(part / TABLE, table)

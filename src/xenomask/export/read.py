@@ -28,6 +28,7 @@ from xenomask.models import Network, Preprocess
 from xenomask.models.preprocess import check_preprocess, target_size
 from xenomask.models.runtimes.graph import KEY, ONNX_LIMIT, need, read_openvino
 from xenomask.models.runtimes.runtime import Run, Session, logits, onnx_session, openvino_session
+from xenomask.objects.ignore import IgnoreRegion, read_region
 from xenomask.scores import get_score
 from xenomask.types import QuerySet, ScoreMap, Size
 
@@ -55,6 +56,7 @@ class ExportedDetector:
     scale: tuple[float, float]
     score_name: str
     thresholds: Mapping[str, Mapping[str, Any]]
+    ignore: IgnoreRegion | None = None
     members: tuple[Member, ...] = ()  # they are inside
     runtime: str = "exported"
     precision: str = "float32"
@@ -185,7 +187,7 @@ def _open_folder(folder: Path) -> Detector:
                 raise XenomaskError(f"{folder / name}.xml is not the one that {TABLE} names: copy the folder again")
             members.append(replace(member, name=name, weight=float(weight)))
         thresholds = {k: {**t, "value": float(t["value"])} for k, t in table["thresholds"].items()}
-        return Detector(str(table["name"]), tuple(members), thresholds)
+        return Detector(str(table["name"]), tuple(members), thresholds, ignore=read_region(table.get("ignore")))
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise XenomaskError(f"{folder / TABLE} is damaged: {e!r}; quantise again") from e
 
@@ -198,7 +200,7 @@ def _fused(path: Path, metadata: Mapping[str, Any], start, digest: str) -> Expor
         _preprocess(m)
     return ExportedDetector(
         str(metadata["name"]), start(), metadata, digest, (int(size[0]), int(size[1])),
-        (float(low), float(high)), str(metadata["score"]), thresholds,
+        (float(low), float(high)), str(metadata["score"]), thresholds, read_region(metadata.get("ignore")),
     )  # fmt: skip
 
 
@@ -214,7 +216,8 @@ def _queries(path: Path, metadata: Mapping[str, Any], start, digest: str) -> Det
     run, runtime = _sized(path, metadata, logits(start())), "onnxruntime" if path.suffix == ".onnx" else "openvino"
     network = Network(nn.Module(), config, _preprocess(m), digest, facts, run, runtime)
     member = Member(str(m["name"]), network, queries, get_score(m["score"], m["options"]), 1.0)
-    return Detector(str(metadata["name"]), (member,), metadata["thresholds"])
+    region = read_region(metadata.get("ignore"))
+    return Detector(str(metadata["name"]), (member,), metadata["thresholds"], ignore=region)
 
 
 def _sized(path: Path, metadata: Mapping[str, Any], run: Run) -> Run:

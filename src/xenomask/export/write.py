@@ -120,6 +120,7 @@ def describe(detector: Detector, size: Size, kind: str, terms: str | None) -> di
         "version": VERSION, "xenomask": __version__, "kind": kind, "name": detector.name,
         "score": detector.map_score, "scale": detector.scale, "size": size,
         "thresholds": {k: dict(t) for k, t in detector.thresholds.items()},
+        "ignore": None if detector.ignore is None else detector.ignore.to_json(),
         "calibration": detector.calibration.table() if detector.calibration else None,
         "members": [_member(m) for m in detector.used],
         "describe": detector.describe(), "terms": terms,

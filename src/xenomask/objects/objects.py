@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -21,6 +21,9 @@ from xenomask.files import atomic, make_dir, portable, refuse_folder, refuse_inp
 from xenomask.metrics.components import binarise, label_components
 from xenomask.store import ENDING, check_photo, map_ids, map_path, read_map
 from xenomask.types import Size, Tick, nothing
+
+if TYPE_CHECKING:
+    from xenomask.objects.ignore import IgnoreRegion
 
 SMALLEST = 0.001  # share of a photo: smaller components are noise more often than objects
 # the class that networks take a mask (H, W) for, and its mean probability there
@@ -149,6 +152,7 @@ def export_components(
     *,
     smallest: int = 1,
     ending: str = "",
+    ignore: "IgnoreRegion | None" = None,
     tick: Tick = nothing,
 ) -> tuple[int, int]:
     """Writes the components of a folder of maps; returns how many maps and components there were.
@@ -167,7 +171,8 @@ def export_components(
     rows: list[tuple[str, Size, list[AnomalyObject]]] = []
     for i in ids:
         value = read_map(map_path(maps, i))
-        rows.append((i, value.shape, find_objects(value, threshold, smallest)))
+        ignored = None if ignore is None else ignore.at(value.shape)
+        rows.append((i, value.shape, find_objects(value, threshold, smallest, ignored=ignored)))
         tick()
     if out.suffix == ".json":
         named = [(f"{i}{ending}", size, found) for i, size, found in rows]

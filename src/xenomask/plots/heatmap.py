@@ -18,8 +18,10 @@ from xenomask.arrays import (
     ImageLike,
     LabelLike,
     MapLike,
+    MaskLike,
     NumbersLike,
     as_image,
+    as_mask,
     as_numbers,
     as_single,
     as_threshold,
@@ -96,10 +98,12 @@ def overlay(
     value: MapLike,
     scale: tuple[float, float],
     threshold: float | None = None,
+    ignored: MaskLike | None = None,
 ) -> UInt8[np.ndarray, "H W 3"]:
     """The map (H, W) laid over the photo (H, W, 3), more opaque where more anomalous; the threshold's contour in white.
 
-    Raises XenomaskError for what is no photo or no finite map, for sizes that differ, and a scale that does not rise.
+    What is `ignored` (H, W) has neither, and is drawn darker. Raises XenomaskError for what is no photo or no finite
+    map, for sizes that differ, and a scale that does not rise.
     """
     image, value = as_image(image), as_single(value)
     check_same_size("map", value, "photo", image)
@@ -107,8 +111,14 @@ def overlay(
     table = np.ascontiguousarray(colormaps[COLOURS](np.arange(colormaps[COLOURS].N), bytes=True)[:, :3])
     low, high = check_scale(scale)
     blend(image, np.ascontiguousarray(value), low, high, table, OPAQUE, out)
+    mask = np.zeros(value.shape, bool) if threshold is None else value >= as_threshold(threshold)
+    if ignored is not None:
+        ignored = as_mask(ignored, "ignored region")
+        check_same_size("map", value, "ignored region", ignored)
+        out[ignored] = image[ignored] // 2
+        mask &= ~ignored
     if threshold is not None:
-        mask = (value >= as_threshold(threshold)).astype(np.uint8)
+        mask = mask.astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(out, contours, -1, (255, 255, 255), max(1, image.shape[1] // 500))
     return out

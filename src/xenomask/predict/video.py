@@ -1,5 +1,6 @@
 """Detector + video -> video with the map laid over it, and how long its frames took."""
 
+import math
 import signal
 import threading
 from collections import deque
@@ -16,7 +17,8 @@ import numpy as np
 
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, remove_litter
-from xenomask.plots import overlay
+from xenomask.objects import SMALLEST, IgnoreRegion, find_objects
+from xenomask.plots import draw_boxes, overlay
 from xenomask.predict.frames import Source
 from xenomask.predict.smooth import Held, Smooth, follow
 from xenomask.predict.stages import Frame, frames_of
@@ -38,6 +40,9 @@ class Looks(Protocol):
 
     @property
     def scale(self) -> tuple[float, float]: ...
+
+    @property
+    def ignore(self) -> IgnoreRegion | None: ...
 
     def detect(self, image: np.ndarray) -> ScoreMap: ...
 
@@ -146,7 +151,7 @@ def detect_video(
                     held = seen.held
                     at = frame.read_at if source.live else None
                     path = None if maps is None else maps / f"{source.start + frame.number:06d}{ENDING}"
-                    pending.append(pool.submit(_write, seen, recording, at, detector.scale, threshold, path, tally))
+                    pending.append(pool.submit(_write, seen, recording, at, detector, threshold, path, tally))
                     while len(pending) > WAITING:
                         pending.popleft().result()
                     tick()
@@ -199,7 +204,7 @@ def _write(
     seen: Seen,
     recording: Recording,
     at: float | None,
-    scale: tuple[float, float],
+    detector: Looks,
     threshold: float | None,
     path: Path | None,
     tally: Tally,
@@ -207,7 +212,12 @@ def _write(
     begun = perf_counter()
     if path is not None and seen.raw is not None:
         write_map(path, seen.raw)
-    picture = overlay(seen.frame.image, seen.held.value, scale, threshold)
+    value, region = seen.held.value, detector.ignore
+    ignored = None if region is None else region.at(value.shape)
+    picture = overlay(seen.frame.image, value, detector.scale, threshold, ignored)
+    if threshold is not None:
+        found = find_objects(value, threshold, math.ceil(SMALLEST * value.size), ignored=ignored)
+        picture = draw_boxes(picture, [o.box for o in found])
     _draw_rate(picture, tally.written_at)
     recording.write(picture, at)
     now = perf_counter()
