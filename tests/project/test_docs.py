@@ -188,6 +188,24 @@ def test_score_page__has_the_model_cards_numbers(name):
         assert (line[1], line[2]) in rows
 
 
+def test_readme__fits_its_first_reader():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.split()) <= 1200
+    first = text.split("## ")[0]
+    assert "anomal" in first and "out-of-distribution" in first
+    assert [line for line in shell_lines(first) if line.startswith("xenomask")] == ["xenomask detect street.jpg"]
+    assert all(f"(docs/{page}.md)" in first for page in ("start", "evaluation", "export"))
+
+
+def test_troubleshooting__quotes_what_the_code_prints():
+    source = "\n".join(p.read_text() for p in (ROOT / "src/xenomask").rglob("*.py"))
+    source = re.sub(r"\"\s*\n\s*f?\"", "", source)  # messages in several lines
+    rows = re.findall(r"^\| (.*?) \|", (DOCS / "troubleshooting.md").read_text(), re.M)
+    quoted = [q for row in rows for q in re.findall(r"`([^`]+)`", row)]
+    missing = [q for q in quoted if q not in source and not re.fullmatch(r"unknown (?:detector|score)", q)]
+    assert len(quoted) > 20 and missing == []
+
+
 def test_data_pages__are_those_of_the_catalogue():
     from data_pages import pages
 
