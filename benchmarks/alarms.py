@@ -85,12 +85,13 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=15, help="of each ordinary set, evenly spread")
     parser.add_argument("--into", type=Path, help="detector folder that the thresholds are written into")
     parser.add_argument("--rows", type=Path, help="what --out of an earlier run wrote, instead of running the networks")
+    parser.add_argument("--keep-default", action="store_true", help="--into leaves the default threshold as it is")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if args.rows:
         rows = json.loads(args.rows.read_text())
         show(rows)
-        return store(rows, args.into)
+        return store(rows, args.into, args.keep_default)
     d = detector(args.detector)
     ways = {s: d if s == "own" else d.with_score(s) for s in args.scores.split(",")}
     ordinary: dict[str, dict[str, list[np.ndarray]]] = {s: {k: [] for k in ORDINARY} for s in ways}
@@ -129,7 +130,7 @@ def main() -> None:
     if args.out:
         args.out.write_text(json.dumps(rows, indent=1) + "\n")
     if args.into:
-        store(rows, args.into)
+        store(rows, args.into, args.keep_default)
 
 
 def show(rows: list[dict]) -> None:
@@ -141,10 +142,13 @@ def show(rows: list[dict]) -> None:
     Console().print(table)
 
 
-def store(rows: list[dict], folder: Path) -> None:
-    """Write the thresholds into a detector's folder: "low", "normal" (and "default"), "high", and "SCORE:low", ..."""
+def store(rows: list[dict], folder: Path, keep: bool) -> None:
+    """Write the thresholds into a detector's folder: "low", "normal" (and "default"), "high", and "SCORE:low", ...
+
+    One that finds nothing is left out; `keep`: the default stays as it is.
+    """
     thresholds = {}
-    for r in rows:
+    for r in (r for r in rows if r["AT"] or r["OT"]):
         found = {
             "value": round(r["threshold"], 5),
             "origin": f"{r['false']:.2f} false objects an ordinary photo (mean of Cityscapes val, CamVid test, "
@@ -156,7 +160,10 @@ def store(rows: list[dict], folder: Path) -> None:
         names = [r["alarms"], *(["default"] if r["alarms"] == "normal" else [])]
         thresholds |= {f"{prefix}{n}": found for n in names}
     file = folder / "detector.json"
-    write_numbers(file, {**json.loads(file.read_text()), "thresholds": thresholds})
+    table = json.loads(file.read_text())
+    if keep:
+        thresholds["default"] = table["thresholds"]["default"]
+    write_numbers(file, {**table, "thresholds": thresholds})
 
 
 if __name__ == "__main__":

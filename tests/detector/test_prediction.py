@@ -60,8 +60,7 @@ def test_prediction__objects_mask_and_pictures(detector, photo, tmp_path):
 
 
 def test_prediction__without_a_threshold_says_what_to_do(detector, photo, tmp_path):
-    stored = detector.thresholds["entropy:default"]["value"]
-    assert detector.with_score("entropy")(photo).threshold == stored
+    assert detector.with_score("rba")(photo).threshold == detector.thresholds["rba:default"]["value"]
     assert detector.with_score("max_logit") is detector
     found = replace(detector, thresholds={}).with_score("entropy")(photo)
     assert found.threshold is None

@@ -8,7 +8,7 @@ import pytest
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
-from xenomask.detector.folder import DEFAULT, SHIPPED
+from xenomask.detector.folder import SHIPPED
 from xenomask.evaluation.evaluate import evaluate_maps
 from xenomask.metrics import count, curve, numbers
 from xenomask.predict.photos import score_dataset
@@ -16,7 +16,7 @@ from xenomask.predict.photos import score_dataset
 
 @pytest.fixture(scope="module")
 def nano() -> Detector:
-    return Detector.from_folder(DEFAULT)
+    return Detector.from_folder("nano")
 
 
 def test_nano__is_small_and_says_what_it_is(nano):

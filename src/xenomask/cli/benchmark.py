@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from xenomask.cli.common import (
+    DEFAULT_DETECTOR,
     DatasetOption,
     DetectorOption,
     DeviceOption,
@@ -83,7 +84,7 @@ def benchmark(
     chosen = [None if s == "own" else get_score(s) for s in names]
     data = [load_dataset(d, root, split, resize) for d in (SUITES[suite] if suite else (dataset or "",))]
     make_dir(out)
-    found = [load_detector(d, device, runtime=runtime, tta=tta) for d in detector or ["nano"]]
+    found = [load_detector(d, device, runtime=runtime, tta=tta) for d in detector or [DEFAULT_DETECTOR]]
     networks = [m for d in found for m in d.members]
     lacking = [s for s in chosen if s and any(not getattr(m.queries, n) for m in networks for n in s.needs)]
     for s in lacking:

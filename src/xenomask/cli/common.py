@@ -42,6 +42,7 @@ def marked(text: str, *names: object) -> Text:
 
 out_console, err_console = _PlainConsole(), _PlainConsole(stderr=True)
 
+DEFAULT_DETECTOR = "nano-general"  # the best of the shipped ones by the number of docs/ablations.md
 DetectorOption = Annotated[
     str,
     typer.Option("--detector", autocompletion=names(DETECTORS), help="detector folder, a name that `xenomask "

@@ -11,8 +11,8 @@ from xenomask.errors import XenomaskError
 from xenomask.offline import asking_hub
 
 SHIPPED_ARE = {
-    "nano": "two small Mask2Formers; for trying everything with",
-    "nano-general": "one of them, trained on more objects and countries: fewer false alarms",
+    "nano": "two small Mask2Formers with their queries analysed: Maskomaly, ensembles",
+    "nano-general": "the default: one small Mask2Former, trained on more objects and countries",
 }
 app = typer.Typer()
 

@@ -110,12 +110,15 @@ def _disk() -> list[Finding]:
 
 def _detectors() -> list[Finding]:
     from xenomask.detector import Detector
+    from xenomask.detector.folder import SHIPPED
     from xenomask.detector.hub import on_machine
     from xenomask.detector.known import KNOWN
 
-    shipped = Detector.from_folder("nano")
-    networks = ", ".join(m.name for m in shipped.members)
-    found = [Finding("detector nano", "ok", f"shipped: {networks}; score {shipped.score_name}")]
+    found = []
+    for name in sorted(p.parent.name for p in SHIPPED.glob("*/detector.json")):
+        shipped = Detector.from_folder(name)
+        networks = ", ".join(m.name for m in shipped.members)
+        found.append(Finding(f"detector {name}", "ok", f"shipped: {networks}; score {shipped.score_name}"))
     for known in KNOWN.values():
         place = on_machine(known)
         text = f"on this machine: {place}" if place else f"not on this machine; --detector {known.name} downloads it"

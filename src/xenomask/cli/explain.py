@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from xenomask.cli.common import (
+    DEFAULT_DETECTOR,
     DetectorOption,
     DeviceOption,
     JsonOption,
@@ -29,7 +30,7 @@ CLASSES_SHOWN = 4
 def explain(
     photo: Annotated[Path, typer.Argument(help="a photo of any size")],
     at: Annotated[str, typer.Option(help="X,Y in pixels from the top left of the upright photo")],
-    detector: DetectorOption = "nano",
+    detector: DetectorOption = DEFAULT_DETECTOR,
     score: ScoreOption = None,
     member: MemberOption = None,
     tta: TtaOption = None,

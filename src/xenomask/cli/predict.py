@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xenomask.cli.common import (
+    DEFAULT_DETECTOR,
     AlarmsOption,
     AutoRuntimeOption,
     BatchOption,
@@ -56,7 +57,7 @@ def detect(
     photos: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="photos, folders of photos, quoted patterns; "
                                                 "-: a list of paths on standard input")],
     out: Annotated[Path, typer.Option(help="folder for map, heatmap and overlay")] = Path("out"),
-    detector: DetectorOption = "nano",
+    detector: DetectorOption = DEFAULT_DETECTOR,
     score: ScoreOption = None,
     member: MemberOption = None,
     tta: TtaOption = None,
@@ -119,10 +120,15 @@ def said(found: "Detection", threshold: float | None) -> str:
     """One photo's result, as a sentence."""
     if found.objects is None or threshold is None:
         return f"scores up to {found.max:.3g}"
-    if not found.objects:
+    return sentence(found.objects, threshold)
+
+
+def sentence(found: "Sequence[AnomalyObject]", threshold: float) -> str:
+    """One photo's objects, as a sentence."""
+    if not found:
         return f"nothing found above {threshold:.3g}"
-    count, first = len(found.objects), found.objects[0]
-    return f"1 anomalous object: {first}" if count == 1 else f"{count} anomalous objects, the largest: {first}"
+    first, count = found[0], len(found)
+    return f"1 anomalous object: {first}" if count == 1 else f"{count} anomalous objects, the first: {first}"
 
 
 def objects_table(found: "Sequence[AnomalyObject]", most: int = 10) -> Table:
@@ -143,7 +149,7 @@ def score(
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
-    detector: DetectorOption = "nano",
+    detector: DetectorOption = DEFAULT_DETECTOR,
     score: ScoreOption = None,
     member: MemberOption = None,
     tta: TtaOption = None,
@@ -240,7 +246,7 @@ def heatmaps(
 @app.command(rich_help_panel="Predict")
 def demo(
     out: Annotated[Path, typer.Option(help="folder to write")] = Path("demo_out"),
-    detector: DetectorOption = "nano",
+    detector: DetectorOption = DEFAULT_DETECTOR,
     frames: Annotated[int, typer.Option(min=1)] = 6,
     seed: Annotated[int, typer.Option()] = 7,
     device: DeviceOption = None,
@@ -254,14 +260,20 @@ def demo(
 
     found = load_detector(detector, device, runtime=runtime)
     with progress("demo", 3 * frames) as tick:
-        result = run_demo(found, out, frames=frames, seed=seed, tick=tick)
+        result, first = run_demo(found, out, frames=frames, seed=seed, tick=tick)
     print_numbers(f"{frames} synthetic scenes, score {found.score_name}, exact", dict(result.numbers["exact"]))
     out_console.print(
-        "Only the road of these synthetic scenes and what lies on it is counted: the shipped networks take a "
-        "synthetic road for a road,\nbut synthetic cars, trees and people are anomalous to them. The README has real "
-        "photos' numbers."
-    )
-    out_console.print(f"look at {out / 'heatmaps' / 'contact_sheet.jpg'}; maps in {out / 'maps'}")
+        "The numbers hold for synthetic scenes alone (the default detector was trained with some); the README has real "
+        "photos'.", soft_wrap=True,
+    )  # fmt: skip
+    if first.threshold is not None:
+        out_console.print(f"first scene: {sentence(first.objects, first.threshold)}", highlight=False, soft_wrap=True)
+        if len(first.objects) > 1:
+            out_console.print(objects_table(first.objects))
+    out_console.print(
+        f"open {out / 'overlay.jpg'} (the first scene) or {out / 'heatmaps' / 'contact_sheet.jpg'} (all of them); maps "
+        f"in {out / 'maps'}", soft_wrap=True,
+    )  # fmt: skip
 
 
 @app.command(rich_help_panel="Train")

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from xenomask.cli.common import (
+    DEFAULT_DETECTOR,
     AlarmsOption,
     DetectorOption,
     DeviceOption,
@@ -36,7 +37,7 @@ def video(
     source: Annotated[str, typer.Argument(metavar="IN", help="a video file, a camera's number (0), an address "
                                           "(rtsp://, http://) or a folder of frames, sorted by name")],
     out: Annotated[Path, typer.Option(help="the video to write, .mp4 or .avi")],
-    detector: DetectorOption = "nano",
+    detector: DetectorOption = DEFAULT_DETECTOR,
     score: ScoreOption = None,
     member: MemberOption = None,
     threshold: ThresholdOption = None,

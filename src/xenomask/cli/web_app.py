@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from xenomask.cli.common import DeviceOption, RuntimeOption, load_folder, out_console
+from xenomask.cli.common import DEFAULT_DETECTOR, DeviceOption, RuntimeOption, load_folder, out_console
 
 app = typer.Typer()
 
@@ -12,7 +12,7 @@ app = typer.Typer()
 @app.command("app", rich_help_panel="Predict")
 def serve(
     detector: Annotated[list[str], typer.Option("--detector", help="detector folder, name or hf:org/name; may be "
-                                                "given several times")] = ["nano"],  # noqa: B006
+                                                "given several times")] = [DEFAULT_DETECTOR],  # noqa: B006
     host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: this network may use it")] = "127.0.0.1",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="default: the first free one from 7860 on")] = None,
     allow_host: Annotated[list[str], typer.Option(metavar="NAME", help="a host name under which others reach it, as a "

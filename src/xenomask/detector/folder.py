@@ -40,7 +40,6 @@ log = logging.getLogger(__name__)
 FILE = "detector.json"
 SHIPPED = Path(__file__).parents[1] / "detectors"
 CARD = "README.md"
-DEFAULT = "nano"
 MAX_MEMBERS = 32
 
 
