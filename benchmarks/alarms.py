@@ -79,7 +79,7 @@ def choose(false: np.ndarray, rate: float) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("detector")
+    parser.add_argument("detector", nargs="?", default="nano-general")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--scores", default="own", help="own, or names of scores")
     parser.add_argument("--photos", type=int, default=15, help="of each ordinary set, evenly spread")

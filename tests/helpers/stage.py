@@ -116,10 +116,9 @@ def _networks(root: Path) -> None:
         shutil.copytree(root / source, root / name)
     members = [("nano-s", root / "CK_S"), ("nano-l", root / "CK_L")]
     # a folder of that name is taken before the shipped detector
-    for name in ("nano", "nano-int8", "my-detector"):
-        assemble(
-            root / name, name, members, [0.5, 0.5], "maskomaly", thresholds={"default": {"value": 0.4, "origin": ""}}
-        )
+    for name in ("nano", "nano-general", "nano-int8", "my-detector"):
+        thresholds = {k: {"value": v, "origin": ""} for k, v in (("default", 0.4), ("low", 0.6))}
+        assemble(root / name, name, members, [0.5, 0.5], "maskomaly", thresholds=thresholds)
     with_outlier_class(build("tiny")).save(root / "CK_U")
     assemble(root / "my-uno-detector", "my-uno-detector", [("u", root / "CK_U")], [1.0], "uno")
 

@@ -146,7 +146,7 @@ def test_five_minute_start__runs(street, capsys):
     assert len(walk(DOCS / "start.md", capsys)) == 4
     assert (street / "demo_out/heatmaps/contact_sheet.jpg").is_file()
     assert {p.name for p in (street / "out").iterdir()} == {
-        f"{n}{end}" for n in ("validation_1", "street") for end in (".hdf5", "_heatmap.png", "_overlay.jpg")
+        f"{n}{end}" for n in ("validation0000", "street") for end in (".hdf5", "_heatmap.png", "_overlay.jpg")
     }
 
 
