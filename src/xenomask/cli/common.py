@@ -1,6 +1,6 @@
 """What every command shares: option types, progress, tables, opening what the user named."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from xenomask.errors import XenomaskError, printable
 
 if TYPE_CHECKING:
     from xenomask.predict.pipeline import Profile
+    from xenomask.store import MapFolder
 
 
 class _PlainConsole(Console):
@@ -98,6 +99,15 @@ ThresholdOption = Annotated[
     float | None,
     typer.Option("--threshold", callback=check_threshold, help="objects score more; default: the detector's"),
 ]
+PatternOption = Annotated[
+    str | None,
+    typer.Option("--pattern", help="names of other tools' map files, such as '{id}_score.npy': HDF5, .npy, .npz, PNG "
+                 "or TIFF; default: {id}.hdf5"),
+]  # fmt: skip
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="name of the array in HDF5 (default: value) and .npz (default: the only one)"),
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", callback=check_json, help="also write the numbers to this file")
 ]
@@ -155,6 +165,21 @@ def load_dataset(name: str, root: Path, split: str = "val", resize: str | None =
     from xenomask.datasets import open_dataset
 
     return open_dataset(name, root, split=split, resize=parse_size(resize), coding=coding)
+
+
+def map_folders(folders: Sequence[Path], pattern: str | None, key: str | None) -> "list[MapFolder]":
+    """Describe folders of maps; those that xenomask wrote need neither pattern nor key. One note names what is not
+    checked of the others."""
+    from xenomask.store import MapFolder
+    from xenomask.store.manifest import MANIFEST
+
+    found = [MapFolder(m, pattern or MapFolder.pattern, key) for m in folders]
+    found = [
+        MapFolder(m.path) if (m.path / MANIFEST).is_file() and not (pattern and m.ids()) else m for m in found
+    ]  # fmt: skip
+    if (pattern or key) and any(not (m.path / MANIFEST).is_file() for m in found):
+        say("note: maps of other tools have no manifest: which photos they were made from is not checked")
+    return found
 
 
 def write_json(path: Path | None, numbers: Any) -> None:
