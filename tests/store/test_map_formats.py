@@ -412,6 +412,46 @@ def test_bombs__take_little_memory(tmp_path):
         assert int(megabytes) < 20 and str(path) in said, (path, done.stdout)
 
 
+def test_benchmark__puts_own_maps_beside_detectors_and_in_a_paper_s_table(
+    scenes, values, tmp_path, capsys, tiny_detector
+):
+    for i, value in values.items():
+        (tmp_path / "theirs/folder").mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / f"theirs/folder/{i}.npy", value)  # below a folder of the data set's name
+    words = ("benchmark", "--dataset", "folder", "--root", scenes, "--resamples", 0, "--out", tmp_path / "b", "--maps",
+             f"theirs_2={tmp_path / 'theirs'}", "--pattern", "{id}.npy")  # fmt: skip
+    code, out, err = run(capsys, *words, "--json", tmp_path / "t.json")
+    assert code == 0 and err.count("not checked") == 1, err
+    (row,) = json.loads((tmp_path / "t.json").read_text())["rows"]  # no detector was asked for
+    expected, _ = evaluated(capsys, tmp_path / "theirs/folder", scenes, "--pattern", "{id}.npy", "--resamples", 0)
+    assert row["numbers"]["exact"] == expected["exact"] and row["detector"]["name"] == "theirs_2"
+    assert "| folder | theirs_2 | - | - | - | exact |" in out
+
+    code, out, err = run(
+        capsys, *words, "--detector", tiny_detector, "--scores", "max_logit", "--layout", "paper", "--device", "cpu"
+    )
+    assert code == 0, err
+    aupr, f1 = (100 * expected[c][k] for c, k in (("official", "aupr_trapz"), ("components", "f1_mean")))
+    line = next(line for line in out.splitlines() if line.startswith("| theirs"))
+    assert f"{aupr:.2f}" in line and f"{f1:.2f}" in line
+    tex = (tmp_path / "b/paper.tex").read_text()
+    assert tex.count("\\\\\n") == 4 and "theirs\\_2 & " in tex and "\\multicolumn{3}{c}{folder}" in tex
+    assert (tmp_path / "b/paper.md").read_text() in out
+    rows = [line.removesuffix(" \\\\").split(" & ")[1:] for line in tex.splitlines() if line.startswith(("the", "pair"))]
+    assert len(rows) == 2
+    for a, b, better in zip(*rows, (max, min, max), strict=True):
+        numbers = [float(c.removeprefix("\\textbf{").rstrip("}")) for c in (a, b)]
+        assert [c.startswith("\\textbf") for c in (a, b)] == [n == better(numbers) for n in numbers]
+
+
+def test_benchmark__refuses_maps_without_a_name_and_names_twice(scenes, ours, tmp_path, capsys):
+    words = ("benchmark", "--dataset", "folder", "--root", scenes, "--out", tmp_path / "b")
+    assert "is not NAME=DIR" in fails(capsys, *words, "--maps", ours)
+    assert "use up to 64 letters" in fails(capsys, *words, "--maps", f"a|b={ours}")
+    assert "two methods are called a" in fails(capsys, *words, "--maps", f"a={ours}", "--maps", f"a={ours}")
+    assert "no folder of maps" in fails(capsys, *words, "--maps", f"a={tmp_path / 'nowhere'}")
+
+
 def test_python__takes_a_folder_or_its_description(scenes, values, ours, tmp_path):
     for i, value in values.items():
         np.save(tmp_path / f"{i}.npy", value)

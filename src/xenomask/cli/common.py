@@ -168,15 +168,10 @@ def load_dataset(name: str, root: Path, split: str = "val", resize: str | None =
 
 
 def map_folders(folders: Sequence[Path], pattern: str | None, key: str | None) -> "list[MapFolder]":
-    """Describe folders of maps; those that xenomask wrote need neither pattern nor key. One note names what is not
-    checked of the others."""
-    from xenomask.store import MapFolder
-    from xenomask.store.manifest import MANIFEST
+    """Describe folders of maps; one note on stderr says what is not checked of those that other tools wrote."""
+    from xenomask.store.manifest import MANIFEST, folder_by
 
-    found = [MapFolder(m, pattern or MapFolder.pattern, key) for m in folders]
-    found = [
-        MapFolder(m.path) if (m.path / MANIFEST).is_file() and not (pattern and m.ids()) else m for m in found
-    ]  # fmt: skip
+    found = [folder_by(m, pattern, key) for m in folders]
     if (pattern or key) and any(not (m.path / MANIFEST).is_file() for m in found):
         say("note: maps of other tools have no manifest: which photos they were made from is not checked")
     return found

@@ -98,7 +98,7 @@ class MapFolder:
         names = sorted(p.name for p in self.path.glob("*") if format_of(p.name) and not p.name.startswith("."))
         if not names:
             return ""
-        known = sorted(frames, key=len, reverse=True)
+        known = sorted(frames, key=lambda i: (-len(i), i))
         fits = [(n, next((i for i in known if i in _composed(n)), "")) for n in names[:GUESSED_FROM]]
         guesses = Counter(_composed(n).replace(i, ID, 1) for n, i in fits if i)
         best = max(guesses, key=lambda g: len(set(MapFolder(self.path, g).ids()).intersection(known)), default=None)
@@ -107,7 +107,7 @@ class MapFolder:
             ending, count = Path(best).suffix, len(MapFolder(self.path, best).ids())
             advice = f"they look like {data}: give --pattern '{best}'"
         elif known:
-            advice = f"none is named like a frame of {data}, such as {known[-1]}"
+            advice = f"none is named like a frame of {data}, such as {min(known)}"
         else:
             advice = f"give --pattern '{ID}{ending}'"
         named = [n for n in names if n.endswith(ending)]

@@ -4,7 +4,7 @@ import ast
 import re
 import zipfile
 import zlib
-from io import BufferedIOBase
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def read_npy(path: Path, key: str | None = None) -> np.ndarray:
     refuse_key(path, key)
     try:
         with path.open("rb") as f:
-            return _array(f, path, path.stat().st_size)
+            return _array(f.read, path, path.stat().st_size)
     except DAMAGED as e:
         raise XenomaskError(f"map {path} is damaged or no .npy file: {first_line(e)}") from e
 
@@ -45,7 +45,7 @@ def read_npz(path: Path, key: str | None = None) -> np.ndarray:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a bound
                 raise XenomaskError(f"map {path}: {member.filename} is packed in another way than numpy.savez does")
             with archive.open(member) as f:
-                return _array(f, path, min(MOST, SMALL + PER_BYTE * path.stat().st_size), whole=True)
+                return _array(f.read, path, min(MOST, SMALL + PER_BYTE * path.stat().st_size), whole=True)
     except DAMAGED as e:
         raise XenomaskError(f"map {path} is damaged or no .npz file: {first_line(e)}") from e
 
@@ -77,28 +77,28 @@ def _check_contents(path: Path) -> None:
         raise XenomaskError(f"map {path} is a zip file of too many parts: save the maps alone")
 
 
-def _array(f: BufferedIOBase, path: Path, limit: int, whole: bool = False) -> np.ndarray:
+def _array(read: Callable[[int], bytes], path: Path, limit: int, whole: bool = False) -> np.ndarray:
     """The array of a stream, which may take so many bytes; `whole`: nothing may follow."""
-    dtype, fortran, shape = _header(f, path)
+    dtype, fortran, shape = _header(read, path)
     claimed = prod(shape) * dtype.itemsize
     if claimed > min(limit, MOST):
         raise XenomaskError(f"map {path} claims {shape} numbers of {dtype}, more than such a file may hold")
-    data = f.read(claimed)
-    if len(data) != claimed or (whole and f.read(1)):
+    data = read(claimed)
+    if len(data) != claimed or (whole and read(1)):
         raise XenomaskError(f"map {path} is damaged: it does not hold the {claimed} bytes of its {shape} numbers")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _header(f: BufferedIOBase, path: Path) -> tuple[np.dtype, bool, tuple[int, ...]]:
+def _header(read: Callable[[int], bytes], path: Path) -> tuple[np.dtype, bool, tuple[int, ...]]:
     """What a .npy file says of its array: type, whether columns come first, shape."""
-    start = f.read(8)
+    start = read(8)
     if start[:6] != MAGIC or start[6:7] not in (b"\1", b"\2", b"\3"):
         raise XenomaskError(f"map {path} is no .npy file")
-    size = int.from_bytes(f.read(2 if start[6] == 1 else 4), "little")
+    size = int.from_bytes(read(2 if start[6] == 1 else 4), "little")
     if size > MAX_HEADER:
         raise XenomaskError(f"map {path} is damaged: a header of {size} bytes")
     try:
-        said = ast.literal_eval(f.read(size).decode("utf-8").strip())
+        said = ast.literal_eval(read(size).decode("utf-8").strip())
         kind, fortran, shape = said["descr"], said["fortran_order"], said["shape"]
         real = isinstance(kind, str) and re.fullmatch(r"[<>|=]?[biuf]\d{1,2}", kind)
         dtype = np.dtype(kind if real else "V")
