@@ -168,6 +168,11 @@ def test_nothing_fits__what_lies_there_is_named(scenes, values, tmp_path, capsys
     assert advice in fails(capsys, "heatmaps", "--maps", tmp_path, *data, "--out", tmp_path / "h")
     err = fails(capsys, "components", tmp_path, "--threshold", 1, "--out", tmp_path / "c.json")
     assert wanted in err and "give --pattern '{id}.npy'" in err
+    for i in values:  # photos of the same names are not proposed
+        picture(tmp_path / f"{i}.png", np.zeros(SIZE, np.uint8))
+    np.save(tmp_path / f"{{id}}{first}.npy", 1)  # nor what no pattern can hold
+    code, _, err = run(capsys, "evaluate", "--maps", tmp_path, *data)
+    assert code == 2 and advice in err, err
     (tmp_path / "other").mkdir()
     np.save(tmp_path / "other/q.npy", np.ones(SIZE))
     err = fails(capsys, "evaluate", "--maps", tmp_path / "other", *data)
@@ -437,7 +442,9 @@ def test_benchmark__puts_own_maps_beside_detectors_and_in_a_paper_s_table(
     tex = (tmp_path / "b/paper.tex").read_text()
     assert tex.count("\\\\\n") == 4 and "theirs\\_2 & " in tex and "\\multicolumn{3}{c}{folder}" in tex
     assert (tmp_path / "b/paper.md").read_text() in out
-    rows = [line.removesuffix(" \\\\").split(" & ")[1:] for line in tex.splitlines() if line.startswith(("the", "pair"))]
+    rows = [
+        line.removesuffix(" \\\\").split(" & ")[1:] for line in tex.splitlines() if line.startswith(("the", "pair"))
+    ]
     assert len(rows) == 2
     for a, b, better in zip(*rows, (max, min, max), strict=True):
         numbers = [float(c.removeprefix("\\textbf{").rstrip("}")) for c in (a, b)]

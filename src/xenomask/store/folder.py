@@ -100,18 +100,26 @@ class MapFolder:
             return ""
         known = sorted(frames, key=lambda i: (-len(i), i))
         fits = [(n, next((i for i in known if i in _composed(n)), "")) for n in names[:GUESSED_FROM]]
-        guesses = Counter(_composed(n).replace(i, ID, 1) for n, i in fits if i)
-        best = max(guesses, key=lambda g: len(set(MapFolder(self.path, g).ids()).intersection(known)), default=None)
-        (ending, count), *_ = Counter(Path(n).suffix for n in names).most_common()
-        if best is not None:
-            ending, count = Path(best).suffix, len(MapFolder(self.path, best).ids())
-            advice = f"they look like {data}: give --pattern '{best}'"
-        elif known:
-            advice = f"none is named like a frame of {data}, such as {min(known)}"
+        guesses = dict.fromkeys(_composed(n).replace(i, ID, 1) for n, i in fits if i)
+        covered = {g: self._covered(g, known) for g in guesses}
+        order = list(FORMATS)  # pictures come last: they may be photos
+        best = max(covered, key=lambda g: (covered[g], -order.index(Path(g).suffix.lower())), default="")
+        if best and covered[best]:
+            ending, advice = Path(best).suffix, f"they look like {data}: give --pattern '{best}'"
         else:
-            advice = f"give --pattern '{ID}{ending}'"
+            ending = Counter(Path(n).suffix for n in names).most_common(1)[0][0]
+            no_frame = f"none is named like a frame of {data}, such as {min(known)}" if known else ""
+            advice = no_frame or f"give --pattern '{ID}{ending}'"
         named = [n for n in names if n.endswith(ending)]
-        return f"{count} {ending} files lie there, named {', '.join(named[:2])}{', ...' * (len(named) > 2)}; {advice}"
+        shown = ", ".join(named[:2]) + ", ..." * (len(named) > 2)
+        return f"{len(named)} {ending} files lie there, named {shown}; {advice}"
+
+    def _covered(self, pattern: str, frames: Iterable[str]) -> int:
+        """How many of the frames have a file by that pattern."""
+        try:
+            return len(set(MapFolder(self.path, pattern).ids()).intersection(frames))
+        except XenomaskError:  # a name that no pattern can hold
+            return 0
 
 
 Maps = Path | MapFolder

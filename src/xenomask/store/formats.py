@@ -90,7 +90,7 @@ def read_picture(path: Path, key: str | None = None) -> np.ndarray:
 
 for _ending in HDF5:
     register(FileFormat(_ending, read_hdf5))
-for _ending in (".png", ".tif", ".tiff"):
-    register(FileFormat(_ending, read_picture))
 register(FileFormat(".npy", read_npy))
 register(FileFormat(".npz", read_npz))
+for _ending in (".tif", ".tiff", ".png"):
+    register(FileFormat(_ending, read_picture))
