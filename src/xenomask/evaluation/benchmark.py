@@ -46,7 +46,7 @@ class Method:
         return self.detector.name
 
     def describe(self) -> dict[str, Any]:
-        """What table.json says of it."""
+        """Return what table.json holds about it."""
         return self.detector.describe()
 
     @property
@@ -85,7 +85,7 @@ class OwnMaps:
         return self.name
 
     def describe(self) -> dict[str, Any]:
-        """What table.json says of it."""
+        """Return what table.json holds about it."""
         return {"name": self.name, "maps": str(self.maps)}
 
     def of(self, dataset: str) -> MapFolder:
