@@ -59,6 +59,7 @@ from xenomask.report import slider as levels
 from xenomask.scores import get_score
 from xenomask.scores.cpu import add_scores
 from xenomask.scores.score import plan_of
+from xenomask.store import formats
 from xenomask.types import QuerySet, Sample, ScoreMap
 
 TRUTH, ONE = LABEL, Sizes(1, 1)
@@ -101,6 +102,11 @@ def png16(x):
 def written(x):
     store.write_map(SCRATCH / "x.hdf5", ScoreMap(x, "s"))
     return store.read_map(SCRATCH / "x.hdf5")
+
+
+def read_by_a_format(x):
+    formats.FORMATS[".odd"] = store.FileFormat(".odd", lambda path, key: x)
+    return store.read_stored(SCRATCH / "x.odd")
 
 
 def label_drawn(x):
@@ -154,6 +160,7 @@ entry("arrays.as_numbers", "x", ANY, lambda x: arrays.as_numbers(x, "x"))
 NO_LENGTH = [r for r in WHOLES if r[0] != "one too many"]
 entry("arrays.as_counts", "x", NO_LENGTH, lambda x: arrays.as_counts(x, "x"))
 entry("arrays.as_keys", "x", NO_LENGTH, lambda x: arrays.as_keys(x, "x"))
+entry("store.formats.FileFormat", "read", MAPS, read_by_a_format)
 entry("types.ScoreMap", "value", MAPS, lambda x: ScoreMap(x, "s"))
 entry("types.Sample", "image", ARRAYS, lambda x: Sample(x, None, "a", "d"))
 entry("types.Sample", "label", given(LABELS), lambda x: Sample(PHOTO, x, "a", "d"))

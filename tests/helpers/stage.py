@@ -23,6 +23,7 @@ from xenomask.models import build, load
 from xenomask.models.network import with_outlier_class
 from xenomask.predict.photos import score_dataset
 from xenomask.queries import analyse_inlier, analyse_outlier, write_queries
+from xenomask.store import MapFolder, map_ids
 from xenomask.types import QuerySet
 
 MMSEG = ROOT / "tests/golden/mmseg"
@@ -151,4 +152,7 @@ def _maps(root: Path) -> None:
         score_dataset(detector, data, root / "maps" / name)
     for name in ("theirs", "max_logit"):
         score_dataset(detector.with_score("max_logit"), data, root / "maps" / name)
+    (root / "maps/mine").mkdir()
+    for i in map_ids(root / "maps/at"):
+        np.save(root / f"maps/mine/{i}_score.npy", MapFolder(root / "maps/at").read(i))
     (root / "at.json").write_text(json.dumps({"exact": {"aupr_sum": 0.5}}))

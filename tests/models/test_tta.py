@@ -203,11 +203,11 @@ def test_benchmark__a_network_looks_once_a_look_and_plain_and_augmented_stand_si
     pair = Detector.from_folder(pair_folder)
     augmented = pair.with_tta((48,), mirror=True)
     entries = benchmark([pair, augmented], [None, SCORES["rba"]], [(data, "anomaly")], tmp_path / "b", resamples=0)
-    assert [e.method.detector.name for e in entries] == ["pair", "pair", "pair@mirror+48", "pair@mirror+48"]
+    assert [e.method.name for e in entries] == ["pair", "pair", "pair@mirror+48", "pair@mirror+48"]
     for e in entries:
         frame = data.frames[0]
         found = read_map(tmp_path / "b/anomaly-track" / e.method.folder / f"{frame.id}.hdf5")
-        own = e.method.detector.detect(data.sample(frame).image).value
+        own = e.method.detector.detect(data.sample(frame).image).value  # pyright: ignore[reportAttributeAccessIssue]
         assert np.abs(found.astype(np.float32) - own).max() < 1e-3 * max(1, np.abs(own).max())
 
 

@@ -1,4 +1,4 @@
-"""A score, a data set, a checkpoint format and a pixel metric from outside: one object each, used everywhere."""
+"""A score, data set, checkpoint format, map format and metric from outside: one object each, used everywhere."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from xenomask.models import load
 from xenomask.models.convert import checkpoint, recognise
 from xenomask.models.convert.common import Converted
 from xenomask.scores import SCORES, Gather, Score, register, score_all
-from xenomask.store import read_map
+from xenomask.store import formats, read_map
 
 # --- what an outsider writes: one object each ---
 
@@ -56,6 +56,14 @@ def convert_toy(path: Path, config: Path | None, content) -> Converted:
 TOY_FORMAT = recognise.Format("toy-format", "toy.", convert_toy)
 
 
+def read_text_map(path: Path, key: str | None) -> np.ndarray:
+    """A map as rows of numbers."""
+    return np.loadtxt(path, delimiter=key or ",")
+
+
+TOY_MAPS = formats.FileFormat(".csv", read_text_map)
+
+
 @pytest.fixture
 def extended():
     """All of them registered, by one public call each; taken back after the test."""
@@ -63,9 +71,11 @@ def extended():
     catalogue.register(TOY_SET)
     table.register(RECALL_AT_HALF)
     recognise.register(TOY_FORMAT)
+    formats.register(TOY_MAPS)
     yield
     for where, key in (
         (SCORES, "toy"), (catalogue.DATASETS, "toy-set"), (table.NUMBERS, "toy_tpr"), (recognise.FORMATS, "toy-format"),
+        (formats.FORMATS, ".csv"),
     ):  # fmt: skip
         del where[key]
     checkpoint.PROJECTS.remove("toy.")
@@ -124,6 +134,24 @@ def test_extensions__are_used_by_every_command(extended, scenes, tmp_path, capsy
     assert "toy-set" in ok("datasets") and "toy" in ok("scores")
 
 
+def test_extensions__a_map_format(extended, scenes, tmp_path, capsys):
+    for i in range(2):
+        truth = np.asarray(Image.open(scenes / "toy" / f"s{i}_truth.png"))
+        np.savetxt(tmp_path / f"s{i}_map.csv", np.where(truth == 1, 0.75, 0.25), delimiter=";")
+    data = ("--dataset", "toy-set", "--root", scenes)
+    named = ("--pattern", "{id}_map.csv", "--key", ";")
+    code, _, err = run(capsys, "evaluate", "--maps", tmp_path, *data, *named, "--json", tmp_path / "e.json")
+    assert code == 0, err
+    found = json.loads((tmp_path / "e.json").read_text())["exact"]
+    assert (found["aupr_sum"], found["fpr95"], found["best_f1_threshold"]) == (1, 0, 0.75)
+    code, _, err = run(capsys, "heatmaps", "--maps", tmp_path, *data, *named, "--out", tmp_path / "h")
+    assert code == 0 and (tmp_path / "h/s1.png").is_file(), err
+    code, _, err = run(capsys, "evaluate", "--maps", tmp_path, *data)  # what the reader says becomes one line
+    assert code == 2 and "2 .csv files lie there" in err and "'{id}_map.csv'" in err
+    code, _, err = run(capsys, "evaluate", "--maps", tmp_path, *data, *named[:2])
+    assert code == 2 and f"map {tmp_path / 's0_map.csv'} cannot be read: could not convert" in err
+
+
 def test_extensions__a_checkpoint_format(extended, tmp_path, capsys, tiny_checkpoint):
     foreign = tmp_path / "foreign.pth"
     torch.save({"toy.folder": torch.tensor(list(str(tiny_checkpoint).encode()), dtype=torch.uint8)}, foreign)
@@ -136,6 +164,6 @@ def test_extensions__a_checkpoint_format(extended, tmp_path, capsys, tiny_checkp
 
 def test_extensions__names_that_are_taken_are_refused(extended):
     for add, what in ((register, TOY), (catalogue.register, TOY_SET), (table.register, RECALL_AT_HALF),
-                      (recognise.register, TOY_FORMAT)):  # fmt: skip
+                      (recognise.register, TOY_FORMAT), (formats.register, TOY_MAPS)):  # fmt: skip
         with pytest.raises(XenomaskError, match="already"):
             add(what)  # pyright: ignore[reportArgumentType]

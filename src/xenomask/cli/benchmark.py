@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -13,7 +13,9 @@ from xenomask.cli.common import (
     DetectorOption,
     DeviceOption,
     JsonOption,
+    KeyOption,
     MemberOption,
+    PatternOption,
     ResizeOption,
     RootOption,
     RuntimeOption,
@@ -24,12 +26,16 @@ from xenomask.cli.common import (
     load_dataset,
     load_detector,
     load_folder,
+    map_folders,
     out_console,
     progress,
     write_json,
 )
 from xenomask.cli.completion import SCORES, several
 from xenomask.errors import XenomaskError, unknown
+
+if TYPE_CHECKING:
+    from xenomask.evaluation.benchmark import OwnMaps
 
 app = typer.Typer()
 
@@ -40,8 +46,15 @@ def benchmark(
     suite: Annotated[str | None, typer.Option(help="several data sets: smiyc-val, road-val")] = None,
     dataset: Annotated[str | None, typer.Option(help="or one data set, as in score")] = None,
     detector: Annotated[
-        list[str] | None, typer.Option(help="folder or shipped name; again for more. Default: nano")
+        list[str] | None,
+        typer.Option(help="folder or shipped name; again for more. Default: nano, or none where there are --maps"),
     ] = None,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=DIR: maps of another method, in DIR or DIR/<data set>; again for more"),
+    ] = None,
+    pattern: PatternOption = None,
+    key: KeyOption = None,
     scores: Annotated[
         str,
         typer.Option(
@@ -51,6 +64,10 @@ def benchmark(
     ] = "own",
     members: Annotated[bool, typer.Option("--members", help="also each member alone")] = False,
     tta: TtaOption = None,
+    layout: Annotated[
+        Literal["all", "paper"],
+        typer.Option(help="paper: also paper.{md,tex}, methods x data sets with AUPR, FPR95, F1*, the best in bold"),
+    ] = "all",
     out: Annotated[Path, typer.Option(help="folder for maps and table.{md,csv,tex,json}; resumes there")] = Path(
         "bench"
     ),
@@ -72,6 +89,7 @@ def benchmark(
     from xenomask.evaluation.benchmark import SUITES
     from xenomask.evaluation.benchmark import benchmark as run_benchmark
     from xenomask.evaluation.evaluate import track_of
+    from xenomask.evaluation.paper import paper_markdown, write_paper
     from xenomask.evaluation.tables import markdown, table_json, write_tables
     from xenomask.files import make_dir
     from xenomask.scores import SCORES, get_score
@@ -83,8 +101,10 @@ def benchmark(
     names = [s.strip() for s in (SCORES if scores == "all" else scores.split(","))]
     chosen = [None if s == "own" else get_score(s) for s in names]
     data = [load_dataset(d, root, split, resize) for d in (SUITES[suite] if suite else (dataset or "",))]
+    others = _own_maps(maps or [], pattern, key)
     make_dir(out)
-    found = [load_detector(d, device, runtime=runtime, tta=tta) for d in detector or [DEFAULT_DETECTOR]]
+    default = [] if others else [DEFAULT_DETECTOR]
+    found = [load_detector(d, device, runtime=runtime, tta=tta) for d in detector or default]
     networks = [m for d in found for m in d.members]
     lacking = [s for s in chosen if s and any(not getattr(m.queries, n) for m in networks for n in s.needs)]
     for s in lacking:
@@ -102,16 +122,30 @@ def benchmark(
         raise XenomaskError("no score is left that these detectors' networks and queries offer")
     with progress("benchmark", sum(len(d.labelled().frames) for d in data)) as tick:
         entries = run_benchmark(
-            found, chosen, [(d, track_of(d.name, None)) for d in data], out, members=members, resamples=resamples,
-            seed=seed, tick=tick,
+            found, chosen, [(d, track_of(d.name, None)) for d in data], out, maps=others, members=members,
+            resamples=resamples, seed=seed, tick=tick,
         )  # fmt: skip
     write_tables(entries, out)
     write_json(json_file, table_json(entries))
-    print(markdown(entries))
+    if layout == "paper":
+        write_paper(entries, out)
+    print(paper_markdown(entries) if layout == "paper" else markdown(entries))
     for e in entries:
         for line in e.result.warnings:
             err_console.print(f"warning: {e.dataset}, {e.method.folder}: {line}", style="yellow", soft_wrap=True)
-    err_console.print(f"maps and table.md, .csv, .tex, .json in {out}")
+    also = "paper.md, .tex, " if layout == "paper" else ""
+    err_console.print(f"maps, {also}table.md, .csv, .tex, .json in {out}")
+
+
+def _own_maps(given: list[str], pattern: str | None, key: str | None) -> "list[OwnMaps]":
+    """'mine=maps/theirs' -> the maps in that folder, called mine."""
+    from xenomask.evaluation.benchmark import OwnMaps
+
+    pairs = [m.partition("=") for m in given]
+    if bad := [m for m, (name, _, path) in zip(given, pairs, strict=True) if not name or not path]:
+        raise XenomaskError(f"maps {bad[0]!r} is not NAME=DIR, such as mine=maps/mine")
+    folders = map_folders([Path(path) for _, _, path in pairs], pattern, key)
+    return [OwnMaps(name, folder) for (name, _, _), folder in zip(pairs, folders, strict=True)]
 
 
 @app.command(rich_help_panel="Evaluate")

@@ -1,6 +1,6 @@
 """What every command shares: option types, progress, tables, opening what the user named."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from xenomask.errors import XenomaskError, printable
 if TYPE_CHECKING:
     from xenomask.detector.predictor import Predictor
     from xenomask.predict.pipeline import Profile
+    from xenomask.store import MapFolder
 
 
 class _PlainConsole(Console):
@@ -143,6 +144,15 @@ def choose_threshold(found: "Predictor", threshold: float | None, alarms: str | 
     return float(stored["value"]), said
 
 
+PatternOption = Annotated[
+    str | None,
+    typer.Option("--pattern", help="names of other tools' map files, such as '{id}_score.npy': HDF5, .npy, .npz, PNG "
+                 "or TIFF; default: {id}.hdf5"),
+]  # fmt: skip
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", help="name of the array in HDF5 (default: value) and .npz (default: the only one)"),
+]
 JsonOption = Annotated[
     Path | None, typer.Option("--json", callback=check_json, help="also write the numbers to this file")
 ]
@@ -200,6 +210,16 @@ def load_dataset(name: str, root: Path, split: str = "val", resize: str | None =
     from xenomask.datasets import open_dataset
 
     return open_dataset(name, root, split=split, resize=parse_size(resize), coding=coding)
+
+
+def map_folders(folders: Sequence[Path], pattern: str | None, key: str | None) -> "list[MapFolder]":
+    """Describe folders of maps; one note on stderr says what is not checked of those that other tools wrote."""
+    from xenomask.store.manifest import MANIFEST, folder_by
+
+    found = [folder_by(m, pattern, key) for m in folders]
+    if (pattern or key) and any(not (m.path / MANIFEST).is_file() for m in found):
+        say("note: maps of other tools have no manifest: which photos they were made from is not checked")
+    return found
 
 
 def write_json(path: Path | None, numbers: Any) -> None:

@@ -5,20 +5,30 @@ from typing import Annotated
 
 import typer
 
-from xenomask.cli.common import IgnoreOption, check_threshold, out_console, progress
+from xenomask.cli.common import (
+    IgnoreOption,
+    KeyOption,
+    PatternOption,
+    check_threshold,
+    map_folders,
+    out_console,
+    progress,
+)
 
 app = typer.Typer()
 
 
 @app.command(rich_help_panel="Predict")
 def components(
-    maps: Annotated[Path, typer.Argument(help="folder of maps, one <id>.hdf5 a frame")],
+    maps: Annotated[Path, typer.Argument(help="folder of maps, one <id>.hdf5 a frame, or by --pattern")],
     threshold: Annotated[float, typer.Option(callback=check_threshold, help="components of score > threshold")],
     out: Annotated[Path, typer.Option(help="FILE.json: one COCO file; FILE.jsonl: a line an image")],
     smallest: Annotated[int, typer.Option(min=1, help="leave out components of fewer pixels")] = 1,
     ignore: IgnoreOption = None,
     ending: Annotated[str, typer.Option(help="of the photos' names in the COCO file, such as .jpg")] = "",
     png16: Annotated[Path | None, typer.Option(help="also write 16-bit PNGs of the maps into this folder")] = None,
+    pattern: PatternOption = None,
+    key: KeyOption = None,
 ) -> None:
     """Write the components of maps as COCO instances or JSON lines, and maps as plain 16-bit PNG.
 
@@ -26,16 +36,15 @@ def components(
     """
     from xenomask.objects.ignore import parse_region
     from xenomask.objects.objects import export_components, export_png16
-    from xenomask.store import map_ids
 
     region = None if ignore is None else parse_region(ignore)
-
-    with progress("components", len(map_ids(maps))) as tick:
+    folder = map_folders([maps], pattern, key)[0]
+    with progress("components", len(folder.ids())) as tick:
         images, found = export_components(
-            maps, threshold, out, smallest=smallest, ending=ending, ignore=region, tick=tick
+            folder, threshold, out, smallest=smallest, ending=ending, ignore=region, tick=tick
         )
     out_console.print(f"{found} components of {images} maps in {out}", soft_wrap=True)
     if png16 is not None:
         with progress("png16", images) as tick:
-            low, high = export_png16(maps, png16, tick=tick)
+            low, high = export_png16(folder, png16, tick=tick)
         out_console.print(f"{images} pictures in {png16}; 0 is {low:.6g}, 65535 is {high:.6g}", soft_wrap=True)

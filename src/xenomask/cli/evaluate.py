@@ -9,11 +9,14 @@ from rich.table import Table
 from xenomask.cli.common import (
     DatasetOption,
     JsonOption,
+    KeyOption,
+    PatternOption,
     ResizeOption,
     RootOption,
     SplitOption,
     err_console,
     load_dataset,
+    map_folders,
     marked,
     out_console,
     progress,
@@ -23,7 +26,7 @@ from xenomask.errors import XenomaskError
 
 app = typer.Typer()
 
-MapsOption = Annotated[Path, typer.Option("--maps", help="folder of maps, one <id>.hdf5 a frame")]
+MapsOption = Annotated[Path, typer.Option("--maps", help="folder of maps, one <id>.hdf5 a frame, or by --pattern")]
 TrackOption = Annotated[str | None, typer.Option("--track", help="anomaly or obstacle: whose component sizes; default: "
                                                  "the data set's")]  # fmt: skip
 ResamplesOption = Annotated[int, typer.Option("--resamples", min=0, help="of the bootstrap over frames; 0: none")]
@@ -39,6 +42,8 @@ def evaluate(
     conventions: Annotated[Literal["two", "all"], typer.Option(help="all: everybody else's too, in one table")] = "two",
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
+    pattern: PatternOption = None,
+    key: KeyOption = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     json_file: JsonOption = None,
@@ -51,21 +56,22 @@ def evaluate(
     """
     from xenomask.evaluation.evaluate import conventions_of, evaluate_maps, rounding_note, track_of
 
+    folder = map_folders([maps], pattern, key)[0]
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
-        result = evaluate_maps(maps, data, track, resamples=resamples, seed=seed, tick=tick)
+        result = evaluate_maps(folder, data, track, resamples=resamples, seed=seed, tick=tick)
     for part in result.tables(f"{dataset}, {maps}"):
         out_console.print(part)
     for line in result.warnings:
         err_console.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
-    if note := rounding_note(maps, result.frames):
+    if note := rounding_note(folder, result.frames):
         err_console.print(f"note: {note}", style="yellow", soft_wrap=True)
     if unlabelled := len(data.frames) - len(result.frames):
         err_console.print(f"note: {unlabelled} frames have no label and were not counted", style="yellow")
     found = result.to_json()
     if conventions == "all":
-        others = conventions_of(result, maps, data)
+        others = conventions_of(result, folder, data)
         table = Table("convention", "used by", "AUPR", "FPR95", "F1", title="the same maps, everybody's way")
         for c, n in others:
             table.add_row(c.name, marked("{}\n[dim]{}[/dim]", c.used_by, c.text), *_cells(n))
@@ -87,6 +93,8 @@ def compare(
     track: TrackOption = None,
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
+    pattern: PatternOption = None,
+    key: KeyOption = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     json_file: JsonOption = None,
@@ -100,13 +108,14 @@ def compare(
 
     if len(maps) < 2:
         raise XenomaskError("compare needs two folders of maps or more")
+    folders = map_folders(maps, pattern, key)
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("read", 2 * len(maps) * len(data.labelled().frames)) as tick:
-        rows = compare_maps(maps, data, track, resamples=max(resamples, 1), seed=seed, tick=tick)
+        rows = compare_maps(folders, data, track, resamples=max(resamples, 1), seed=seed, tick=tick)
     for other in dict.fromkeys(r.b for r in rows):
         table = Table("convention", "number", "A", "B", "A - B", "95 % interval", "A better", title_justify="left",
-                      title=f"A {maps[0]}  B {other}")  # fmt: skip
+                      title=f"A {folders[0]}  B {other}")  # fmt: skip
         for r in rows:
             if r.b == other and r.number in NUMBERS:
                 span = f"{r.interval[0]:+.4f} .. {r.interval[1]:+.4f}"

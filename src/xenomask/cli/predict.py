@@ -20,7 +20,9 @@ from xenomask.cli.common import (
     IgnoreOption,
     JsonOption,
     KernelOption,
+    KeyOption,
     MemberOption,
+    PatternOption,
     PrecisionOption,
     ProfileOption,
     ResizeOption,
@@ -35,6 +37,7 @@ from xenomask.cli.common import (
     choose_threshold,
     load_dataset,
     load_detector,
+    map_folders,
     out_console,
     parse_shard,
     print_numbers,
@@ -220,7 +223,7 @@ def score(
 
 @app.command(rich_help_panel="Evaluate")
 def heatmaps(
-    maps: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
+    maps: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame, or by --pattern")],
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder for the pictures")],
@@ -228,6 +231,8 @@ def heatmaps(
         float | None, typer.Option(callback=check_threshold, help="contour; default: best F1 of these maps")
     ] = None,
     scale: Annotated[tuple[float, float] | None, typer.Option(help="LOW HIGH of the colours")] = None,
+    pattern: PatternOption = None,
+    key: KeyOption = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
 ) -> None:
@@ -237,9 +242,10 @@ def heatmaps(
     """
     from xenomask.evaluation.heatmaps import draw_heatmaps
 
+    folder = map_folders([maps], pattern, key)[0]
     data = load_dataset(dataset, root, split, resize)
     with progress("draw", len(data.frames)) as tick:
-        files = draw_heatmaps(maps, data, out, threshold=threshold, scale=scale, tick=tick)
+        files = draw_heatmaps(folder, data, out, threshold=threshold, scale=scale, tick=tick)
     out_console.print(f"{len(files)} pictures in {out}, {files[-1].name} shows them all")
 
 

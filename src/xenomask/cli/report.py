@@ -9,11 +9,14 @@ from rich.table import Table
 from xenomask.cli.common import (
     DatasetOption,
     JsonOption,
+    KeyOption,
+    PatternOption,
     ResizeOption,
     RootOption,
     SplitOption,
     check_threshold,
     load_dataset,
+    map_folders,
     out_console,
     progress,
     write_json,
@@ -33,6 +36,8 @@ def report(
     images: Annotated[int, typer.Option(min=0, help="frames whose pictures go in, the worst first")] = 40,
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
+    pattern: PatternOption = None,
+    key: KeyOption = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
 ) -> None:
@@ -43,10 +48,11 @@ def report(
     from xenomask.evaluation.evaluate import track_of
     from xenomask.report.report import write_report
 
+    folders = map_folders(maps, pattern, key)
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("report", 3 * len(maps) * len(data.labelled().frames)) as tick:
-        write_report(maps, data, out, track, images=images, resamples=resamples, seed=seed, tick=tick)
+        write_report(folders, data, out, track, images=images, resamples=resamples, seed=seed, tick=tick)
     said = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network"
     out_console.print(said, soft_wrap=True)
 
@@ -60,6 +66,8 @@ def diagrams(
     track: TrackOption = None,
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
+    pattern: PatternOption = None,
+    key: KeyOption = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
 ) -> None:
@@ -70,10 +78,11 @@ def diagrams(
     from xenomask.evaluation.evaluate import track_of
     from xenomask.report.report import write_diagrams
 
+    folders = map_folders(maps, pattern, key)
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("diagrams", 2 * len(maps) * len(data.labelled().frames)) as tick:
-        files = write_diagrams(maps, data, out, track, resamples=resamples, seed=seed, tick=tick)
+        files = write_diagrams(folders, data, out, track, resamples=resamples, seed=seed, tick=tick)
     out_console.print(f"in {out}: {', '.join(f.name for f in files)}", soft_wrap=True)
 
 
@@ -87,6 +96,8 @@ def agreement(
         list[float] | None,
         typer.Option(callback=check_threshold, help="once a folder; default: its best F1 on these frames"),
     ] = None,
+    pattern: PatternOption = None,
+    key: KeyOption = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     json_file: JsonOption = None,
@@ -97,9 +108,10 @@ def agreement(
     """
     from xenomask.evaluation.agreement import draw_agreement
 
+    folders = map_folders(maps, pattern, key)
     data = load_dataset(dataset, root, split, resize)
     with progress("agreement", (len(maps) + 1) * len(data.labelled().frames)) as tick:
-        thresholds, rows = draw_agreement(maps, data, out, thresholds=threshold or None, tick=tick)
+        thresholds, rows = draw_agreement(folders, data, out, thresholds=threshold or None, tick=tick)
     table = Table("frame", "disputed", "anomaly seen by all", "by some", "by none", title_justify="left",
                   title=", ".join(f"{m.name} >= {t:.4g}" for m, t in zip(maps, thresholds, strict=True)))  # fmt: skip
     for r in rows:

@@ -11,11 +11,14 @@ from rich.table import Table
 from xenomask.cli.common import (
     DatasetOption,
     JsonOption,
+    KeyOption,
+    PatternOption,
     ResizeOption,
     RootOption,
     SplitOption,
     err_console,
     load_dataset,
+    map_folders,
     out_console,
     progress,
     write_json,
@@ -49,6 +52,8 @@ def thresholds(
     track: TrackOption = None,
     into: IntoOption = None,
     name: Annotated[str, typer.Option(help="what it is stored as; `detect` draws the default one")] = "default",
+    pattern: PatternOption = None,
+    key: KeyOption = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     json_file: JsonOption = None,
@@ -70,11 +75,12 @@ def thresholds(
         )
     if into and len(asked) + len(bounds) > 1:
         raise XenomaskError("--into stores one threshold: ask for one")
+    folder = map_folders([maps], pattern, key)[0]
     data = load_dataset(dataset, root, split, resize)
-    maker = check_maker(into, maps, data) if into else None
+    maker = check_maker(into, folder, data) if into else None
     with progress("thresholds", len(data.labelled().frames)) as tick:
         seen = see(
-            maps, data, components=conformal_components is not None, track=track_of(dataset, track), cover=cover,
+            folder, data, components=conformal_components is not None, track=track_of(dataset, track), cover=cover,
             tick=tick,
         )  # fmt: skip
     choices = [choose(seen, k, x) for k, x in asked] + [choose_conformal(seen, k, x) for k, x in bounds]
@@ -132,6 +138,8 @@ def calibrate(
     bins: Annotated[int, typer.Option(min=1, help="of equal mass, as far as ties allow")] = 15,
     folds: Annotated[int | None, typer.Option(help="of frames; default: leave-one-out up to 20, else 10")] = None,
     into: IntoOption = None,
+    pattern: PatternOption = None,
+    key: KeyOption = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     json_file: JsonOption = None,
@@ -149,10 +157,11 @@ def calibrate(
         get_fit(fit)
     if into and fit is None:
         raise XenomaskError("--into stores a fit: choose one with --fit")
+    folder = map_folders([maps], pattern, key)[0]
     data = load_dataset(dataset, root, split, resize)
-    maker = check_maker(into, maps, data) if into else None
+    maker = check_maker(into, folder, data) if into else None
     with progress("calibrate", len(data.labelled().frames)) as tick:
-        seen = see(maps, data, tick=tick)
+        seen = see(folder, data, tick=tick)
     found = calibrate_frames(seen.frames, fit, bins=bins, k=folds)
     sides = {"raw": found.raw, f"{fit}, same frames": found.in_sample, f"{fit}, other frames": found.held_out}
     sides = {k: r for k, r in sides.items() if r}

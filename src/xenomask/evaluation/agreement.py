@@ -15,7 +15,7 @@ from xenomask.metrics import curve, pool
 from xenomask.metrics.operating import operating_point
 from xenomask.plots import save_figure
 from xenomask.plots.agreement import agreement_figure, votes
-from xenomask.store import map_path, read_map
+from xenomask.store import Maps, as_maps
 from xenomask.types import VOID, Tick, nothing
 
 
@@ -33,13 +33,14 @@ class Votes:
 
 
 def draw_agreement(
-    maps: Sequence[Path], data: Dataset, out: Path, *, thresholds: Sequence[float] | None = None, tick: Tick = nothing
+    maps: Sequence[Maps], data: Dataset, out: Path, *, thresholds: Sequence[float] | None = None, tick: Tick = nothing
 ) -> tuple[list[float], list[Votes]]:
     """Writes out/<id>.png for every labelled frame; returns the thresholds and each frame's shares.
 
     A method calls a pixel anomalous from its threshold on: the given ones or each one's pooled best-F1 threshold (an
     oracle's). Raises XenomaskError for less than two folders, and as `evaluate` does.
     """
+    maps = [as_maps(m) for m in maps]
     if len(maps) < 2:
         raise XenomaskError("agreement needs two folders of maps or more, such as `xenomask score --member` makes")
     thresholds = None if thresholds is None else [as_threshold(t) for t in thresholds]
@@ -53,11 +54,11 @@ def draw_agreement(
     rows = []
     for frame in data.labelled().frames:
         label = data.label(frame)
-        count = votes([read_map(map_path(m, frame.id)) >= t for m, t in zip(maps, thresholds, strict=True)])
+        count = votes([m.read(frame.id) >= t for m, t in zip(maps, thresholds, strict=True)])
         own = shares(frame.id, count, label, len(maps))
         title = f"{frame.id}   disputed {100 * own.disputed:.1f} %"
         image = data.sample(frame).image if frame.image else None
-        picture = agreement_figure(image, count, [m.name for m in maps], title=title, label=label)
+        picture = agreement_figure(image, count, [m.path.name for m in maps], title=title, label=label)
         with atomic(out / f"{frame.id}.png") as part:
             save_figure(picture, part)
         rows.append(own)

@@ -1,19 +1,22 @@
 """Detectors x scores x data sets -> maps on disk -> one table; each network is run once a frame, for all scores."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from xenomask.datasets import Dataset
 from xenomask.detector.fuse import ensemble
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError
-from xenomask.evaluation.evaluate import evaluate_maps
+from xenomask.evaluation.evaluate import evaluate_maps, reader
 from xenomask.metrics import EvalResult
 from xenomask.predict.photos import open_maps
 from xenomask.queries import without_frame
 from xenomask.scores import Score, score_all
-from xenomask.store.manifest import frame_digest, keep_map
+from xenomask.store import MapFolder, as_maps
+from xenomask.store.manifest import folder_by, frame_digest, keep_map
 from xenomask.types import ScoreMap, Tick, nothing
 
 # The data sets of a suite, in the order of its table; a root holds them side by side.
@@ -38,6 +41,15 @@ class Method:
     queries: str
 
     @property
+    def name(self) -> str:
+        """The detector's."""
+        return self.detector.name
+
+    def describe(self) -> dict[str, Any]:
+        """Return what table.json holds about it."""
+        return self.detector.describe()
+
+    @property
     def held_out(self) -> bool:
         """Whether each frame is scored with queries chosen on the others."""
         return self.queries == "leave-one-out"
@@ -50,11 +62,44 @@ class Method:
 
 
 @dataclass(frozen=True)
+class OwnMaps:
+    """One line of the table: a folder of maps that something else made.
+
+    Raises XenomaskError for a name that a table cannot hold.
+
+    >>> OwnMaps("mine", MapFolder(Path("maps"), "{id}.npy")).folder
+    'mine'
+    """
+
+    name: str
+    maps: MapFolder
+    score = networks = queries = "-"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w .+()-]{0,63}", self.name):
+            raise XenomaskError(f"name {self.name!r} of maps: use up to 64 letters, digits, spaces and _ . + - ( )")
+
+    @property
+    def folder(self) -> str:
+        """What it is called where methods are called by their folders."""
+        return self.name
+
+    def describe(self) -> dict[str, Any]:
+        """Return what table.json holds about it."""
+        return {"name": self.name, "maps": str(self.maps)}
+
+    def of(self, dataset: str) -> MapFolder:
+        """Return the maps of a data set: those in a folder of its name where there is one, else all."""
+        below = self.maps.path / dataset
+        return folder_by(below, self.maps.pattern, self.maps.key) if below.is_dir() else self.maps
+
+
+@dataclass(frozen=True)
 class Entry:
     """One method's result on one data set."""
 
     dataset: str
-    method: Method
+    method: Method | OwnMaps
     result: EvalResult
 
 
@@ -142,22 +187,30 @@ def benchmark(
     data_sets: Sequence[tuple[Dataset, str]],
     folder: Path,
     *,
+    maps: Sequence[OwnMaps] = (),
     members: bool = False,
     resamples: int = 1000,
     seed: int = 0,
     tick: Tick = nothing,
 ) -> list[Entry]:
-    """The numbers of every method on every (data set, track); maps stay in folder/<data set>/<method>.
+    """The numbers of every method on every (data set, track); the detectors' maps stay in folder/<data set>/<method>.
 
-    `tick` is called once a frame that the networks saw. Maps that are there already are not made again.
+    `maps` are evaluated beside the detectors. `tick` is called once a frame that the networks saw. Maps that are there
+    already are not made again. Raises XenomaskError as `evaluate_maps` does, and for a name that is given twice.
     """
+    names = [m.name for m in (*detectors, *maps)]
+    if twice := [m.name for m in maps if names.count(m.name) > 1]:
+        raise XenomaskError(f"two methods are called {twice[0]}: give the maps another name")
+    for data, _ in data_sets:
+        for m in maps:
+            reader(m.of(data.name), data.labelled())  # before the networks run
     entries = []
     for data, track in data_sets:
         labelled = data.labelled()
         ways = [w for d in detectors for w in methods(d, scores, data.name, members)]
         write_maps(ways, labelled, folder / data.name, tick=tick)
-        for w in ways:
-            maps = folder / data.name / w.folder
-            result = evaluate_maps(maps, labelled, track, resamples=resamples, seed=seed)
-            entries.append(Entry(data.name, w, result))
+        places = [(w, as_maps(folder / data.name / w.folder)) for w in ways]
+        for method, place in (*places, *((m, m.of(data.name)) for m in maps)):
+            result = evaluate_maps(place, labelled, track, resamples=resamples, seed=seed)
+            entries.append(Entry(data.name, method, result))
     return entries

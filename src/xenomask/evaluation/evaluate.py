@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,38 +15,44 @@ from xenomask.metrics.evaluate import Read, each_frame, resample
 from xenomask.metrics.guards import float16_loss
 from xenomask.metrics.resampling import draw, interval
 from xenomask.metrics.table import lower_is_better
-from xenomask.store import check_photo, map_format, map_ids, map_path, read_map, read_stored
+from xenomask.store import Maps, as_maps, map_format
 from xenomask.types import Tick, nothing
 
 THREADS = min(4, os.cpu_count() or 1)
 
 
-def reader(maps: Path, data: Dataset) -> tuple[list[str], Read]:
+def reader(maps: Maps, data: Dataset) -> tuple[list[str], Read]:
     """The labelled frames' ids and the function that reads a frame's map and label.
 
     Raises XenomaskError where a labelled frame has no map, or a map belongs to no frame; the function does for a map
     that was made from another photo than the frame's.
     """
-    labelled = {f.id: f for f in data.labelled().frames}
-    check_frames(set(labelled), {f.id for f in data.frames}, set(map_ids(maps)), maps)
+    maps = as_maps(maps)
+    labelled, known = {f.id: f for f in data.labelled().frames}, {f.id for f in data.frames}
+    present = set(maps.ids())
+    hint = "" if present & known else maps.found_instead(known, data.name)
+    check_frames(set(labelled), known, present, maps.path, hint)
 
     checked: set[str] = set()  # each frame is read several times, its photo hashed once
 
     def read(i: str) -> tuple[np.ndarray, np.ndarray]:
         if i not in checked:
-            check_photo(map_path(maps, i), labelled[i].image)
+            maps.check_photo(i, labelled[i].image)
             checked.add(i)
-        return read_map(map_path(maps, i)), data.label(labelled[i])
+        return maps.read(i), data.label(labelled[i])
 
     return sorted(labelled), read
 
 
-def rounding_note(maps: Path, ids: Sequence[str]) -> str | None:
+def rounding_note(maps: Maps, ids: Sequence[str]) -> str | None:
     """What rounding to float16 does to maps that are stored in wider floats, seen on three of them; None if none is."""
-    wide = [i for i in ids if map_format(map_path(maps, i)).dtype.itemsize > 2][:3]
-    if not wide:
+    maps = as_maps(maps)
+    if maps.hdf5:
+        ids = [i for i in ids if map_format(maps.file(i), maps.key).dtype.itemsize > 2]
+    losses = [float16_loss(maps.read_stored(i)) for i in ids[:3]]
+    if not losses or not (maps.hdf5 or any(losses)):
         return None
-    lost = max(float16_loss(read_stored(map_path(maps, i))) for i in wide)
+    lost, wide = max(losses), ids
     return (
         f"the maps are stored in wider floats (frame {wide[0]}); they are evaluated as float16, which the official "
         "tool writes (its evaluator computes with what is stored): "
@@ -56,7 +61,7 @@ def rounding_note(maps: Path, ids: Sequence[str]) -> str | None:
 
 
 def evaluate_maps(
-    maps: Path,
+    maps: Maps,
     data: Dataset,
     track: str | None = None,
     *,
@@ -76,7 +81,7 @@ def track_of(dataset: str, track: str | None) -> str:
     return track or DATASETS[dataset].track or "anomaly"
 
 
-def conventions_of(result: EvalResult, maps: Path, data: Dataset) -> list[tuple[Convention, dict[str, float]]]:
+def conventions_of(result: EvalResult, maps: Maps, data: Dataset) -> list[tuple[Convention, dict[str, float]]]:
     """Every convention with its numbers; the pixels are read once more for the one that resizes."""
     ids, read = reader(maps, data)
     resized = each_frame(ids, lambda i: resized_counters(*read(i)), threads=THREADS)
@@ -101,7 +106,7 @@ class Difference:
 
 
 def compare_maps(
-    maps: Sequence[Path],
+    maps: Sequence[Maps],
     data: Dataset,
     track: str | None = None,
     *,

@@ -10,13 +10,13 @@ from xenomask.files import atomic, make_dir
 from xenomask.metrics import evaluate
 from xenomask.pictures import save_picture
 from xenomask.plots import contact_sheet, figure, frame_title, overlay, save_figure, tile
-from xenomask.store import check_photo, map_ids, map_path, read_map
+from xenomask.store import Maps, as_maps
 from xenomask.store.manifest import MANIFEST, read_manifest
 from xenomask.types import Tick, nothing
 
 
 def draw_heatmaps(
-    maps: Path,
+    maps: Maps,
     data: Dataset,
     out: Path,
     *,
@@ -29,25 +29,29 @@ def draw_heatmaps(
     The scale is the given one, that of the detector that made the maps, or else the range of all the maps. The
     threshold is the given one, or else the pooled best-F1 one of the labelled frames (an oracle's).
     """
-    ids = map_ids(maps)
+    maps = as_maps(maps)
+    ids = maps.ids()
     frames = {f.id: f for f in data.frames}
+    hint = "" if set(ids) & set(frames) else maps.found_instead(frames, data.name)
     if strays := sorted(set(ids) - set(frames)):
-        raise XenomaskError(f"{maps} holds a map {strays[0]} that belongs to no frame of {data.name}")
+        raise XenomaskError(
+            f"{maps} holds a map {strays[0]} that belongs to no frame of {data.name}" + (f"; {hint}" if hint else "")
+        )
     if not ids:
-        raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
+        raise XenomaskError(f"{maps} holds no map; {hint or 'make some with `xenomask score`'}")
     make_dir(out)
     for i in ids:
-        check_photo(map_path(maps, i), frames[i].image)
+        maps.check_photo(i, frames[i].image)
     labelled = [i for i in ids if frames[i].label]
     result = None
     if labelled:
-        result = evaluate(labelled, lambda i: (read_map(map_path(maps, i)), data.label(frames[i])), resamples=0)
+        result = evaluate(labelled, lambda i: (maps.read(i), data.label(frames[i])), resamples=0)
         threshold = result.numbers["exact"]["best_f1_threshold"] if threshold is None else threshold
     if scale is None:
         scale = scale_of_maps(maps, ids)
     files, tiles = [], []
     for i in ids:
-        sample, value = data.sample(frames[i]), read_map(map_path(maps, i))
+        sample, value = data.sample(frames[i]), maps.read(i)
         if value.shape != sample.image.shape[:2]:
             raise XenomaskError(f"map {i} is {value.shape[1]}x{value.shape[0]}, its photo {sample.image.shape[1::-1]}")
         title = frame_title(i, result.per_frame.get(i) if result else None)
@@ -61,19 +65,21 @@ def draw_heatmaps(
     return [*files, out / "contact_sheet.jpg"]
 
 
-def scale_of_maps(maps: Path, ids: Sequence[str]) -> tuple[float, float]:
+def scale_of_maps(maps: Maps, ids: Sequence[str]) -> tuple[float, float]:
     """The range of colours: that of the detector that made the maps, or else the range of all the maps.
 
     Raises XenomaskError where the manifest holds no such range.
     """
-    if (maps / MANIFEST).is_file() and (stored := read_manifest(maps / MANIFEST).get("scale")):
+    maps = as_maps(maps)
+    manifest = maps.path / MANIFEST
+    if manifest.is_file() and (stored := read_manifest(manifest).get("scale")):
         try:
             low, high = (float(v) for v in stored)
         except (TypeError, ValueError, OverflowError):
             low, high = 0.0, math.nan
         if not -math.inf < low < high < math.inf:
-            raise XenomaskError(f"{maps / MANIFEST} is damaged: its scale is {str(stored)[:80]}, not [low, high]")
+            raise XenomaskError(f"{manifest} is damaged: its scale is {str(stored)[:80]}, not [low, high]")
         return low, high
-    ranges = [(v.min(), v.max()) for v in (read_map(map_path(maps, i)) for i in ids)]
+    ranges = [(v.min(), v.max()) for v in map(maps.read, ids)]
     low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
     return float(low), float(max(high, low + 1e-3))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def rows(entries: Sequence[Entry], cell: Callable[[float, tuple[float, float] | 
             own, spans = e.result.numbers.get("components", {}), e.result.intervals.get("components", {})
             cells += [cell(own[k], spans.get(k)) if c == "official" and own else "" for k in components]
             m = e.method
-            found.append([e.dataset, m.detector.name, m.networks, m.score, m.queries, c, *cells])
+            found.append([e.dataset, m.name, m.networks, m.score, m.queries, c, *cells])
     return found
 
 
@@ -55,6 +56,15 @@ def markdown(entries: Sequence[Entry]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def for_latex(text: str) -> str:
+    """Return a name as LaTeX shows it.
+
+    >>> print(for_latex("max_logit 50%"))
+    max\\_logit 50\\%
+    """
+    return re.sub(r"([_%&#${}])", r"\\\1", text)
+
+
 def latex(entries: Sequence[Entry]) -> str:
     """A booktabs table; intervals as small sub- and superscripts."""
 
@@ -66,16 +76,13 @@ def latex(entries: Sequence[Entry]) -> str:
             f"${text}_{{{100 * span[0]:.1f}}}^{{{100 * span[1]:.1f}}}$" if span and span[0] == span[0] else f"${text}$"
         )
 
-    def escaped(text: str) -> str:
-        return text.replace("_", r"\_")
-
     lines = [
         "% numbers in percent, 95 % bootstrap interval over frames; needs \\usepackage{booktabs}",
         r"\begin{tabular}{" + "l" * 6 + "r" * (len(head()) - 6) + "}",
         r"\toprule",
         " & ".join(head()).replace("F1*", "F1$^*$") + r" \\",
         r"\midrule",
-        *(" & ".join([*map(escaped, r[:6]), *r[6:]]) + r" \\" for r in rows(entries, cell)),
+        *(" & ".join([*map(for_latex, r[:6]), *r[6:]]) + r" \\" for r in rows(entries, cell)),
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -103,9 +110,7 @@ def table_csv(entries: Sequence[Entry]) -> str:
         for c, own in e.result.numbers.items():
             for k, v in own.items():
                 low, high = e.result.intervals.get(c, {}).get(k, ("", ""))
-                writer.writerow(
-                    [e.dataset, m.detector.name, m.networks, m.score, m.queries, c, k, v, low, high, "here"]
-                )
+                writer.writerow([e.dataset, m.name, m.networks, m.score, m.queries, c, k, v, low, high, "here"])
     for d, p in _published(entries):
         for k in ("aupr", "fpr95"):
             if p[k] is not None:
@@ -118,7 +123,7 @@ def table_json(entries: Sequence[Entry]) -> dict[str, Any]:
     return {
         "rows": [
             {
-                "data_set": e.dataset, "detector": e.method.detector.describe(), "networks": e.method.networks,
+                "data_set": e.dataset, "detector": e.method.describe(), "networks": e.method.networks,
                 "score": e.method.score, "outlier_queries": e.method.queries, "frames": len(e.result.frames),
                 "track": e.result.track, "numbers": e.result.numbers, "intervals": e.result.intervals,
                 "official_order_range": e.result.order_range, "warnings": e.result.warnings,

@@ -25,6 +25,7 @@ from xenomask.metrics.operating import (
     operating_point,
     target_text,
 )
+from xenomask.store import Maps, as_maps
 from xenomask.store.manifest import MANIFEST, read_manifest
 from xenomask.types import Tick, nothing
 
@@ -61,7 +62,7 @@ class Choice:
 
 
 def see(
-    maps: Path,
+    maps: Maps,
     data: Dataset,
     *,
     components: bool = False,
@@ -156,7 +157,7 @@ class Maker:
     queries_chosen_here: bool
 
 
-def check_maker(folder: Path, maps: Path, data: Dataset) -> Maker:
+def check_maker(folder: Path, maps: Maps, data: Dataset) -> Maker:
     """Raises XenomaskError unless this very detector, not a shipped one, made these maps of this data set.
 
     Names may differ, as they decide no pixel: weights, queries, scores, options and ensemble weights may not.
@@ -166,7 +167,7 @@ def check_maker(folder: Path, maps: Path, data: Dataset) -> Maker:
 
     folder = find(folder)
     check_own(folder)
-    manifest = maps / MANIFEST
+    manifest = as_maps(maps).path / MANIFEST
     if not manifest.is_file():
         raise XenomaskError(f"{maps} has no {MANIFEST}: who made its maps is unknown; make them with `xenomask score`")
     made_by, own = read_manifest(manifest), describe_folder(folder)

@@ -103,12 +103,14 @@ def _by_name(given: Any, what: str, convert: Callable[[Any, str], np.ndarray]) -
     return {f"{k:0{digits}d}": v for k, v in enumerate(given)}
 
 
-def check_frames(expected: set[str], known: set[str], present: set[str], where: Path) -> None:
+def check_frames(
+    expected: set[str], known: set[str], present: set[str], where: Path, hint: str = ""
+) -> None:  # fmt: skip
     """Raises XenomaskError where a labelled frame has no map, or a map belongs to no frame of the data set."""
     if missing := sorted(expected - present):
         raise XenomaskError(
             f"{len(missing)} of {len(expected)} labelled frames have no map in {where}, the first is {missing[0]}; "
-            "`xenomask score` goes on where it stopped"
+            f"{hint or '`xenomask score` goes on where it stopped'}"
         )
     if extra := sorted(present - known):
         raise XenomaskError(

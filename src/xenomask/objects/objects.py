@@ -19,7 +19,7 @@ from xenomask.arrays import MapLike, MaskLike, as_half, as_map, as_mask, as_thre
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, portable, refuse_folder, refuse_input
 from xenomask.metrics.components import binarise, label_components
-from xenomask.store import ENDING, check_photo, map_ids, map_path, read_map
+from xenomask.store import MapFolder, Maps, as_maps
 from xenomask.types import Size, Tick, nothing
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def decode_rle(rle: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
 
 
 def export_components(
-    maps: Path,
+    maps: Maps,
     threshold: float,
     out: Path,
     *,
@@ -164,19 +164,18 @@ def export_components(
         raise XenomaskError(f"{out} ends neither with .json (one COCO file) nor with .jsonl (a line an image)")
     refuse_folder(out)
     refuse_input(out)
-    ids = map_ids(maps)
-    if not ids:
-        raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
+    maps = as_maps(maps)
+    ids = _some_ids(maps)
     make_dir(out.parent)
     rows: list[tuple[str, Size, list[AnomalyObject]]] = []
     for i in ids:
-        value = read_map(map_path(maps, i))
+        value = maps.read(i)
         ignored = None if ignore is None else ignore.at(value.shape)
         rows.append((i, value.shape, find_objects(value, threshold, smallest, ignored=ignored)))
         tick()
     if out.suffix == ".json":
         named = [(f"{i}{ending}", size, found) for i, size, found in rows]
-        write_coco(out, named, f"components of the maps in {maps.name} above {threshold!r}")
+        write_coco(out, named, f"components of the maps in {maps.path.name} above {threshold!r}")
     else:
         lines = [
             {**_image(number, f"{i}{ending}", size), "id": i, "threshold": threshold,
@@ -186,6 +185,13 @@ def export_components(
         with atomic(out) as part:
             part.write_text("\n".join(json.dumps(portable(line)) for line in lines) + "\n")
     return len(ids), sum(len(found) for _, _, found in rows)
+
+
+def _some_ids(maps: MapFolder) -> list[str]:
+    """The ids of its maps; XenomaskError where there is none."""
+    if ids := maps.ids():
+        return ids
+    raise XenomaskError(f"{maps} holds no map; {maps.found_instead() or 'make some with `xenomask score`'}")
 
 
 def write_coco(out: Path, rows: Sequence[tuple[str, Size, Sequence[AnomalyObject]]], description: str) -> None:
@@ -211,20 +217,19 @@ def _annotation(number: int, image: int, found: AnomalyObject) -> dict[str, Any]
     }  # fmt: skip
 
 
-def export_png16(maps: Path, out: Path, *, tick: Tick = nothing) -> tuple[float, float]:
+def export_png16(maps: Maps, out: Path, *, tick: Tick = nothing) -> tuple[float, float]:
     """Writes <id>.png, 16-bit grey, for every map of a folder; returns the (low, high) that 0 and 65535 stand for.
 
     One range for the whole folder, its smallest and largest value, so that pictures can be compared and nothing is
     cut off; each file's text chunks `low` and `high` hold it. Raises XenomaskError for no maps and damaged ones.
     """
-    ids = map_ids(maps)
-    if not ids:
-        raise XenomaskError(f"{maps} holds no map; make some with `xenomask score`")
+    maps = as_maps(maps)
+    ids = _some_ids(maps)
     make_dir(out)
-    ranges = [(float(v.min()), float(v.max())) for v in (read_map(map_path(maps, i)) for i in ids)]
+    ranges = [(float(v.min()), float(v.max())) for v in map(maps.read, ids)]
     low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
     for i in ids:
-        write_png16(out / f"{i}.png", read_map(map_path(maps, i)), (low, high))
+        write_png16(out / f"{i}.png", maps.read(i), (low, high))
         tick()
     return low, high
 
@@ -276,7 +281,7 @@ def relative_box(bbox: tuple[int, int, int, int], size: Size) -> list[float]:
     return [(x + 1e-6) / size[1], (y + 1e-6) / size[0], w / size[1], h / size[0]]
 
 
-def to_fiftyone(maps: Path, photos: Sequence[Path], threshold: float, smallest: int = 1, field: str = "xenomask"):
+def to_fiftyone(maps: Maps, photos: Sequence[Path], threshold: float, smallest: int = 1, field: str = "xenomask"):
     """A FiftyOne dataset of the photos, with the components of the map of each photo's stem in `field`.
 
     Raises XenomaskError where FiftyOne is not installed or has no database, and for a photo without a map.
@@ -285,17 +290,18 @@ def to_fiftyone(maps: Path, photos: Sequence[Path], threshold: float, smallest: 
         import fiftyone  # pyright: ignore[reportMissingImports]
     except ImportError as e:
         raise XenomaskError("FiftyOne is not installed: pip install fiftyone") from e
+    maps = as_maps(maps)
     for photo in photos:
-        if not map_path(maps, photo.stem).is_file():
-            raise XenomaskError(f"{maps} holds no map {photo.stem}{ENDING} for {photo}; make it with `xenomask score`")
-        check_photo(map_path(maps, photo.stem), photo)
+        if not (file := maps.file(photo.stem)).is_file():
+            raise XenomaskError(f"{maps} holds no map {file.name} for {photo}; make it with `xenomask score`")
+        maps.check_photo(photo.stem, photo)
     try:
         data = fiftyone.Dataset()
     except Exception as e:  # of many kinds, its own among them
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise XenomaskError(f"FiftyOne has no database: {reason} (its setting is FIFTYONE_DATABASE_URI)") from e
     for photo in photos:
-        value = read_map(map_path(maps, photo.stem))
+        value = maps.read(photo.stem)
         shapes = []
         for f in find_objects(value, threshold, smallest):
             x, y, w, h = f.box

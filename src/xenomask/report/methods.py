@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from xenomask.datasets import Dataset
@@ -13,7 +12,7 @@ from xenomask.metrics.curves import Curve
 from xenomask.metrics.operating import operating_point
 from xenomask.report import Levels
 from xenomask.report.slider import slider_levels
-from xenomask.store import map_ids
+from xenomask.store import MapFolder
 from xenomask.store.manifest import MANIFEST, read_manifest
 from xenomask.types import Tick, nothing
 
@@ -23,7 +22,7 @@ class Method:
     """One folder of maps, evaluated."""
 
     name: str
-    folder: Path
+    folder: MapFolder
     result: EvalResult
     curve: Curve
     scale: tuple[float, float]
@@ -35,7 +34,7 @@ class Method:
 
 def evaluated(
     name: str,
-    maps: Path,
+    maps: MapFolder,
     data: Dataset,
     track: str,
     *,
@@ -44,9 +43,10 @@ def evaluated(
     tick: Tick = nothing,
 ) -> Method:
     """Evaluates a folder of maps as `evaluate` does; raises XenomaskError as it does, and for a damaged manifest."""
-    manifest = read_manifest(maps / MANIFEST) if (maps / MANIFEST).is_file() else None
+    stored = maps.path / MANIFEST
+    manifest = read_manifest(stored) if stored.is_file() else None
     result = evaluate_maps(maps, data, track, resamples=resamples, seed=seed, tick=tick)
-    scale = scale_of_maps(maps, map_ids(maps))
+    scale = scale_of_maps(maps, maps.ids())
     exact = curve(pool(result.measured.counters.values()))
     best = result.numbers["exact"]["best_f1_threshold"]
     points = {"best F1": best, "TPR .95": operating_point(exact, "tpr", 0.95).threshold}

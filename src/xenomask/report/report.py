@@ -17,7 +17,7 @@ from xenomask.report import FrameView, MethodView, ReportView, page
 from xenomask.report.methods import Method, evaluated
 from xenomask.report.parts import curve_diagrams, frame_rows, gallery, number_tables, score_diagrams
 from xenomask.report.slider import jpeg, level_map, png
-from xenomask.store import map_path, read_map
+from xenomask.store import MapFolder, Maps, as_maps
 from xenomask.types import Size, Tick, nothing
 from xenomask.version import __version__
 
@@ -27,7 +27,7 @@ THUMB = 288
 
 
 def write_report(
-    maps: Sequence[Path],
+    maps: Sequence[Maps],
     data: Dataset,
     out: Path,
     track: str,
@@ -56,7 +56,7 @@ def write_report(
 
 
 def write_diagrams(
-    maps: Sequence[Path],
+    maps: Sequence[Maps],
     data: Dataset,
     out: Path,
     track: str,
@@ -80,9 +80,10 @@ def write_diagrams(
 
 
 def _evaluated(
-    maps: Sequence[Path], data: Dataset, track: str, resamples: int, seed: int, tick: Tick
+    given: Sequence[Maps], data: Dataset, track: str, resamples: int, seed: int, tick: Tick
 ) -> list[Method]:  # fmt: skip
-    folders = [m.resolve() for m in maps]
+    maps = [as_maps(m) for m in given]
+    folders = [(m.path.resolve(), m.pattern, m.key) for m in maps]
     if twice := sorted({str(m) for m, f in zip(maps, folders, strict=True) if folders.count(f) > 1}):
         raise XenomaskError(f"{twice[0]} is named twice: name each folder of maps once")
     for m in maps:
@@ -91,9 +92,9 @@ def _evaluated(
     return [evaluated(n, m, data, track, resamples=resamples, seed=seed, tick=tick) for n, m in named]
 
 
-def _names(maps: Sequence[Path]) -> list[str]:
+def _names(maps: Sequence[MapFolder]) -> list[str]:
     """What the methods are called: the folders' names, or whole paths where two are alike."""
-    names = [printable(m.resolve().name) for m in maps]
+    names = [printable(m.path.resolve().name) for m in maps]
     return names if len(set(names)) == len(names) else [printable(str(m)) for m in maps]
 
 
@@ -116,8 +117,8 @@ def embedded_size(size: Size, frames: int, methods: int) -> Size:
     return max(1, round(width * size[0] / size[1])), max(1, width)
 
 
-def _embedded_size(data: Dataset, frame: Frame, maps: Path, frames: int, methods: int) -> Size:
-    return embedded_size(read_map(map_path(maps, frame.id)).shape, frames, methods)
+def _embedded_size(data: Dataset, frame: Frame, maps: MapFolder, frames: int, methods: int) -> Size:
+    return embedded_size(maps.read(frame.id).shape, frames, methods)
 
 
 def _view(
@@ -170,7 +171,7 @@ def _see(methods: Sequence[Method], data: Dataset, frame: Frame, size: Size):
     photo = None if image is None else cv2.resize(image, own[::-1], interpolation=cv2.INTER_AREA)
     pictures = []
     for m in methods:
-        value = read_map(map_path(m.folder, frame.id))
+        value = m.folder.read(frame.id)
         thumb = thumbnail(value, image, m.scale, m.threshold)
         pictures.append((png(level_map(value, m.levels, own)), jpeg(thumb, 75)))
     shown = FrameView(frame.id, label.shape, own, None if photo is None else jpeg(photo), png(small))

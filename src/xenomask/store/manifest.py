@@ -9,7 +9,7 @@ from typing import Any
 from xenomask.datasets import Dataset, Frame
 from xenomask.errors import XenomaskError
 from xenomask.files import create, read_object, remove_litter
-from xenomask.store import map_ids, map_path, map_photo, write_map
+from xenomask.store import MapFolder, map_ids, map_path, map_photo, write_map
 from xenomask.store.provenance import photo_digest
 from xenomask.types import ScoreMap
 
@@ -32,6 +32,16 @@ def made_of(data: Dataset) -> dict[str, Any]:
     The photos themselves are told by the SHA-256 that each map holds.
     """
     return {"dataset": data.name, "resize": None if data.resize is None else list(data.resize)}
+
+
+def folder_by(path: Path, pattern: str | None, key: str | None) -> MapFolder:
+    """Return how the maps of a folder are named: as given; but as our own where its manifest says that they are.
+
+    A pattern that names files there holds all the same. Raises XenomaskError for a pattern that names no file.
+    """
+    given = MapFolder(path, pattern or MapFolder.pattern, key)
+    own = (path / MANIFEST).is_file() and not (pattern and given.ids())
+    return MapFolder(path) if own else given
 
 
 def claim(

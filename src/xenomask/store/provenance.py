@@ -11,18 +11,18 @@ import numpy as np
 
 from xenomask.errors import XenomaskError
 from xenomask.files import sha256
-from xenomask.store.opened import opened
+from xenomask.store.opened import VALUE, opened
 
 PHOTO = "photo_sha256"
 LENGTH = 64  # hexadecimal digits
 
 
-def map_photo(path: Path) -> str | None:
+def map_photo(path: Path, key: str | None = None) -> str | None:
     """The SHA-256 of the photo that a map was made from; None where it does not say (other tools' maps).
 
     Raises XenomaskError as `read_map` does.
     """
-    with opened(path) as found:
+    with opened(path, key or VALUE) as found:
         if not h5py.h5a.exists(found.data.id, PHOTO.encode()):
             return None
         held = h5py.h5a.open(found.data.id, PHOTO.encode())
@@ -31,9 +31,9 @@ def map_photo(path: Path) -> str | None:
         return bytes(np.asarray(found.data.attrs[PHOTO])).decode("ascii", "replace")
 
 
-def check_photo(path: Path, photo: Path | None) -> None:
+def check_photo(path: Path, photo: Path | None, key: str | None = None) -> None:
     """Raises XenomaskError where a map says that it was made from another photo than the one in this file."""
-    made_from = None if photo is None else map_photo(path)
+    made_from = None if photo is None else map_photo(path, key)
     if photo is not None and made_from is not None and made_from != photo_digest(photo):
         raise XenomaskError(
             f"map {path} was made from another photo than {photo} is now: name the data set that it was made from, "

@@ -1,4 +1,4 @@
-"""A map's file -> its numbers, with at most one chunk in memory beside them."""
+"""A map's HDF5 file -> its numbers, with at most one chunk in memory beside them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 from xenomask.arrays import is_finite
 from xenomask.errors import XenomaskError
 from xenomask.store.deflate import DAMAGED, deflate
-from xenomask.store.opened import Opened, opened
+from xenomask.store.opened import VALUE, Opened, opened
 from xenomask.types import Size
 
 BLOCK = 2**22  # bytes that HDF5 reads at once
@@ -21,53 +21,38 @@ CHECKSUM = 4  # bytes of a Fletcher-32, behind what it is of
 _Block = tuple[int, int, np.ndarray]
 
 
-def read_map(path: Path) -> np.ndarray:
-    """Reads one map as float16 (H, W); maps of other tools in other floats are rounded to it.
+def read_hdf5(path: Path, key: str | None = None) -> np.ndarray:
+    """Read the map (H, W) of an HDF5 file in the float type that it is stored in.
 
     Raises XenomaskError for a damaged file, one that is no map (`store.opened` says what a map is), holes, and for
-    values that are not finite or beyond float16.
+    values that are not finite.
     """
-    return _read(path, np.dtype(np.float16))
-
-
-def read_stored(path: Path) -> np.ndarray:
-    """The same in the type that it is stored in."""
-    return _read(path, None)
-
-
-def _read(path: Path, dtype: np.dtype | None) -> np.ndarray:
-    with opened(path) as found:
-        shape, stored = found.data.shape, found.data.dtype
-        value = np.empty(shape, dtype or stored.newbyteorder("="))
+    with opened(path, key or VALUE) as found:
+        value = np.empty(found.data.shape, found.data.dtype.newbyteorder("="))
         raw = _raw_chunks(path, found)
-        not_finite, beyond = _fill(value, _by_hdf5(found)) if raw is None else (0, 0)
+        not_finite = _fill(value, _by_hdf5(found)) if raw is None else 0
     if raw is not None:  # outside HDF5's lock
-        not_finite, beyond = _fill(value, _unpacked(path, raw))
+        not_finite = _fill(value, _unpacked(path, raw))
     if not_finite:
         raise XenomaskError(f"map {path} holds {not_finite} NaN or infinite values; make it again")
-    if beyond:
-        raise XenomaskError(f"map {path} holds values beyond float16 (+-65504), as which maps are compared")
     return value
 
 
-def _fill(value: np.ndarray, blocks: Iterator[_Block]) -> tuple[int, int]:
-    """Puts the blocks where they belong; counts what is not finite, and the blocks with what `value` cannot hold."""
-    not_finite = beyond = 0
+def _fill(value: np.ndarray, blocks: Iterator[_Block]) -> int:
+    """Puts the blocks where they belong; counts what is not finite."""
+    not_finite = 0
     for y, x, block in blocks:
         target = value[y : y + block.shape[0], x : x + block.shape[1]]
         part = block[: target.shape[0], : target.shape[1]]
         if not is_finite(part):
             not_finite += int((~np.isfinite(part)).sum())
-            continue
-        with np.errstate(over="ignore"):
-            target[...] = part
-        beyond += value.dtype != block.dtype.newbyteorder("=") and not is_finite(target)
-    return not_finite, beyond
+        target[...] = part
+    return not_finite
 
 
 @dataclass(frozen=True)
 class MapFormat:
-    """How a map is stored: its numbers' type, (height, width), and HDF5's filters by number."""
+    """How an HDF5 map is stored: its numbers' type, (height, width), and HDF5's filters by number."""
 
     dtype: np.dtype
     size: Size
@@ -80,9 +65,9 @@ class MapFormat:
         return self.dtype == np.dtype("<f2") and common.issuperset(self.filters)
 
 
-def map_format(path: Path) -> MapFormat:
-    """How a map is stored, from its header alone; raises XenomaskError as `read_map` does."""
-    with opened(path) as found:
+def map_format(path: Path, key: str | None = None) -> MapFormat:
+    """How an HDF5 map is stored, from its header alone; raises XenomaskError as `read_map` does."""
+    with opened(path, key or VALUE) as found:
         height, width = found.data.shape
         return MapFormat(found.data.dtype, (height, width), found.filters)
 
