@@ -50,6 +50,7 @@ from xenomask.metrics import (
 from xenomask.metrics.components import Sizes
 from xenomask.metrics.evaluate import resample
 from xenomask.models import build, preprocess
+from xenomask.objects import ignore
 from xenomask.objects import objects as exports
 from xenomask.plots import agreement, distribution, gallery, heatmap
 from xenomask.plots import curves as drawn
@@ -310,6 +311,8 @@ entry("store.write_map", "value", MAPS, written)
 entry("store.write.encode_map", "value", MAPS, lambda x: bytes(store.encode_map(x, "s")))
 entry("plots.heatmap.coloured", "value", MAPS, lambda x: heatmap.coloured(x, SCALE))
 entry("plots.heatmap.opacity", "value", ANY, lambda x: heatmap.opacity(x, SCALE))
+entry("plots.heatmap.draw_boxes", "picture", ARRAYS, lambda x: heatmap.draw_boxes(x, [(1, 1, 3, 3)]))
+entry("plots.heatmap.overlay", "ignored", given(MASKS), lambda x: heatmap.overlay(PHOTO, SCORES, SCALE, 3.0, x))
 entry("plots.heatmap.overlay", "image", ARRAYS, lambda x: heatmap.overlay(x, SCORES, SCALE, 3.0))
 entry("plots.heatmap.overlay", "value", MAPS, lambda x: heatmap.overlay(PHOTO, x, SCALE, 3.0))
 entry("plots.heatmap.figure", "image", some(ARRAYS), lambda x: heatmap.figure(x, SCORES, SCALE, title="t"))
@@ -369,7 +372,8 @@ entry(
 entry("evaluation.agreement.shares", "count", VOTES, lambda x: run_agreement.shares("a", x, TRUTH, 2))
 entry("evaluation.agreement.shares", "label", TRUTHS, lambda x: run_agreement.shares("a", BINARY.astype("u1"), x, 2))
 entry("objects.objects.find_objects", "value", MAPS, found)
-entry("objects.objects.find_objects", "ignored", MASKS, lambda x: exports.find_objects(SCORES, 3.0, ignored=x))
+entry("objects.ignore.region_of", "mask", MASKS, lambda x: ignore.region_of(x, "drawn").mask)
+entry("objects.objects.find_objects", "ignored", given(MASKS), lambda x: exports.find_objects(SCORES, 3.0, ignored=x))
 entry("objects.objects.encode_rle", "mask", MASKS, exports.encode_rle)
 entry("objects.objects.write_png16", "value", MAPS, png16)
 LEVELS = levels.slider_levels(curves.Curve(COLUMN[::-1], np.array([1, 2, 3]), np.array([0, 1, 4])), (0, 1), {})
@@ -431,7 +435,10 @@ EXEMPT = {
     r"models\.network\.Network\.class_maps": "the check of __call__; a per-pixel network is needed",
     r"export\.(free|fused|resize|write|quantize)\..*": "parts of a graph that is being traced",
     r"export\.read\.ExportedDetector": "a session, no array",
-    r"export\.read\.ExportedDetector\.(infer|fuse)": "what prepare gave, and what infer gave",
+    r"export\.read\.ExportedDetector\.(infer|fuse|nearest)": "what prepare gave, and what infer gave",
+    r"detector\.prediction\..*": "the photo that Detector.prepare took, and its map",
+    r"objects\.ignore\.IgnoreRegion": "what region_of gave",
+    r"objects\.ignore\.learn_region": "many photos, each by as_image",
     r"detector\.predictor\..*": "a protocol",
     r"scores\.(definition|semantic|mask|maskomaly)\..*": "formulas on a validated MaskOutput's parts",
     r"scores\.(plan|gpu|gpu_kernels|kernels)\..*": "the same, for the fused kernels",

@@ -89,11 +89,12 @@ def check_json(path: Path | None) -> Path | None:
 
 def check_threshold(value: float | list[float] | None) -> float | list[float] | None:
     """Refuse NaN and infinity, which are above or below everything."""
-    from xenomask.arrays import as_threshold
+    given = [] if value is None else value if isinstance(value, list) else [value]
+    if given:  # numpy is not loaded to complete a word
+        from xenomask.arrays import as_threshold
 
-    for given in value if isinstance(value, list) else [value]:
-        if given is not None:
-            as_threshold(given)
+        for threshold in given:
+            as_threshold(threshold)
     return value
 
 

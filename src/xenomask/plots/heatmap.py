@@ -124,11 +124,12 @@ def overlay(
     return out
 
 
-def draw_boxes(
-    picture: UInt8[np.ndarray, "H W 3"], boxes: Sequence[tuple[int, int, int, int]]
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Return a copy of an RGB picture with numbered boxes (x, y, width, height in pixels), from 1 on."""
-    out = np.array(picture)
+def draw_boxes(picture: ImageLike, boxes: Sequence[tuple[int, int, int, int]]) -> UInt8[np.ndarray, "H W 3"]:
+    """Return a copy of an RGB picture with numbered boxes (x, y, width, height in pixels), from 1 on.
+
+    Raises XenomaskError for what is no picture.
+    """
+    out = np.array(as_image(picture, "picture"))
     line = max(1, out.shape[1] // 500)
     for number, (x, y, w, h) in enumerate(boxes, 1):
         cv2.rectangle(out, (x, y), (x + w - 1, y + h - 1), BOX, line)
