@@ -78,6 +78,11 @@ class Picture:
     signed: bool = False
 
     @property
+    def format(self) -> str:
+        """Pillow's name of the file's format, such as "JPEG"."""
+        return self.image.format or ""
+
+    @property
     def deep(self) -> bool:
         """Whether it has several channels of 16 bits, of which Pillow keeps the upper 8."""
         return ";16" in self.coded and not self.image.mode.startswith("I")

@@ -54,10 +54,11 @@ def evaluate(
 
     Example: xenomask evaluate --maps maps/at --dataset anomaly-track --root data/smiyc --json at.json
     """
+    from xenomask.datasets import DATASETS
     from xenomask.evaluation.evaluate import conventions_of, evaluate_maps, rounding_note, track_of
 
     folder = map_folders([maps], pattern, key)[0]
-    data = load_dataset(dataset, root, split, resize)
+    data, given = load_dataset(dataset, root, split, resize), track
     track = track_of(dataset, track)
     with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
         result = evaluate_maps(folder, data, track, resamples=resamples, seed=seed, tick=tick)
@@ -66,6 +67,11 @@ def evaluate(
     for line in result.warnings:
         err_console.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
     if note := rounding_note(folder, result.frames):
+        err_console.print(f"note: {note}", style="yellow", soft_wrap=True)
+    if given is None and DATASETS[dataset].track is None:
+        note = (
+            f"no component sizes are official for {dataset}: those of the {track} track are used; --track names another"
+        )
         err_console.print(f"note: {note}", style="yellow", soft_wrap=True)
     if unlabelled := len(data.frames) - len(result.frames):
         err_console.print(f"note: {unlabelled} frames have no label and were not counted", style="yellow")

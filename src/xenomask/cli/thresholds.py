@@ -90,7 +90,7 @@ def thresholds(
         if maker.queries_chosen_here and not maker.leave_one_out:
             _warn(f"{CHOSEN_HERE}`xenomask score --leave-one-out`")
         old = store_choice(maker, name, choices[0], seen)
-        instead = f" instead of {old['value']:.4g} ({_brief(old.get('origin'))})" if old else ""
+        instead = f"; it was {old['value']:.4g} before ({_brief(old.get('origin'))})" if old else ""
         out_console.print(f"threshold {name!r} stored in {into}{instead}")
 
 

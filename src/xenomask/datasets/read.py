@@ -86,6 +86,8 @@ def read_stored(path: Path, coding: Coding) -> Integer[np.ndarray, "H W"] | UInt
     two readings that the coding both knows.
     """
     picture = open_picture(path, "label")
+    if picture.format == "JPEG":
+        raise XenomaskError(f"label {path} is a JPEG, whose compression changes numbers: save the label as PNG")
     mode = picture.image.mode
     colours = mode in ("RGB", "RGBA", "P") and bool(coding.colours)
     numbers = mode in ONE_CHANNEL and bool(coding.table)
@@ -97,7 +99,9 @@ def read_stored(path: Path, coding: Coding) -> Integer[np.ndarray, "H W"] | UInt
         return read_rgb(picture)
     if not numbers:
         wanted = "one channel of class numbers" if coding.table else "RGB colours"
-        raise XenomaskError(f"label {path} has colour mode {mode}; {coding.name} needs {wanted}: {coding.meaning}")
+        raise XenomaskError(
+            f"label {path} has colour mode {mode}; {coding.name} needs {wanted} (save it so): {coding.meaning}"
+        )
     return _numbers(picture, coding)
 
 
