@@ -106,7 +106,7 @@ def open_picture(path: Path, what: str = "picture") -> Picture:
         tags = dict(getattr(image, "tag_v2", {}))
         _check_tags(path, tags)
         image.load()
-    return Picture(path, image, orientation, coded, signed=2 in _numbers_of(tags, SAMPLE_FORMAT))
+    return Picture(path, image, orientation, coded, signed=_numbers_of(tags, SAMPLE_FORMAT)[:1] == (2,))
 
 
 def read_rgb(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:

@@ -43,7 +43,7 @@ def _grey(picture: Picture) -> UInt8[np.ndarray, "H W"]:
     spare = 1.0 if whole else 1.002
     top = next((t for t in tops if high <= t * spare), None)
     clear = top is not None and low >= -0.002 * top * (not whole)
-    if picture.signed and high > 255:
+    if picture.signed and "16" in picture.coded and high > 255:  # 15 bits: neither scale fits
         raise _unclear(picture.path, f"from {low:g} to {high:g}, and may hold negative ones")
     if not clear or (top == 65535 and high < DARK) or (top == 255 and not whole and high < 16):
         raise _unclear(picture.path, f"from {low:g} to {high:g}")
