@@ -13,5 +13,6 @@ def check_device(name: str) -> None:
             return
         reason = "it does not compute"
     except Exception as e:  # each backend that is not there says so in its own way
-        reason = first_line(e)
+        unknown = "Expected one of" in str(e)  # torch lists twenty kinds
+        reason = "there is no such kind: it is cpu, or cuda (cuda:1, ...) for a GPU" if unknown else first_line(e)
     raise XenomaskError(f"device {str(name)[:60]} cannot be used: {reason}")
