@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_all_commands__names_that_are_no_text(odd, tmp_path, capsys, tiny_detect
     for path in tmp_path.glob("*.json"):
         path.read_text("utf-8").encode("utf-8")
         json.loads(path.read_text("utf-8"))
-        assert "\\ud" not in path.read_text("utf-8")
+        assert not re.search(r"(?<!\\)\\ud[89a-f]", path.read_text("utf-8"))  # no half of a character
     with (checkpoint / "query_analysis" / "outlier_iou.csv").open(encoding="utf-8", newline="") as f:
         assert len(next(csv.reader(f))) == 6
 

@@ -423,7 +423,8 @@ def test_flow__small_and_odd_sizes(size):
 def test_cli__the_shipped_detector_on_three_frames(tmp_path, capsys):
     clip = write_clip(tmp_path / "clip.mp4", 3)
     code, out, err = run(
-        capsys, "video", clip, "--out", tmp_path / "o.mp4", "--member", "nano-s", "--every", 2, "--device", "cpu",
+        capsys, "video", clip, "--out", tmp_path / "o.mp4", "--detector", "nano", "--member", "nano-s",
+        "--every", 2, "--device", "cpu",
         "--smooth", "flow", "--alpha", 0.7,
     )  # fmt: skip
     assert code == 0 and "score maskomaly; video" in out, err
