@@ -99,6 +99,7 @@ def test_hugging_face_folders__of_every_kind_and_of_transformers_4(tmp_path):
     assert len(lines) == len(pairs)
 
 
+@pytest.mark.slow
 def test_own_folders_detectors_and_other_projects_files(tiny_checkpoint, tiny_detector, tmp_path):
     pairs = [
         ("network", str(tiny_checkpoint)), ("network", "nano-s"), ("detector", str(tiny_detector)),
@@ -107,6 +108,7 @@ def test_own_folders_detectors_and_other_projects_files(tiny_checkpoint, tiny_de
     assert opened(pairs) == []
 
 
+@pytest.mark.slow
 def test_exported_files_and_runtimes(tiny_checkpoint, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime", "openvino"):
         pytest.importorskip(package)

@@ -155,6 +155,7 @@ def test_detect__what_phones_write_is_named(tmp_path, capsys, tiny_detector, hea
     assert "Bild von Jürgen.heic " + said in error
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 def test_detect__names_that_are_no_text(tmp_path, tiny_detector, photo):
     for utf8 in ("0", "1"):

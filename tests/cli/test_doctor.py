@@ -56,6 +56,7 @@ def test_xenomask_alone__says_what_to_do_next():
     assert max(map(len, done.stdout.splitlines())) < 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "traceback"), [("--verbose", True), ("--quiet", False)])
 def test_quiet_and_verbose__an_error_is_told(option, traceback, tmp_path):
     (tmp_path / "no-photo.jpg").write_text("hello")  # seen only once the networks are open

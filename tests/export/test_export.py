@@ -131,6 +131,7 @@ def test_scores__in_a_graph_are_the_scores(runtime):
     assert np.abs(found - expected).max() < 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("file", "member"), [("pair.onnx", None), ("a.xml", "a"), ("b.onnx", "b")])
 def test_exported__gives_the_detectors_map(exported, tiny_detector, file, member):
     detector = Detector.from_folder(tiny_detector)

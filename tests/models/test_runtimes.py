@@ -17,6 +17,7 @@ from xenomask.models.runtimes import graph_cache
 from xenomask.models.runtimes.runtime import WORTH_A_GRAPH, choose_runtime, with_precision, with_runtime
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_runtimes__equal_torch_on_tiny(tiny_checkpoint, runtime):
     network = load_model(tiny_checkpoint)

@@ -296,6 +296,7 @@ def test_export__resizes_as_transformers_does(name, folders, tmp_path):
     assert other.shape == (90, 50) and other.std() > 5e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "format"), [("edges", "onnx"), ("a square", "openvino"), ("nearest", "openvino")])
 def test_export__of_such_resizing_gives_the_detectors_map(name, format, folders, tmp_path):
     pytest.importorskip("onnxscript" if format == "onnx" else "openvino")

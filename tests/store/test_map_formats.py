@@ -94,7 +94,7 @@ def test_evaluate__gives_the_numbers_of_our_own_maps(name, scenes, values, ours,
     for i, value in values.items():
         write(tmp_path / pattern.replace("{id}", i), value)
     expected, quiet = evaluated(capsys, ours, scenes)
-    assert "note" not in quiet
+    assert "no manifest" not in quiet
     found, err = evaluated(capsys, tmp_path, scenes, "--pattern", pattern, *(("--key", key) if key else ()))
     assert found == expected
     assert err.count("not checked") == 1
@@ -408,6 +408,7 @@ def bombs(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_bombs__take_little_memory(tmp_path):
     found = bombs(tmp_path)
     assert len(found) == 4

@@ -90,6 +90,7 @@ PICKLES: dict[str, Callable[[Path], bytes]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n.startswith("nested") else n for n in PICKLES]
