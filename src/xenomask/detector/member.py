@@ -61,7 +61,7 @@ def write_member(detector: Path, m: Member, half: bool | None = None, analysis: 
         replace(network, facts=facts).save(folder, half=half)
         own = sha256(folder / WEIGHTS)
         if queries.checkpoint_sha256 != own:
-            origin = {**queries.origin, "analysed_as": {"sha256": queries.checkpoint_sha256}}
+            origin = {**queries.origin, "analysed_as": {"sha256": queries.checkpoint_sha256, "dtype": "float32"}}
             queries = replace(queries, checkpoint_sha256=own, origin=origin)
     else:  # used as it is; its facts have no other place than our table
         if not (source / CONFIG).is_file():
