@@ -106,7 +106,7 @@ def open_picture(path: Path, what: str = "picture") -> Picture:
         tags = dict(getattr(image, "tag_v2", {}))
         _check_tags(path, tags)
         image.load()
-    return Picture(path, image, orientation, coded, signed=_numbers_of(tags, SAMPLE_FORMAT)[:1] == (2,))
+    return Picture(path, image, orientation, coded, signed=_numbers_of(tags, ExifTags.Base.SampleFormat)[:1] == (2,))
 
 
 def read_rgb(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
@@ -263,9 +263,6 @@ def _check_size(path: Path, image: Image.Image, size: int) -> None:
         )
 
 
-BITS, PHOTOMETRIC, PLANES, COLOUR_MAP, SAMPLE_FORMAT = 258, 262, 284, 320, 339  # of TIFF 6.0
-
-
 def _numbers_of(tags: Mapping[int, Any], tag: int) -> tuple[int, ...]:
     found = tags.get(tag, ())
     return tuple(v for v in (found if isinstance(found, tuple) else (found,)) if isinstance(v, int))
@@ -273,13 +270,13 @@ def _numbers_of(tags: Mapping[int, Any], tag: int) -> tuple[int, ...]:
 
 def _check_tags(path: Path, tags: Mapping[int, Any]) -> None:
     """Raises XenomaskError for TIFFs of four kinds that Pillow (12) decodes as other numbers, without an error."""
-    wide = max(_numbers_of(tags, BITS), default=1) > 8
-    colours = _numbers_of(tags, COLOUR_MAP)
-    if wide and 0 in _numbers_of(tags, PHOTOMETRIC):
+    wide = max(_numbers_of(tags, ExifTags.Base.BitsPerSample), default=1) > 8
+    colours = _numbers_of(tags, ExifTags.Base.ColorMap)
+    if wide and 0 in _numbers_of(tags, ExifTags.Base.PhotometricInterpretation):
         said = "numbers of more than 8 bits in which 0 is white (PhotometricInterpretation 0)"
-    elif wide and 2 in _numbers_of(tags, PLANES):
+    elif wide and 2 in _numbers_of(tags, ExifTags.Base.PlanarConfiguration):
         said = "numbers of more than 8 bits, one channel after the other (PlanarConfiguration 2)"
-    elif not wide and 2 in _numbers_of(tags, SAMPLE_FORMAT):
+    elif not wide and 2 in _numbers_of(tags, ExifTags.Base.SampleFormat):
         said = "signed numbers of 8 bits (SampleFormat 2)"
     elif colours and 0 < max(colours) < 256:
         said = "a palette of 8-bit colours where TIFF has 16-bit ones (ColorMap)"

@@ -15,9 +15,10 @@ from xenomask.datasets.read import photo_size
 from xenomask.detector import Detector
 from xenomask.detector.explain import Answer, explain
 from xenomask.detector.fuse import ensemble
+from xenomask.detector.prediction import default_threshold
 from xenomask.errors import XenomaskError
 from xenomask.masks import MaskOutput, PixelOutput, soft_masks
-from xenomask.objects import AnomalyObject, find_objects
+from xenomask.objects import AnomalyObject, find_objects, ignored_in
 from xenomask.plots import coloured, draw_boxes, overlay
 from xenomask.predict.frames import open_source
 from xenomask.scores import get_score, score_all
@@ -126,8 +127,8 @@ def read(seen: Seen, score: str = OWN, mix: float | None = None, threshold: floa
     found = ensemble(maps, [m.weight for m in detector.members])
     low, high = detector.scale
     if threshold is None:
-        stored = detector.thresholds.get("default", {}).get("value")
-        threshold = float(stored) if stored is not None else (low + high) / 2
+        stored = default_threshold(detector)
+        threshold = (low + high) / 2 if stored is None else stored
     return Reading(seen, detector, found, (low, high), as_threshold(threshold), own_mix(detector))
 
 
@@ -164,8 +165,7 @@ def found_in(reading: Reading, smallest: int = 50) -> list[AnomalyObject]:
 
 
 def _ignored(reading: Reading) -> np.ndarray | None:
-    region = reading.detector.ignore
-    return None if region is None else region.at(reading.score_map.value.shape)
+    return ignored_in(reading.detector.ignore, reading.score_map.value.shape)
 
 
 def pictures(reading: Reading, found: Sequence[AnomalyObject]) -> tuple[Picture, Picture]:

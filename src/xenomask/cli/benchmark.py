@@ -47,7 +47,7 @@ def benchmark(
     dataset: Annotated[str | None, typer.Option(help="or one data set, as in score")] = None,
     detector: Annotated[
         list[str] | None,
-        typer.Option(help="folder or shipped name; again for more. Default: nano, or none where there are --maps"),
+        typer.Option(help=f"folder or shipped name; again for more. Default: {DEFAULT_DETECTOR}; none with --maps"),
     ] = None,
     maps: Annotated[
         list[str] | None,

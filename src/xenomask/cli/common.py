@@ -19,6 +19,7 @@ from xenomask.errors import XenomaskError, printable
 
 if TYPE_CHECKING:
     from xenomask.detector.predictor import Predictor
+    from xenomask.objects import IgnoreRegion
     from xenomask.predict.pipeline import Profile
     from xenomask.store import MapFolder
 
@@ -109,13 +110,18 @@ IgnoreOption = Annotated[
 ]  # fmt: skip
 
 
-def with_region(found: "Predictor", region: str | None) -> "Predictor":
+def named_region(text: str | None) -> "IgnoreRegion | None":
+    """The region that --ignore names; asked for before networks are read."""
+    from xenomask.objects.ignore import parse_region
+
+    return None if text is None else parse_region(text)
+
+
+def with_region(found: "Predictor", region: "IgnoreRegion | None") -> "Predictor":
     """The detector with that ignore region, or with its own where none is named."""
     from dataclasses import replace
 
-    from xenomask.objects.ignore import parse_region
-
-    return found if region is None else replace(found, ignore=parse_region(region))  # pyright: ignore
+    return found if region is None else replace(found, ignore=region)  # pyright: ignore
 
 
 AlarmsOption = Annotated[

@@ -11,6 +11,7 @@ from xenomask.cli.common import (
     PatternOption,
     check_threshold,
     map_folders,
+    named_region,
     out_console,
     progress,
 )
@@ -34,10 +35,9 @@ def components(
 
     Example: xenomask components maps/at --threshold 0.5 --out at.json
     """
-    from xenomask.objects.ignore import parse_region
     from xenomask.objects.objects import export_components, export_png16
 
-    region = None if ignore is None else parse_region(ignore)
+    region = named_region(ignore)
     folder = map_folders([maps], pattern, key)[0]
     with progress("components", len(folder.ids())) as tick:
         images, found = export_components(

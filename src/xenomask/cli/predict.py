@@ -38,6 +38,7 @@ from xenomask.cli.common import (
     load_dataset,
     load_detector,
     map_folders,
+    named_region,
     out_console,
     parse_shard,
     print_numbers,
@@ -86,15 +87,12 @@ def detect(
     paths = list_photos(photos, sys.stdin)
     check_photos(paths, out)
     check_json(coco)
-    if ignore is not None:
-        from xenomask.objects.ignore import parse_region
-
-        parse_region(ignore)  # said before the networks are read
+    region = named_region(ignore)
     from xenomask.objects import write_coco
     from xenomask.predict.photos import detect_photos
 
     found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta)
-    found = with_region(found, ignore)
+    found = with_region(found, region)
     threshold, rate = choose_threshold(found, threshold, alarms)
     with progress("detect", len(paths)) as tick:
         rows, times = detect_photos(

@@ -22,6 +22,7 @@ from xenomask.cli.common import (
     choose_threshold,
     err_console,
     load_detector,
+    named_region,
     out_console,
     progress,
     with_region,
@@ -69,8 +70,9 @@ def video(
         raise XenomaskError("--alpha is for --smooth ema and --smooth flow")
     check_out(out, source)
     opened = open_source(source, start)
+    region = named_region(ignore)
     found = load_detector(detector, device, score, member, runtime)
-    found = with_region(found, ignore)
+    found = with_region(found, region)
     threshold, _ = choose_threshold(found, threshold, alarms)
     total = limit if opened.count is None else min(opened.count, limit or opened.count)
     with stop_on_signals() as stop, progress("video", total) as tick:

@@ -1,6 +1,7 @@
 """What the networks take an object for: their most probable inlier class over its pixels."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -25,15 +26,18 @@ def class_reader(seen: Sequence[tuple[float, Sequence[str], Output]]) -> Nearest
     """
     _, names, first = seen[0]
     size = first.image_size
-    alike = [(w, _probabilities(o), *_cells(o)) for w, own, o in seen if list(own) == list(names)]
+
+    @cache  # most photos have no object: then nothing is computed
+    def alike() -> list[tuple[float, np.ndarray, np.ndarray, np.ndarray]]:
+        return [(w, _probabilities(o), *_cells(o)) for w, own, o in seen if list(own) == list(names)]
 
     def nearest(mask: MaskLike) -> tuple[str, float]:
         mask = as_mask(mask)
         if mask.shape != size or not mask.any():
             raise XenomaskError(f"the mask is empty, or {mask.shape} where the photo is {size}")
         ys, xs = np.nonzero(mask)
-        mean = sum(w * p[:, rows[ys], columns[xs]].mean(1) for w, p, rows, columns in alike)
-        mean = np.asarray(mean) / sum(w for w, *_ in alike)
+        mean = sum(w * p[:, rows[ys], columns[xs]].mean(1) for w, p, rows, columns in alike())
+        mean = np.asarray(mean) / sum(w for w, *_ in alike())
         return names[int(mean.argmax())], float(mean.max())
 
     return nearest

@@ -15,7 +15,7 @@ from xenomask.datasets.photos import as_photo
 from xenomask.detector.nearest import Nearest
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir, refuse_folder
-from xenomask.objects import SMALLEST, AnomalyObject, find_objects
+from xenomask.objects import SMALLEST, AnomalyObject, find_objects, ignored_in
 from xenomask.pictures import save_picture
 from xenomask.plots import draw_boxes, overlay
 from xenomask.types import ScoreMap
@@ -138,8 +138,7 @@ def predict(detector: "Predictor", photos: Any) -> Any:
 
 def prediction(detector: "Predictor", image: ImageLike, found: ScoreMap, outputs: Any) -> Prediction:
     """The Prediction of a photo whose networks have run."""
-    image, region = as_photo(image), detector.ignore
-    ignored = None if region is None else region.at(found.value.shape)
     return Prediction(
-        image, found, detector.scale, default_threshold(detector), ignored=ignored, nearest=detector.nearest(outputs)
-    )
+        as_photo(image), found, detector.scale, default_threshold(detector),
+        ignored=ignored_in(detector.ignore, found.value.shape), nearest=detector.nearest(outputs),
+    )  # fmt: skip

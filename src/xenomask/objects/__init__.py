@@ -1,6 +1,7 @@
 """objects: ScoreMap -> anomalous objects."""
 
 from xenomask.objects.ignore import IgnoreRegion as IgnoreRegion
+from xenomask.objects.ignore import ignored_in as ignored_in
 from xenomask.objects.objects import SMALLEST as SMALLEST
 from xenomask.objects.objects import AnomalyObject as AnomalyObject
 from xenomask.objects.objects import find_objects as find_objects

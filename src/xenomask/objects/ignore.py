@@ -12,7 +12,7 @@ from jaxtyping import Bool, UInt8
 
 from xenomask.arrays import MaskLike, as_image, as_mask
 from xenomask.errors import XenomaskError
-from xenomask.objects.objects import decode_rle, encode_rle
+from xenomask.objects.objects import decode_rle, encode_rle, run_lengths
 from xenomask.pictures import open_picture, read_rgb
 from xenomask.types import Size
 
@@ -59,27 +59,10 @@ def read_region(table: Any) -> IgnoreRegion | None:
         raise ValueError("the ignore region has no size")
     if not (isinstance(counts, str) and len(counts) <= 8 * STORED * STORED):
         raise ValueError("the ignore region has no run lengths")
-    lengths = _run_lengths(counts)
+    lengths = run_lengths(counts)
     if min(lengths, default=0) < 0 or sum(lengths) != size[0] * size[1]:
         raise ValueError("the ignore region's run lengths do not fill it")
     return IgnoreRegion(decode_rle({"size": size, "counts": counts}), str(table["origin"]))
-
-
-def _run_lengths(counts: str) -> list[int]:
-    """COCO's compressed run lengths as numbers."""
-    found: list[int] = []
-    value = shift = 0
-    for letter in counts:
-        bits = ord(letter) - 48
-        if not 0 <= bits < 64 or shift > 30:
-            raise ValueError("the ignore region's run lengths are damaged")
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            value -= 1 << shift if bits & 16 else 0
-            found.append(value + (found[-2] if len(found) > 2 else 0))
-            value = shift = 0
-    return found
 
 
 def parse_region(text: str) -> IgnoreRegion:
@@ -104,10 +87,9 @@ def parse_region(text: str) -> IgnoreRegion:
     return region_of(read_rgb(open_picture(path, "mask picture")).max(2) > 0, path.name)
 
 
-def union(regions: Iterable[IgnoreRegion], size: Size) -> Bool[np.ndarray, "H W"] | None:
-    """The pixels (H, W) that any of the regions ignores; None for no region."""
-    found = [r.at(size) for r in regions]
-    return np.logical_or.reduce(found) if found else None
+def ignored_in(region: IgnoreRegion | None, size: Size) -> Bool[np.ndarray, "H W"] | None:
+    """The pixels of a photo of (height, width) that a region ignores; None for no region."""
+    return None if region is None else region.at(size)
 
 
 def learn_region(photos: Iterable[UInt8[np.ndarray, "_ _ 3"]]) -> IgnoreRegion:

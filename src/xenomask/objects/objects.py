@@ -131,18 +131,30 @@ def encode_rle(mask: MaskLike) -> dict[str, Any]:
 
 def decode_rle(rle: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
     """The mask of what `encode_rle` wrote."""
+    height, width = rle["size"]
+    counts = run_lengths(rle["counts"])
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
+def run_lengths(text: str) -> list[int]:
+    """COCO's compressed run lengths as numbers; raises ValueError for what is none of theirs.
+
+    >>> run_lengths("22")
+    [2, 2]
+    """
     counts: list[int] = []
     value = shift = 0
-    for letter in rle["counts"]:
+    for letter in text:
         bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError("the run lengths are damaged")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
             value -= 1 << shift if bits & 16 else 0
             counts.append(value + (counts[-2] if len(counts) > 2 else 0))
             value = shift = 0
-    height, width = rle["size"]
-    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+    return counts
 
 
 def export_components(

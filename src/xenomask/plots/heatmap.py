@@ -111,15 +111,15 @@ def overlay(
     table = np.ascontiguousarray(colormaps[COLOURS](np.arange(colormaps[COLOURS].N), bytes=True)[:, :3])
     low, high = check_scale(scale)
     blend(image, np.ascontiguousarray(value), low, high, table, OPAQUE, out)
-    mask = np.zeros(value.shape, bool) if threshold is None else value >= as_threshold(threshold)
     if ignored is not None:
         ignored = as_mask(ignored, "ignored region")
         check_same_size("map", value, "ignored region", ignored)
         out[ignored] = image[ignored] // 2
-        mask &= ~ignored
     if threshold is not None:
-        mask = mask.astype(np.uint8)
-        contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+        mask = value >= as_threshold(threshold)
+        if ignored is not None:
+            mask &= ~ignored
+        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(out, contours, -1, (255, 255, 255), max(1, image.shape[1] // 500))
     return out
 

@@ -26,7 +26,7 @@ def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[
                 raise XenomaskError("standard input names no photo: - reads a list of paths from it, one a line")
             found += list_photos([line for line in listed if line != STDIN])
         elif path.is_dir():
-            own = sorted(p for p in path.iterdir() if p.name[0] != "." and p.is_file() and is_picture(p))
+            own = sorted(p for p in path.iterdir() if is_picture(p))
             if not own:
                 raise XenomaskError(f"folder {path} holds no picture{_below(path)}")
             found += own

@@ -17,7 +17,7 @@ import numpy as np
 
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, remove_litter
-from xenomask.objects import SMALLEST, IgnoreRegion, find_objects
+from xenomask.objects import SMALLEST, IgnoreRegion, find_objects, ignored_in
 from xenomask.plots import draw_boxes, overlay
 from xenomask.predict.frames import Source
 from xenomask.predict.smooth import Held, Smooth, follow
@@ -212,8 +212,8 @@ def _write(
     begun = perf_counter()
     if path is not None and seen.raw is not None:
         write_map(path, seen.raw)
-    value, region = seen.held.value, detector.ignore
-    ignored = None if region is None else region.at(value.shape)
+    value = seen.held.value
+    ignored = ignored_in(detector.ignore, value.shape)
     picture = overlay(seen.frame.image, value, detector.scale, threshold, ignored)
     if threshold is not None:
         found = find_objects(value, threshold, math.ceil(SMALLEST * value.size), ignored=ignored)
