@@ -125,7 +125,7 @@ def _stored(entry: Entry, listed: str, coding: str | None) -> str:
 
 
 def open_dataset(
-    name: str, root: Path, *, split: str = "val", coding: str | None = None, resize: Size | None = None
+    name: str, root: str | Path, *, split: str = "val", coding: str | None = None, resize: Size | None = None
 ) -> Dataset:
     """Lists the frames of a data set (a name of DATASETS) below `root`: its own folder, or the one above.
 
@@ -134,7 +134,7 @@ def open_dataset(
     Raises XenomaskError that says what is missing, where, and what was found instead, and for a folder that is another
     data set's by its own signs.
     """
-    entry = get_entry(name)
+    entry, root = get_entry(name), Path(root)
     if split not in entry.splits:  # "train" of an evaluation set: say what is wrong rather than which splits it has
         _stored(entry, entry.coding, coding)
     chosen = choose_split(entry, split)

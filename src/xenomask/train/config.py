@@ -63,11 +63,19 @@ class Augment(_Table):
     paste_coco: Path | None = None  # COCO's instances file: then `paste` is the folder of its photos
     paste_share: float = Field(default=0.6, ge=0, le=1)  # of the examples that get one to `paste_most` of them
     paste_most: int = Field(default=3, ge=1, le=20)
-    paste_least: float = Field(default=0.08, gt=0, lt=0.6)  # smallest height, of the photo's; the largest is 0.6
+    paste_least: float = Field(default=0.08, gt=0, le=2)  # smallest height, of the photo's
+    paste_largest: float = Field(default=0.6, gt=0, le=2)  # largest; beyond 1 the object is cut off at the edges
     paste_depth: bool = False  # size by where the object stands: the lower in the photo, the nearer and larger
     paste_match: float = Field(default=0.0, ge=0, le=1)  # how far its colours move towards the place's; 0: not
     paste_soft: float = Field(default=0.0, ge=0, le=100)  # sigma of the soft inner edge, pixels of the photo; 0: none
     photometric: float = Field(default=0.5, ge=0, le=1)  # probability of each jitter: brightness, contrast, ...
+
+    @field_validator("paste_largest")
+    @classmethod
+    def _not_below_the_smallest(cls, value: float, info: Any) -> float:
+        if value < info.data.get("paste_least", 0):
+            raise ValueError(f"must be at least paste_least, {info.data['paste_least']}")
+        return value
 
 
 class Exposure(_Table):

@@ -14,7 +14,6 @@ from xenomask.train.config import Augment
 from xenomask.train.cutouts import Cutout
 from xenomask.types import OUTLIER, Sample
 
-TALLEST = 0.6  # of the photo's height; heights are drawn evenly in their logarithm, from `paste_least`
 FOOT = (0.45, 1.0)  # where the object's lower edge stands, of the photo's height
 # By depth: what stands on a flat road rises above its foot by (its height / the camera's) x (foot - horizon).
 HORIZON = 0.45
@@ -54,7 +53,7 @@ def _place(
         tall = H * (foot - HORIZON) * _between(TALL, size)
     else:
         foot = FOOT[0] + (FOOT[1] - FOOT[0]) * foot
-        tall = H * _between((a.paste_least, TALLEST), size)
+        tall = H * _between((a.paste_least, a.paste_largest), size)  # evenly in the logarithm
     tall = min(tall, WIDEST * W * cutout.shape[0] / cutout.shape[1])  # a strip would become a picture without end
     h, w = max(4, round(tall)), max(4, round(tall * cutout.shape[1] / cutout.shape[0]))
     small = cv2.resize(cutout, (w, h), interpolation=cv2.INTER_AREA if h < cutout.shape[0] else cv2.INTER_LINEAR)
