@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.browser import CHROMIUM
+from helpers.browser import CHROMIUM, chromium
 from helpers.cli import run
 from helpers.pages import DOCS, fences
 from helpers.served import Server, exif_photo, hostile
@@ -58,11 +58,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(server):
-    api = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
-    with api.sync_playwright() as player:
-        found = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
