@@ -145,7 +145,7 @@ def _lay_out_answers(gr: Any, p: SimpleNamespace, mix: float | None) -> None:
             p.map2 = gr.Image(label="compared: map", visible=False, elem_id="map2", **plain)
         with gr.Tab("components", id="components"):
             p.rows = gr.Dataframe(headers=["no.", "mean", "largest", "pixels", "x y box"], interactive=False,
-                                  label="components, the largest mean first", elem_id="components")  # fmt: skip
+                                  label="components, the most anomalous first", elem_id="components")  # fmt: skip
         with gr.Tab("why", id="why"):
             with gr.Row():
                 p.x = gr.Number(0, label="pixel x", precision=0, minimum=0, elem_id="pixel-x", min_width=90)

@@ -121,7 +121,7 @@ def embedded_size(size: Size, frames: int, methods: int) -> Size:
     tenth for the label and the thumbs.
 
     >>> embedded_size((720, 1280), 10, 2), embedded_size((1024, 2048), 40, 3)
-    ((540, 960), (222, 443))
+    ((540, 960), (221, 442))
     """
     pixels = BYTES / max(1, frames) / (1.5 * methods + 0.6)
     width = min(size[1], WIDEST, int((pixels * size[1] / size[0]) ** 0.5))
