@@ -97,6 +97,14 @@ def test_choices__members_alone(detector):
     assert len(alone.outputs) == 1
 
 
+def test_example__scenes_are_drawn_anew_and_the_same():
+    for name in session.EXAMPLES:
+        assert session.example(name).shape == (*session.EXAMPLE_SIZE, 3)
+        assert (session.example(name) == session.example(name)).all()
+    with pytest.raises(XenomaskError, match="unknown example scene"):
+        session.example("example 9")
+
+
 def test_read_upload__photos_upright_and_clips(tmp_path):
     turned = session.read_upload(exif_photo(tmp_path / "t.png"))
     assert turned.shape == (40, 24, 3) and turned[:20].mean() > 250 > 5 > turned[20:].mean()

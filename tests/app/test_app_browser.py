@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.browser import CHROMIUM
+from helpers.browser import CHROMIUM, chromium
 from helpers.cli import run
 from helpers.pages import DOCS, fences
 from helpers.served import Server, exif_photo, hostile
 from helpers.video import write_clip
 from xenomask.datasets.synthetic import draw_scene
-from xenomask.detector.folder import SHIPPED
+from xenomask.detector.folder import SHIPPED, store_region
+from xenomask.objects.ignore import parse_region
+from xenomask.plots.heatmap import BOX
 from xenomask.store import read_map
 
 pytestmark = pytest.mark.slow
@@ -51,18 +53,19 @@ def server(tmp_path_factory):
         pytest.skip("needs Chromium and the Python package playwright")
     second = tmp_path_factory.mktemp("second") / "other"
     shutil.copytree(SHIPPED / "nano", second)
-    running = Server("nano", tmp_path_factory.mktemp("app"), "--detector", str(second), start=["-c", COUNTED])
+    third = second.parent / "ignoring"
+    shutil.copytree(second, third)
+    store_region(third, parse_region("bottom:40%"))
+    more = ("--detector", str(second), "--detector", str(third))
+    running = Server("nano", tmp_path_factory.mktemp("app"), *more, start=["-c", COUNTED])
     yield running
     running.stop()
 
 
 @pytest.fixture(scope="module")
 def browser(server):
-    api = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
-    with api.sync_playwright() as player:
-        found = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +188,50 @@ def test_look__is_what_the_command_line_says(tab, server, tmp_path, capsys, shot
     assert apart[0] < 8 and apart[0] == min(apart)
     for name in ("overlay", "map"):
         assert "street0.png" in (tab.get_attribute(f"#{name} img", "alt") or "")
+
+
+def test_example__a_click_gives_objects_boxes_and_table(tab, server, shots):
+    before = held(server)
+    tab.get_by_role("button", name="example 1").click()
+    changed(tab, None)
+    assert tab.input_value("#said textarea").startswith("example 1, 640x360")
+    found = numbers(tab)["components"]
+    boxes_and_table_show(tab, found)
+    tab.screenshot(path=shots / "example-1300x900.png", full_page=True)
+    assert not [p for p in held(server) - before if p.suffix in (".png", ".jpg") and "session-" not in str(p)]
+
+
+def boxes_and_table_show(page, found: list[dict]) -> None:
+    """The first boxes are drawn into the overlay, and the table's rows are the objects."""
+    picture = np.asarray(Image.open(BytesIO(download(page, "overlay.jpg")))).astype(int)
+    assert found
+    x, y, w, h = found[0]["box"]
+    rim = np.concatenate([picture[y, x : x + w], picture[y + h - 1, x : x + w]])
+    assert np.abs(rim - BOX).max(1).mean() < 90  # but for numbers, other boxes and JPEG
+    page.get_by_role("tab", name="components").click()
+    page.wait_for_selector("#components .body-cell:visible")
+    text = page.inner_text("#components")
+    for o in found[:5]:
+        assert "{} {} {}x{}".format(*o["box"]) in text and str(o["area"]) in text
+
+
+def test_ignore__objects_of_the_region_are_neither_found_nor_drawn(tab, server, tmp_path):
+    photo = drawn_photo(tmp_path, 1)
+    tab.fill("#smallest input[type=number]", "1")
+    whole, plain = look(tab, photo), np.asarray(Image.open(BytesIO(download(tab, "overlay.jpg"))))
+    choose(tab, "detector", server.more[3])
+    rest, dark = look(tab, photo), np.asarray(Image.open(BytesIO(download(tab, "overlay.jpg"))))
+    lowest = round(0.6 * 96)  # the region's first row
+    assert whole["max"] == rest["max"] and any(y + h > lowest for _, y, _, h in boxes(whole))
+    assert rest["components"] and all(y + h <= lowest for _, y, _, h in boxes(rest))
+    street = np.asarray(Image.open(photo)).astype(int)
+    assert (
+        np.abs(dark[lowest:] - street[lowest:] // 2).mean() < 8 < np.abs(plain[lowest:] - street[lowest:] // 2).mean()
+    )
+
+
+def boxes(said: dict) -> list[list[int]]:
+    return [c["box"] for c in said["components"]]
 
 
 def test_sliders__change_the_picture_without_a_network(tab, server, tmp_path):

@@ -44,6 +44,8 @@ ELSEWHERE = {
     "sudo apt-get": "installs into the system", "eval": "starts Slurm's daemons; test_slurm.py does",
     "tests/slurm_node.sh": "stops Slurm's daemons; test_slurm.py does", "ray": "needs a cluster",
     "git clone": "the walk in docs/log.md", "make": "make demo, test, check, docs: CI (.ci/run) and test_packaging.py",
+    "g++": "needs ONNX Runtime's headers; test_export_cpp.py compiles it", "./detect": "as above",
+    "trtexec": "needs TensorRT and a GPU",
     "source": "an activated environment changes no command", "pip install": "test_packaging.py resolves every extra",
 }  # fmt: skip
 # what is shortened: (how a command begins, words, words instead)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from helpers.browser import CHROMIUM
+from helpers.browser import chromium
 from helpers.cli import run
 from helpers.report_pages import noisy, picture
 from xenomask.datasets import open_dataset
@@ -27,11 +27,7 @@ PIXELS = """(id) => {
 @pytest.fixture(scope="module")
 def tab(written):  # noqa: F811
     """The page, opened; yields (browser page, parsed page, what it said or asked for)."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs the Python package playwright")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    with api.sync_playwright() as player:
-        browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with chromium() as browser:
         page, heard = browser.new_page(viewport={"width": 1300, "height": 900}), []
         page.on("console", lambda m: heard.append(m.text))
         page.on("pageerror", lambda e: heard.append(str(e)))
@@ -39,7 +35,6 @@ def tab(written):  # noqa: F811
         page.goto(f"file://{written[2]}")
         page.wait_for_selector("canvas[data-drawn-ms]")
         yield page, written[0], heard
-        browser.close()
 
 
 TABLE = """(id) => [...document.getElementById(id).tBodies[0].rows].map((row) => [...row.cells].map((c) => [

@@ -17,14 +17,14 @@ from xenomask.app import answers, session
 from xenomask.app.answers import Drawn, Picture
 from xenomask.app.files import KEPT_SECONDS, Files
 from xenomask.app.guard import Guard
-from xenomask.app.session import CLIPS, OWN, Seen
+from xenomask.app.session import CLIPS, EXAMPLES, OWN, Seen
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError, unknown
 from xenomask.scores import SCORES
 
 WAITING, SESSIONS = 16, 16  # requests in the queue, sessions whose photo is kept in memory
 NOTHING = "no other"
-NO_PHOTO = "drop a photo first, and press Look"
+NO_PHOTO = "drop a photo first, and press Look, or press an example scene"
 STEPS = 1000  # of the threshold's slider
 # labels stand above pictures, not on them; captions are whole, the chosen tab has contrast
 CSS = """
@@ -116,7 +116,10 @@ def _lay_out_choices(gr: Any, p: SimpleNamespace, known: dict[str, Detector]) ->
     p.upload = gr.File(label="photo or clip", height=150, elem_id="upload")
     # gradio's own makes an empty temporary file at each call, and leaves it
     p.upload.preprocess = lambda sent: getattr(sent, "path", None)
-    gr.Markdown(f"Of a clip ({' '.join(CLIPS)}) the first frame is taken.")
+    gr.Markdown(f"Of a clip ({' '.join(CLIPS)}) the first frame is taken. Without a photo: synthetic scenes.")
+    with gr.Row():
+        p.examples = [gr.Button(name, size="sm", min_width=70, elem_id=f"example-{k}")
+                      for k, name in enumerate(EXAMPLES)]  # fmt: skip
     p.detector = gr.Dropdown(list(known), value=next(iter(known)), label="detector", elem_id="detector")
     p.other = gr.Dropdown([NOTHING, *known], value=NOTHING, label="compare with", elem_id="other")
     p.score = gr.Dropdown([OWN, *SCORES], value=OWN, label="score", elem_id="score")
@@ -142,7 +145,7 @@ def _lay_out_answers(gr: Any, p: SimpleNamespace, mix: float | None) -> None:
             p.map2 = gr.Image(label="compared: map", visible=False, elem_id="map2", **plain)
         with gr.Tab("components", id="components"):
             p.rows = gr.Dataframe(headers=["no.", "mean", "largest", "pixels", "x y box"], interactive=False,
-                                  label="components, the largest mean first", elem_id="components")  # fmt: skip
+                                  label="components, the most anomalous first", elem_id="components")  # fmt: skip
         with gr.Tab("why", id="why"):
             with gr.Row():
                 p.x = gr.Number(0, label="pixel x", precision=0, minimum=0, elem_id="pixel-x", min_width=90)
@@ -193,14 +196,24 @@ def _connect(gr: Any, page: Any, p: SimpleNamespace, known: dict[str, Detector],
         path = Path(upload) if upload else None
         with answering(request, path=path) as who:
             assert path is not None
-            chosen = [name] if other in (NOTHING, "", None) else [name, other]
-            for c in chosen:
-                if c not in known:
-                    raise unknown("detector", c, known)
+            chosen = chosen_of(name, other)
             files.take(who, path)
-            image = session.read_upload(path)
-            kept = tuple(session.look(path.name, image, known[c], c) for c in chosen)
-            return [kept, *shown(who, kept, score, mix, None, smallest, anew=True)]
+            return look(who, chosen, path.name, session.read_upload(path), score, mix, smallest)
+
+    def chosen_of(name: str, other: str) -> list[str]:
+        chosen = [name] if other in (NOTHING, "", None) else [name, other]
+        for c in chosen:
+            if c not in known:
+                raise unknown("detector", c, known)
+        return chosen
+
+    def look(who: str, chosen: list[str], photo: str, image: Any, score: str, mix, smallest) -> list[Any]:
+        kept = tuple(session.look(photo, image, known[c], c) for c in chosen)
+        return [kept, *shown(who, kept, score, mix, None, smallest, anew=True)]
+
+    def on_example(scene: str, name: str, other: str, score: str, mix: float, smallest: float, request: gr.Request):
+        with answering(request, scene) as who:
+            return look(who, chosen_of(name, other), scene, session.example(scene), score, mix, smallest)
 
     def on_slide(kept, score: str, mix: float, threshold: float | None, smallest: float, request: gr.Request):
         """Does not set the sliders, which their user may be moving."""
@@ -244,6 +257,9 @@ def _connect(gr: Any, page: Any, p: SimpleNamespace, known: dict[str, Detector],
     looked = {"concurrency_limit": 1, "concurrency_id": "network", "scroll_to_output": False}
     p.go.click(on_look, [p.upload, p.detector, p.other, p.score, p.mix, p.smallest], [p.state, *drawn],
                api_name="look", **looked)  # fmt: skip
+    for button in p.examples:
+        button.click(on_example, [button, p.detector, p.other, p.score, p.mix, p.smallest], [p.state, *drawn],
+                     api_visibility="private", **looked)  # fmt: skip
     # "always_last": the last place that a slider was moved to is always drawn, however long a drawing takes
     live = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
     for slider in (p.threshold, p.mix, p.smallest):

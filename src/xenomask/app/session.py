@@ -12,11 +12,12 @@ from jaxtyping import UInt8
 from xenomask.arrays import as_threshold
 from xenomask.datasets import read_photo
 from xenomask.datasets.read import photo_size
+from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
 from xenomask.detector.explain import Answer, explain
 from xenomask.detector.fuse import ensemble
 from xenomask.detector.prediction import default_threshold
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, unknown
 from xenomask.masks import MaskOutput, PixelOutput, soft_masks
 from xenomask.objects import AnomalyObject, find_objects, ignored_in
 from xenomask.plots import coloured, draw_boxes, overlay
@@ -29,6 +30,9 @@ MAX_BYTES = 32 * 2**20
 MAX_PIXELS, MIN_SIDE, MAX_ASPECT = 24_000_000, 16, 8
 CLIPS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 OWN = "the detector's own"
+# synthetic scenes that the page offers: name -> seed and number of anomalous objects
+EXAMPLES = {"example 1": (1, 1), "example 2": (0, 2), "example 3": (2, 2)}
+EXAMPLE_SIZE = (360, 640)
 BOXES = 20  # components that get a box and a line in the table
 MASKS = 6  # queries whose masks are shown
 
@@ -91,6 +95,14 @@ def _check_size(size: Size, path: Path) -> None:
         raise XenomaskError(f"{said}: less than {MIN_SIDE} pixels a side show no scene")
     if max(size) > MAX_ASPECT * min(size):
         raise XenomaskError(f"{said}: more than {MAX_ASPECT} times as long as it is wide is no photo of a scene")
+
+
+def example(name: str) -> Picture:
+    """An example scene of EXAMPLES, synthetic and drawn anew; XenomaskError for another name."""
+    if name not in EXAMPLES:
+        raise unknown("example scene", name, EXAMPLES)
+    seed, anomalies = EXAMPLES[name]
+    return draw_scene(seed, EXAMPLE_SIZE, anomalies=anomalies).image
 
 
 def choices(detectors: dict[str, Detector]) -> dict[str, Detector]:

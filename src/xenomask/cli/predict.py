@@ -119,29 +119,22 @@ def detect(
 
 def said(found: "Detection", threshold: float | None) -> str:
     """One photo's result, as a sentence."""
+    from xenomask.objects import sentence
+
     if found.objects is None or threshold is None:
         return f"scores up to {found.max:.3g}"
     return sentence(found.objects, threshold)
 
 
-def sentence(found: "Sequence[AnomalyObject]", threshold: float) -> str:
-    """One photo's objects, as a sentence."""
-    if not found:
-        return f"nothing found above {threshold:.3g}"
-    first, count = found[0], len(found)
-    return f"1 anomalous object: {first}" if count == 1 else f"{count} anomalous objects, the first: {first}"
+def objects_table(found: "Sequence[AnomalyObject]") -> Table:
+    """One photo's objects, the first ten; their numbers are those of the boxes in the overlay."""
+    from xenomask.objects import HEAD, MOST, cells
 
-
-def objects_table(found: "Sequence[AnomalyObject]", most: int = 10) -> Table:
-    """One photo's objects, at most so many; their numbers are those of the boxes in the overlay."""
-    table = Table("box", "at", "size", "share", "score", "nearest class")
-    for number, o in enumerate(found[:most], 1):
-        x, y, w, h = o.box
-        name = "" if o.nearest_class is None else f"{o.nearest_class} {o.nearest_probability:.2f}"
-        cells = (str(number), f"{x}, {y}", f"{w}x{h}", f"{100 * o.share:.1f} %", f"{o.score:.3f}", Text(name))
-        table.add_row(*cells)
-    if len(found) > most:
-        table.add_row("", "", f"and {len(found) - most} more")
+    table = Table(*HEAD)
+    for number, o in enumerate(found[:MOST], 1):
+        table.add_row(*map(Text, cells(number, o)))
+    if len(found) > MOST:
+        table.add_row("", "", f"and {len(found) - MOST} more")
     return table
 
 
@@ -261,6 +254,7 @@ def demo(
     Example: xenomask demo
     """
     from xenomask.evaluation.demo import demo as run_demo
+    from xenomask.objects import sentence
 
     found = load_detector(detector, device, runtime=runtime)
     with progress("demo", 3 * frames) as tick:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from xenomask.cli.common import (
     DatasetOption,
+    IgnoreOption,
     JsonOption,
     KeyOption,
     PatternOption,
@@ -17,6 +18,7 @@ from xenomask.cli.common import (
     check_threshold,
     load_dataset,
     map_folders,
+    named_region,
     out_console,
     progress,
     write_json,
@@ -33,6 +35,11 @@ def report(
     root: RootOption,
     out: Annotated[Path, typer.Option(help="HTML file to write")],
     track: TrackOption = None,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(callback=check_threshold, help="objects score more; once a folder; default: that of its detector"),
+    ] = None,
+    ignore: IgnoreOption = None,
     images: Annotated[int, typer.Option(min=0, help="frames whose pictures go in, the worst first")] = 40,
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
@@ -41,18 +48,22 @@ def report(
     split: SplitOption = "val",
     resize: ResizeOption = None,
 ) -> None:
-    """One self-contained HTML page: numbers, curves, maps with a threshold slider, what was missed.
+    """One self-contained HTML page: numbers, curves, maps with a threshold slider, objects, what was missed.
 
     Example: xenomask report maps/maskomaly maps/max_logit --dataset anomaly-track --root data/smiyc --out report.html
     """
     from xenomask.evaluation.evaluate import track_of
     from xenomask.report.report import write_report
 
+    region = named_region(ignore)
     folders = map_folders(maps, pattern, key)
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
-    with progress("report", 3 * len(maps) * len(data.labelled().frames)) as tick:
-        write_report(folders, data, out, track, images=images, resamples=resamples, seed=seed, tick=tick)
+    with progress("report", 4 * len(maps) * len(data.labelled().frames)) as tick:
+        write_report(
+            folders, data, out, track, thresholds=threshold or None, ignore=region, images=images,
+            resamples=resamples, seed=seed, tick=tick,
+        )  # fmt: skip
     said = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network"
     out_console.print(said, soft_wrap=True)
 

@@ -6,3 +6,7 @@ from xenomask.objects.objects import SMALLEST as SMALLEST
 from xenomask.objects.objects import AnomalyObject as AnomalyObject
 from xenomask.objects.objects import find_objects as find_objects
 from xenomask.objects.objects import write_coco as write_coco
+from xenomask.objects.words import HEAD as HEAD
+from xenomask.objects.words import MOST as MOST
+from xenomask.objects.words import cells as cells
+from xenomask.objects.words import sentence as sentence

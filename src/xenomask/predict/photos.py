@@ -7,7 +7,7 @@ from typing import Any
 
 from xenomask.datasets import Dataset, Frame, read_photo
 from xenomask.datasets.read import photo_size
-from xenomask.detector.prediction import prediction
+from xenomask.detector.prediction import default_threshold, prediction
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError, printable
 from xenomask.files import atomic, make_dir
@@ -202,6 +202,9 @@ def open_maps(detector: Predictor, data: Dataset, out: Path, leave_one_out: bool
     # runtimes differ by rounding (4e-6), so maps of several may lie in one folder: said, not compared
     if detector.precision != "float32":
         made_by["precision"] = detector.precision
+    # what decides no pixel, but how the maps are shown: `xenomask report` finds objects as `detect` does
+    ignore = None if detector.ignore is None else detector.ignore.to_json()
+    also = {"runtime": detector.runtime, "threshold": default_threshold(detector), "ignore": ignore}
     # listed before the manifest is looked for: another shard writes that first and its maps then
-    claim(out, made_by, map_ids(out), also={"runtime": detector.runtime})
+    claim(out, made_by, map_ids(out), also=also)
     return kept_maps(out, data)

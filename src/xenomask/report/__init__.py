@@ -7,5 +7,6 @@ from xenomask.report.view import Diagram as Diagram
 from xenomask.report.view import FrameView as FrameView
 from xenomask.report.view import Levels as Levels
 from xenomask.report.view import MethodView as MethodView
+from xenomask.report.view import ObjectsView as ObjectsView
 from xenomask.report.view import ReportView as ReportView
 from xenomask.report.view import Table as Table

@@ -1,9 +1,11 @@
 """ReportView -> HTML: one file that needs nothing else, readable without scripts and on paper."""
 
 from importlib.resources import files
+from typing import Any
 from xml.etree.ElementTree import Element
 
 from xenomask.files import finite
+from xenomask.objects import HEAD, MOST, AnomalyObject, cells, sentence
 from xenomask.report.html import base64, data_uri, el, inert_json, policy_hash, to_html
 from xenomask.report.manifest import manifests
 from xenomask.report.view import Cell, Diagram, MethodView, ReportView, Table
@@ -24,6 +26,7 @@ def page(view: ReportView) -> bytes:
         section("curves", "Curves", figures(view.diagrams)),
         *([_browser(view)] if view.frames else []),
         section("frames", "Frames, worst first", _frames_text(view), _frames(view)),
+        section("objects", "Anomalous objects", *(p for i, m in enumerate(view.methods) for p in _objects(m, i, view))),
         section("components", "Components", *(part for m in view.methods for part in _gallery(m))),
         section("scores", "Scores", *(el("div", el("h3", m.name), figures(m.diagrams)) for m in view.methods)),
         section("runs", "What made the maps", *manifests(view.methods)),
@@ -186,6 +189,25 @@ def _frames(view: ReportView) -> Element:
     return node
 
 
+def _objects(m: MethodView, i: int, view: ReportView) -> list[Element]:
+    """A method's objects as `detect` prints them: a picture and a sentence per frame, one table of all."""
+    o, order = m.objects, [row[0].text for row in view.frame_table.rows]
+    shown, rows = [], []
+    for k, f in enumerate(order):
+        picture = (
+            [el("img", src=data_uri(o.pictures[k], "image/jpeg"), alt=f"{f}, its objects in boxes", loading="lazy")]
+            if k < len(o.pictures) else []
+        )  # fmt: skip
+        shown.append(el("figure", *picture, el("figcaption", f"{f}: {sentence(o.found[f], o.threshold)}")))
+        for n, a in enumerate(o.found[f][:MOST], 1):
+            values = (n, None, a.box[2] * a.box[3], a.share, a.score)
+            rows.append([Cell(f), *map(Cell, cells(n, a)[:-1], values)])  # a map names no class
+    lead = f"Above {o.threshold:.4g} (the threshold is {o.origin}), each of .1 % of its frame or more."
+    found = [el("h3", m.name), el("p", lead), el("div", *shown, class_="gallery boxes")]
+    caption = f"Objects of {m.name}, at most {MOST} of a frame, numbered as their boxes"
+    return [*found, table(Table(caption, ["frame", *HEAD[:-1]], rows), f"objects-{i}")] if rows else found
+
+
 def _gallery(m: MethodView) -> list[Element]:
     found = [el("h3", m.name)]
     for title, (total, crops) in m.components.items():
@@ -210,12 +232,21 @@ def _data(view: ReportView) -> dict:
                 "colours": m.levels.colours.tolist(), "opacity": m.levels.opacity.round(4).tolist(),
                 "points": dict(m.levels.points),
             },
+            "objects": {
+                "threshold": m.objects.threshold,
+                "photos": [{"photo": f, "objects": [told(a) for a in found]} for f, found in m.objects.found.items()],
+            },
         }
         for m in view.methods
     ]  # fmt: skip
     frames = [{"id": f.id, "height": f.shown[0], "width": f.shown[1], "photo": f.photo is not None}
               for f in view.frames]  # fmt: skip
     return {"methods": methods, "frames": frames}
+
+
+def told(a: AnomalyObject) -> dict[str, Any]:
+    """An object as `detect --json` writes it, without mask and class."""
+    return {"box": list(a.box), "area": a.area, "share": a.share, "score": a.score, "peak": a.peak}
 
 
 def _stored(view: ReportView) -> tuple[Element, ...]:

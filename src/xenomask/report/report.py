@@ -11,10 +11,12 @@ from xenomask.errors import XenomaskError, printable
 from xenomask.evaluation.evaluate import reader, rounding_note
 from xenomask.files import atomic, finite, make_dir, refuse_folder
 from xenomask.metrics import EvalResult
+from xenomask.objects import IgnoreRegion
 from xenomask.plots import coloured, overlay
 from xenomask.plots.heatmap import LONG, fitted
-from xenomask.report import FrameView, MethodView, ReportView, page
+from xenomask.report import FrameView, MethodView, ObjectsView, ReportView, page
 from xenomask.report.methods import Method, evaluated
+from xenomask.report.objects import boxed, objects_of, region_of_maps, threshold_of
 from xenomask.report.parts import curve_diagrams, frame_rows, gallery, number_tables, score_diagrams
 from xenomask.report.slider import jpeg, level_map, png
 from xenomask.store import MapFolder, Maps, as_maps
@@ -32,15 +34,21 @@ def write_report(
     out: Path,
     track: str,
     *,
+    thresholds: Sequence[float] | None = None,
+    ignore: IgnoreRegion | None = None,
     images: int = 40,
     resamples: int = 1000,
     seed: int = 0,
     tick: Tick = nothing,
 ) -> Path:
-    """Writes the page; `images` frames, the worst first, are embedded. `tick` is called 3 x maps x frames times.
+    """Writes the page; `images` frames, the worst first, are embedded. `tick` is called 4 x maps x frames times.
 
-    Raises XenomaskError as `evaluate` does, and for one folder named twice.
+    Objects are shown above the given thresholds, one per folder, or those of the maps' detectors, and outside of the
+    ignore region, or the detectors'. Raises XenomaskError as `evaluate` does, for one folder named twice, and for
+    another number of thresholds.
     """
+    if thresholds is not None and len(thresholds) != len(maps):
+        raise XenomaskError(f"{len(thresholds)} thresholds for {len(maps)} folders of maps; give one each")
     refuse_folder(out)
     make_dir(out.parent)
     labelled = data.labelled()
@@ -49,7 +57,9 @@ def write_report(
     frames = {f.id: f for f in labelled.frames}
     chosen = [frames[i] for i in order[:images]]
     size = _embedded_size(data, frames[order[0]], methods[0].folder, len(chosen), len(methods))
-    view = _view(methods, data, chosen, order, size, resamples, tick)
+    given = thresholds or [None] * len(methods)
+    objects = [_objects(m, data, given[i], ignore, chosen, tick) for i, m in enumerate(methods)]
+    view = _view(methods, objects, data, chosen, order, size, resamples, tick)
     with atomic(out) as part:
         part.write_bytes(page(view))
     return out
@@ -107,12 +117,13 @@ def worst_first(result: EvalResult) -> list[str]:
 def embedded_size(size: Size, frames: int, methods: int) -> Size:
     """The size at which maps are embedded: at most 960 wide, and so that all pictures stay within the page's limit.
 
-    A pixel takes at most one byte a map, half of one for the photo and a tenth for the label and the thumbs.
+    A pixel takes at most one byte a map and half of one for its objects' picture, half of one for the photo and a
+    tenth for the label and the thumbs.
 
     >>> embedded_size((720, 1280), 10, 2), embedded_size((1024, 2048), 40, 3)
-    ((540, 960), (264, 527))
+    ((540, 960), (221, 442))
     """
-    pixels = BYTES / max(1, frames) / (methods + 0.6)
+    pixels = BYTES / max(1, frames) / (1.5 * methods + 0.6)
     width = min(size[1], WIDEST, int((pixels * size[1] / size[0]) ** 0.5))
     return max(1, round(width * size[0] / size[1])), max(1, width)
 
@@ -121,9 +132,22 @@ def _embedded_size(data: Dataset, frame: Frame, maps: MapFolder, frames: int, me
     return embedded_size(maps.read(frame.id).shape, frames, methods)
 
 
+def _objects(
+    m: Method, data: Dataset, given: float | None, ignore: IgnoreRegion | None, chosen: Sequence[Frame], tick: Tick
+) -> ObjectsView:  # fmt: skip
+    threshold, origin = threshold_of(m, given)
+    ignore = region_of_maps(m) if ignore is None else ignore
+    found = objects_of(m, data, threshold, ignore, tick=tick)
+    pictures = []
+    for f in chosen:
+        image = data.sample(f).image if f.image else None
+        pictures.append(boxed(m.folder.read(f.id), image, m.scale, threshold, ignore, found[f.id]))
+    return ObjectsView(threshold, origin, found, pictures)
+
+
 def _view(
-    methods: Sequence[Method], data: Dataset, chosen: Sequence[Frame], order: list[str], size: Size, resamples: int,
-    tick: Tick,
+    methods: Sequence[Method], objects: Sequence[ObjectsView], data: Dataset, chosen: Sequence[Frame],
+    order: list[str], size: Size, resamples: int, tick: Tick,
 ) -> ReportView:  # fmt: skip
     seen = {f.id: _see(methods, data, f, size) for f in chosen}
     shown = [seen[f.id][0] for f in chosen]
@@ -134,7 +158,7 @@ def _view(
             MethodView(
                 m.name, str(m.folder), m.result.to_json(), m.scale, m.levels, gallery(m, data, tick=tick),
                 score_diagrams(m),
-                _remarks(m), None if m.manifest is None else finite(m.manifest),
+                _remarks(m), None if m.manifest is None else finite(m.manifest), objects[i],
                 [a for a, _ in own], [b for _, b in own],
             )
         )  # fmt: skip

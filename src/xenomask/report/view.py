@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, UInt8
 
+from xenomask.objects import AnomalyObject
 from xenomask.types import Size
 
 
@@ -69,6 +70,17 @@ class Levels:
 
 
 @dataclass(frozen=True)
+class ObjectsView:
+    """A method's anomalous objects above a threshold, in every evaluated frame, and how that threshold was chosen."""
+
+    threshold: float
+    origin: str
+    found: Mapping[str, Sequence[AnomalyObject]]
+    # overlay JPEGs with numbered boxes, in the embedded frames' order
+    pictures: Sequence[bytes]
+
+
+@dataclass(frozen=True)
 class MethodView:
     """One folder of maps: `numbers` is what `evaluate --json` writes; maps and thumbs are in the frames' order."""
 
@@ -82,6 +94,7 @@ class MethodView:
     diagrams: Sequence[Diagram]
     remarks: Sequence[str]
     manifest: Mapping[str, Any] | None
+    objects: ObjectsView
     # level PNGs and overlay JPEGs
     maps: Sequence[bytes]
     thumbs: Sequence[bytes]

@@ -1,0 +1,74 @@
+"""Methods' maps -> the anomalous objects that `detect` finds in them at the same threshold, and their pictures."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from xenomask.arrays import as_threshold
+from xenomask.datasets import Dataset
+from xenomask.errors import XenomaskError
+from xenomask.evaluation.evaluate import THREADS, reader
+from xenomask.metrics.evaluate import each_frame
+from xenomask.objects import SMALLEST, AnomalyObject, IgnoreRegion, find_objects, ignored_in
+from xenomask.objects.ignore import read_region
+from xenomask.plots import coloured, draw_boxes, overlay
+from xenomask.plots.heatmap import LONG, fitted
+from xenomask.report.methods import Method
+from xenomask.report.slider import jpeg
+from xenomask.store.manifest import MANIFEST
+from xenomask.types import Tick, nothing
+
+WIDE = 480  # pixels of a picture
+
+
+def threshold_of(m: Method, given: float | None) -> tuple[float, str]:
+    """The given threshold, or the one of the detector that made the maps, or the best-F1 one; and which it is.
+
+    Raises XenomaskError for a manifest whose threshold is no finite number.
+    """
+    if given is not None:
+        return as_threshold(given), "given"
+    stored = (m.manifest or {}).get("threshold")
+    if stored is None:
+        return m.threshold, "of best F1, chosen on these frames, because the maps name none of their detector's"
+    try:
+        return as_threshold(stored), "the detector's"
+    except XenomaskError as e:
+        raise XenomaskError(f"{m.folder.path / MANIFEST} is damaged: {e}") from e
+
+
+def region_of_maps(m: Method) -> IgnoreRegion | None:
+    """The ignore region of the detector that made the maps; XenomaskError where the manifest's is damaged."""
+    try:
+        return read_region((m.manifest or {}).get("ignore"))
+    except (ValueError, KeyError, TypeError) as e:
+        raise XenomaskError(f"{m.folder.path / MANIFEST} is damaged: its ignore region cannot be read ({e})") from e
+
+
+def objects_of(
+    m: Method, data: Dataset, threshold: float, ignore: IgnoreRegion | None, *, tick: Tick = nothing
+) -> Mapping[str, list[AnomalyObject]]:
+    """Each evaluated frame's objects, of .1 % of it or more, as `detect` finds them."""
+    ids, read = reader(m.folder, data)
+
+    def find(i: str) -> list[AnomalyObject]:
+        value, _ = read(i)
+        smallest = math.ceil(SMALLEST * value.size)
+        return find_objects(value, threshold, smallest, ignored=ignored_in(ignore, value.shape))
+
+    return each_frame(ids, find, threads=THREADS, tick=tick)
+
+
+def boxed(
+    value: np.ndarray, image: np.ndarray | None, scale: tuple[float, float], threshold: float,
+    ignore: IgnoreRegion | None, found: Sequence[AnomalyObject],
+) -> bytes:  # fmt: skip
+    """The overlay of `detect`, or the map alone where there is no photo, with numbered boxes: a small JPEG file."""
+    ignored = ignored_in(ignore, (value.shape[0], value.shape[1]))
+    laid = coloured(value, scale) if image is None else overlay(image, value, scale, threshold, ignored)
+    picture = draw_boxes(laid, [o.box for o in found])
+    width = min(WIDE, picture.shape[1])
+    size = fitted((picture.shape[0], picture.shape[1]), (LONG * width, width))
+    return jpeg(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA))
