@@ -34,6 +34,7 @@ from xenomask.errors import XenomaskError, unknown
 from xenomask.masks import MaskOutput, PixelOutput, class_count
 from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models import load
+from xenomask.models.mahalanobis import KIND
 from xenomask.models.network import Prepared
 from xenomask.models.runtimes.runtime import run_by, with_precision, with_runtime, with_tta
 from xenomask.models.tta import tta_views
@@ -68,7 +69,7 @@ class Detector:
 
     def __post_init__(self):
         check_weights([m.weight for m in self.members], len(self.members))
-        for m in self.members:
+        for m in self.used:
             m.score.displayed(m.network.per_pixel)
             if names := m.network.config.id2label:
                 check_classes([m.score], len(names) - m.network.outlier_class)
@@ -183,11 +184,15 @@ class Detector:
         """The same networks scored with another score (or its name), each member with the same weight.
 
         Weights, thresholds and calibration belong to the maps that they were chosen for, and are dropped with them; but
-        thresholds that are stored for that score ("rba:default") become its own. A member of weight 0 stays out.
+        thresholds that are stored for that score ("rba:default") become its own. A member of weight 0 stays out; so
+        does, beside others, a Mahalanobis network where the score needs query sets or more than its one class.
         """
         named = isinstance(score, str)
         score = get_score(score) if isinstance(score, str) else score
-        members = tuple(replace(m, score=score, weight=(m.weight > 0) / len(self.used)) for m in self.members)
+        narrow = score.fewest > 1 or bool(score.needs)
+        out = {m.name for m in self.used if narrow and m.network.config.model_type == KIND}
+        chosen = [m.name for m in self.used if m.name not in out] or [m.name for m in self.used]
+        members = tuple(replace(m, score=score, weight=(m.name in chosen) / len(chosen)) for m in self.members)
         if all((a.score, a.weight) == (b.score, b.weight) for a, b in zip(members, self.members, strict=True)):
             return self
         prefix = f"{score.name}:"
@@ -210,10 +215,11 @@ class Detector:
         for invalid edges, no view at all, a detector that has views already, and edges for a network of one input size.
         """
         views = tta_views(edges, mirror)
-        pairs = [(m, n) for m in self.members for n in with_tta(m.network, views)]
+        shown = [(m, with_tta(m.network, views)) for m in self.members]
         members = tuple(
-            replace(m, name=f"{m.name}@{n.view}".rstrip("@"), network=n, weight=m.weight / len(views)) for m, n in pairs
-        )
+            replace(m, name=f"{m.name}@{n.view}".rstrip("@"), network=n, weight=m.weight / len(networks))
+            for m, networks in shown for n in networks
+        )  # fmt: skip
         name = f"{self.name}@{'+'.join([*(['mirror'] if mirror else []), *map(str, edges)])}"
         return replace(self, name=name, members=members, thresholds={}, calibration=None)
 

@@ -10,7 +10,7 @@ from typing import Any
 from xenomask.errors import XenomaskError
 from xenomask.files import read_text, sha256
 from xenomask.models import Network
-from xenomask.models.network import CARD, CONFIG, WEIGHTS
+from xenomask.models.network import CARD, CONFIG, OWN, WEIGHTS
 from xenomask.queries import write_queries
 from xenomask.queries.analysis import FILE, FOLDER
 from xenomask.scores import Score
@@ -55,7 +55,7 @@ def write_member(detector: Path, m: Member, half: bool | None = None, analysis: 
     row: dict[str, Any] = {"name": m.name, "score": m.score.name, "weight": m.weight}
     if m.score.options:
         row["options"] = dict(m.score.options)
-    if network.config.model_type == "mask2former":
+    if network.config.model_type in OWN:
         tensors = (t for t in network.module.state_dict().values() if t.is_floating_point())
         half = all(bool((t == t.half()).all()) for t in tensors) if half is None else half
         replace(network, facts=facts).save(folder, half=half)

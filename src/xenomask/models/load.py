@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Mask2FormerConfig
+from transformers import PreTrainedConfig
 
 from xenomask.errors import XenomaskError, first_line
 from xenomask.files import read_object, sha256
@@ -15,7 +15,7 @@ from xenomask.models import hf
 from xenomask.models.config import CONFIG, read_config
 from xenomask.models.convert.checkpoint import bare_names
 from xenomask.models.device import check_device
-from xenomask.models.network import CARD, PER_PIXEL, WEIGHTS, Network, mask2former, settings_of
+from xenomask.models.network import CARD, OWN, PER_PIXEL, WEIGHTS, Network, settings_of
 from xenomask.models.preprocess import Preprocess, check_preprocess
 from xenomask.models.presets import without_warnings
 from xenomask.models.weights import MAX_BUFFERS, Entry, check_shapes, fill, fill_buffers, own_buffers, read_header
@@ -55,23 +55,24 @@ def refuse_stripped(folder: Path) -> None:
         )
 
 
-def _config(folder: Path) -> Mask2FormerConfig:
+def _config(folder: Path) -> PreTrainedConfig:
     stored = read_config(folder)
+    kind = stored.get("model_type")
+    if kind not in OWN:
+        raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG}: its model_type is not {' or '.join(OWN)}")
     try:
         with without_warnings():
-            config = Mask2FormerConfig.from_dict(stored)
+            config = OWN[kind][0].from_dict(stored)
     except Exception as e:  # its checks raise whatever they like
         raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG}: {first_line(e)}") from e
-    if stored.get("model_type") != "mask2former":
-        raise XenomaskError(f"checkpoint {folder} has a damaged {CONFIG}: its model_type is not mask2former")
     return config
 
 
-def _filled(config: Mask2FormerConfig, weights: Path, header: Mapping[str, Entry]) -> nn.Module:
+def _filled(config: PreTrainedConfig, weights: Path, header: Mapping[str, Entry]) -> nn.Module:
     """The module with the file's weights; nothing of its size is taken before all shapes were compared."""
     try:
         with torch.device("meta"):
-            module = mask2former(config)
+            module = OWN[config.model_type][1](config)
     except Exception as e:  # whatever transformers and timm make of numbers that fit no network
         raise XenomaskError(f"{weights.parent / CONFIG} describes no network that can be built: {first_line(e)}") from e
     own = module.state_dict()
@@ -81,7 +82,7 @@ def _filled(config: Mask2FormerConfig, weights: Path, header: Mapping[str, Entry
     if sum(b.nbytes for _, _, b in own_buffers(module)) > MAX_BUFFERS:
         raise XenomaskError(f"{weights.parent / CONFIG} describes a network whose own tables take too much memory")
     if not fill_buffers(module):  # a backbone whose tables only its constructor computes
-        module = mask2former(config)
+        module = OWN[config.model_type][1](config)
     fill(module, weights, header)
     return module.to(memory_format=torch.channels_last)  # pyright: ignore
 

@@ -26,6 +26,7 @@ from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.masks import MaskOutput, PixelOutput, as_logits
 from xenomask.models.config import CONFIG
 from xenomask.models.deformable import use_kernel
+from xenomask.models.mahalanobis import KIND, Mahalanobis, MahalanobisConfig
 from xenomask.models.one_level import one_level
 from xenomask.models.preprocess import Preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
@@ -170,11 +171,11 @@ class Network:
 
         `weights` are stored in place of the module's own (a moving average, or what several processes hold in parts).
 
-        Raises XenomaskError for other architectures than Mask2Former, whose Hugging Face folders are used as they are.
+        Raises XenomaskError for other architectures than those of OWN, whose Hugging Face folders are used as they are.
         """
         if not list(self.module.parameters()):
             raise XenomaskError("a network of an exported file has no weights of its own to write: take its folder")
-        if self.config.model_type != "mask2former":
+        if self.config.model_type not in OWN:
             raise XenomaskError(f"a {self.config.model_type} is not written anew: use its own folder as it is")
         make_dir(folder.parent)
         tensors = {k: v.detach().cpu().contiguous() for k, v in (weights or self.module.state_dict()).items()}
@@ -208,6 +209,13 @@ def mask2former(config: Mask2FormerConfig) -> nn.Module:
     if min(config.feature_strides[1:]) == 32:  # RbA: the pixel decoder attends on stride 32 only
         one_level(module)
     return use_kernel(module.to(memory_format=torch.channels_last))  # pyright: ignore
+
+
+# The networks whose folders `Network.save` writes: their configuration, and the module of it.
+OWN: dict[str, tuple[Any, Callable[[Any], nn.Module]]] = {
+    "mask2former": (Mask2FormerConfig, mask2former),
+    KIND: (MahalanobisConfig, Mahalanobis),
+}
 
 
 def build(name: str, classes: Sequence[str] | None = None, queries: int | None = None) -> Network:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from xenomask.errors import XenomaskError, unknown
+from xenomask.models.mahalanobis import KIND
 from xenomask.models.network import PRECISIONS, WINDOWED, Network
 from xenomask.models.preprocess import input_size
 from xenomask.models.runtimes.graph import Raw, need, onnx_bytes, to_openvino, trace
@@ -94,11 +95,14 @@ def run_by(networks: Sequence[Network], runtime: str, device: str = "cpu") -> li
 def with_tta(network: Network, views: Sequence[View]) -> list[Network]:
     """The network once a view; all share its weights, and its graphs where their inputs have one size.
 
+    A Mahalanobis network keeps its own edge, so that it has one view or two.
     Raises XenomaskError where it has views already, and for edges of a network whose input has one size (an exported
     file's, an EoMT).
     """
     if str(network.view):
         raise XenomaskError("this detector has test-time augmentation already: name all views at once")
+    if network.config.model_type == KIND:  # what is ordinary was learnt at one edge
+        views = list(dict.fromkeys(View(None, view.mirror) for view in views))
     one_size = not list(network.module.parameters()) or network.config.model_type in WINDOWED
     if one_size and any(view.edge for view in views):
         raise XenomaskError(
