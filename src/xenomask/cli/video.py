@@ -25,6 +25,7 @@ from xenomask.cli.common import (
     named_region,
     out_console,
     progress,
+    refuse_both,
     with_region,
     write_json,
 )
@@ -61,6 +62,7 @@ def video(
 
     Example: xenomask video drive.mp4 --out seen.mp4 --every 3 --smooth flow
     """
+    refuse_both(threshold, alarms)
     _quiet_opencv()
     from xenomask.predict.frames import open_source
     from xenomask.predict.video import detect_video, stop_on_signals
@@ -104,7 +106,8 @@ def _print_result(result, live: bool) -> None:
     table.columns[1].justify = "right"
     for key, value in result.frames.items():
         if live or key not in ("dropped", "repeated"):
-            table.add_row(f"frames {key.replace('_', ' ')}", f"{value:,}")
+            table.add_row(f"frames {'processed' if key == 'looked_at' else key}", f"{value:,}")
+    table.add_row("first detection, not counted below, ms", f"{result.first_ms:.1f}")
     for key, value in result.latency_ms.items():
         table.add_row(f"latency {key}, ms", f"{value:.1f}")
     for key, value in result.stages_ms.items():
