@@ -64,15 +64,17 @@ def video(
     """
     refuse_both(threshold, alarms)
     _quiet_opencv()
-    from xenomask.predict.frames import open_source
-    from xenomask.predict.video import detect_video, stop_on_signals
     from xenomask.predict.writer import check_out
 
     if alpha is not None and smooth == "none":
         raise XenomaskError("--alpha is for --smooth ema and --smooth flow")
     check_out(out, source)
+    from xenomask.predict.frames import open_source
+
     opened = open_source(source, start)
     region = named_region(ignore)
+    from xenomask.predict.video import detect_video, stop_on_signals
+
     found = load_detector(detector, device, score, member, runtime)
     found = with_region(found, region)
     threshold, _ = choose_threshold(found, threshold, alarms)

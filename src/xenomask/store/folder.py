@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float16
 
 from xenomask.errors import XenomaskError
+from xenomask.files import check_maps
 from xenomask.store.formats import FORMATS, HDF5, format_of, read_map, read_stored
 from xenomask.store.provenance import check_photo
 
