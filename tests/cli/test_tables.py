@@ -60,7 +60,7 @@ def test_help__shows_no_type_of_python():
     for name, command in commands(typer.main.get_command(app)):
         with command.make_context(" ".join(("xenomask", *name)), [], resilient_parsing=True) as ctx:
             for param in command.get_params(ctx):
-                shown = param.display_type_rich(ctx)
+                shown = param.display_type_rich(ctx)  # pyright: ignore[reportAttributeAccessIssue]
                 assert not re.search(r"<|str|int|float|bool|list", shown or ""), (name, param.name, shown)
 
 
