@@ -40,7 +40,8 @@ from pathlib import Path
 import numpy as np
 from xenomask import load_model
 from xenomask.detector import Detector
-from xenomask.export import is_exported, open_exported
+from xenomask.detector.find import is_exported
+from xenomask.export import open_exported
 from xenomask.models.convert.recognise import convert
 
 photo = np.zeros((40, 60, 3), np.uint8)

@@ -182,6 +182,12 @@ def create(path: Path, text: str) -> bool:
     return True
 
 
+def check_maps(folder: Path) -> None:
+    """Raises XenomaskError where there is no folder of maps; numpy is not loaded to say so."""
+    if not folder.is_dir():
+        raise XenomaskError(f"no folder of maps {folder}; make one with `xenomask score`")
+
+
 def refuse_folder(path: Path) -> None:
     """Raises XenomaskError where a file is to be written and a folder, a pipe or a device has its name, or none."""
     if path.is_dir() or path.name in ("", ".."):

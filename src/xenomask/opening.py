@@ -42,9 +42,10 @@ def open_detector(
     `work` is (size of the photos, how many, how many together): the runtime is then auto where none is named. `kernel`
     is said where it is given. Raises XenomaskError for what is not there, damaged, or asks for what it has not.
     """
-    from xenomask.export import is_exported
+    from xenomask.detector.find import check_name, is_exported
     from xenomask.models.tta import parse_tta
 
+    check_name(detector)
     views = None if tta is None else parse_tta(tta)  # before anything is loaded
     exported, auto = is_exported(detector), work is not None and runtime in (None, "auto")
     if exported and precision != "float32":

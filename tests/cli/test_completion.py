@@ -9,9 +9,19 @@ from pathlib import Path
 import pytest
 
 from xenomask.cli import completion
+from xenomask.cli.fleet import ENGINES
 from xenomask.datasets import DATASETS
+from xenomask.detector.find import EXPORTED
 from xenomask.detector.known import KNOWN
+from xenomask.evaluation.benchmark import SUITES
+from xenomask.evaluation.crossval import CHOICES
+from xenomask.export import FORMATS
+from xenomask.metrics.calibration import FITS
+from xenomask.metrics.components import TRACKS
+from xenomask.models.network import PRECISIONS
+from xenomask.models.runtimes.runtime import RUNTIMES
 from xenomask.scores import SCORES
+from xenomask.scores.backend import KERNELS
 
 # typer names the protocol's variable after the program
 PROGRAM = "import sys; sys.argv[0] = 'xenomask'; from xenomask.cli import main; main()"
@@ -57,6 +67,11 @@ def test_completion__loads_no_torch_numpy_or_cv2():
 def test_names__are_those_of_the_package():
     assert set(completion.SCORES) == set(SCORES)
     assert completion.DATASETS == tuple(DATASETS)
+    assert (completion.RUNTIMES, completion.PRECISIONS) == (RUNTIMES, tuple(PRECISIONS))
+    assert (completion.KERNELS, completion.ENGINES) == (KERNELS, ENGINES)
+    assert (completion.FORMATS, completion.FITS) == (tuple(FORMATS), tuple(FITS))
+    assert (completion.TRACKS, completion.SUITES, completion.CHOICES) == (tuple(TRACKS), tuple(SUITES), CHOICES)
+    assert set(EXPORTED) == set(FORMATS.values())
     assert completion.DETECTORS == ("nano", "nano-general", *KNOWN)
 
 

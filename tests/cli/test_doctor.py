@@ -3,7 +3,9 @@ import subprocess
 import sys
 import tomllib
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from helpers.places import ROOT
@@ -59,7 +61,9 @@ def test_xenomask_alone__says_what_to_do_next():
 @pytest.mark.slow
 @pytest.mark.parametrize(("option", "traceback"), [("--verbose", True), ("--quiet", False)])
 def test_quiet_and_verbose__an_error_is_told(option, traceback, tmp_path):
-    (tmp_path / "no-photo.jpg").write_text("hello")  # seen only once the networks are open
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save(tmp_path / "whole.jpg")
+    # a whole header: seen only once the networks are open
+    (tmp_path / "no-photo.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:700])
     command = [sys.executable, "-m", "xenomask.cli", option, "detect", tmp_path / "no-photo.jpg", "--out", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "error: " in done.stderr and "no-photo.jpg" in done.stderr

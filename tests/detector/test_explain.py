@@ -11,8 +11,9 @@ from transformers import Mask2FormerConfig, SegformerConfig
 
 from helpers.cli import fails, run
 from helpers.outputs import from_probabilities, make_output, make_pixel_output
+from xenomask.cli.common import parse_point
 from xenomask.detector import Detector, Member
-from xenomask.detector.explain import explain, parse_point
+from xenomask.detector.explain import explain
 from xenomask.errors import XenomaskError
 from xenomask.models.network import Network
 from xenomask.models.presets import preset

@@ -154,7 +154,7 @@ def test_known__from_the_hub_only_its_files_and_its_commit(nobody, random_hundre
     assert Detector.from_hub(PAPER).describe() == found.describe()
     assert load_model(PAPER).facts["hub"] == commit
     code, out, _ = run(capsys, "detectors")
-    assert out.count(" yes ") == 1 and len(nobody.requests) == before
+    assert out.count("(on this machine)") == 1 and len(nobody.requests) == before
 
 
 def test_known__offline_says_which_files_go_where(nobody, tmp_path, capsys, monkeypatch):

@@ -1,12 +1,14 @@
 """`detector(photo)`: what three lines of Python give, held against the parts that it is made of."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageShow
 
 import xenomask
 from xenomask.datasets.synthetic import draw_scene
@@ -57,6 +59,25 @@ def test_prediction__objects_mask_and_pictures(detector, photo, tmp_path):
     assert found.save(tmp_path / "new/out.png") == tmp_path / "new/out.png"
     assert (read_rgb(open_picture(tmp_path / "new/out.png")) == found.overlay()).all()
     assert found._repr_png_().startswith(b"\x89PNG")
+
+
+def test_show__in_a_notebook_on_a_display_and_where_there_is_neither(detector, photo, monkeypatch):
+    found, seen = detector(photo), []
+    monkeypatch.delitem(sys.modules, "IPython", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ImageShow, "show", lambda image: seen.append(image.size) or True)
+    with pytest.raises(XenomaskError, match=r'^no display, .* \.save\("out\.jpg"\)$'):
+        found.show()
+    monkeypatch.setenv("DISPLAY", ":0")
+    found.show()
+    notebook = SimpleNamespace(
+        get_ipython=lambda: SimpleNamespace(kernel=1), display=SimpleNamespace(display=seen.append)
+    )
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    found.show()
+    assert seen == [(160, 96), found]
 
 
 def test_prediction__without_a_threshold_says_what_to_do(detector, photo, tmp_path):

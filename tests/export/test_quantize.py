@@ -14,8 +14,9 @@ from helpers.graphs import convolution
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
+from xenomask.detector.find import is_exported
 from xenomask.errors import XenomaskError
-from xenomask.export import is_exported, open_exported, quantize_detector
+from xenomask.export import open_exported, quantize_detector
 from xenomask.export.quantize import kept_in_float, photo_of, spread
 from xenomask.models.runtimes.runtime import logits, openvino_session
 

@@ -83,9 +83,16 @@ def test_video__every_frame_once_in_order(tmp_path, clip, ending):
     assert numbers(fake.levels) == numbers(shown(out)) == list(range(12))
     assert result.frames == dict(read=12, dropped=0, looked_at=12, drawn=12, repeated=0, written=12)
     assert (result.stopped, result.trouble, result.video_fps) == (False, None, 10.0)
+    assert result.first_ms > 0
     assert 0 < result.latency_ms["p50"] <= result.latency_ms["p90"] <= result.latency_ms["p99"]
     assert set(result.stages_ms) == {"read", "detect", "draw_write"} and result.fps > 0
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted({"clip.mp4", out.name})
+
+
+def test_video__the_first_detection_which_builds_graphs_is_counted_apart(tmp_path, clip):
+    fake = Fake(value=lambda look: time.sleep(0 if look else 0.5) or 0.0)
+    result = detect_video(fake, open_source(str(clip)), tmp_path / "o.avi")
+    assert result.first_ms >= 500 > 4 * result.latency_ms["p99"] and result.fps > 12 / 0.5
 
 
 def test_video__every_third_is_looked_at_and_its_map_held(tmp_path):

@@ -62,6 +62,8 @@ def resolve(words: list[str]):
 def check_complete(words: list[str]) -> None:
     """Parses a whole command as the command line does, without running it: options, types, what is required."""
     command, rest = resolve(words)
+    for param in command.params:
+        param.callback = None  # which would ask for the folders that a page names, and are not here
     command.make_context("xenomask", list(rest))
 
 

@@ -117,7 +117,8 @@ def test_extensions__are_used_by_every_command(extended, scenes, tmp_path, capsy
     found = json.loads((tmp_path / "e.json").read_text())["exact"]["toy_tpr"]
     assert "TPR at FPR .5" in out and f"{found:.4f}" in out and 0 <= found <= 1
     out = ok("benchmark", *data, "--detector", tiny_detector, "--scores", "toy,entropy", "--out", tmp_path / "b")
-    assert "TPR at .5" in out and "| toy |" in out
+    table = (tmp_path / "b/table.md").read_text()
+    assert "TPR at .5" in table and "| toy |" in table and "toy" in out
     assert (
         "TPR at FPR .5"
         in (ok("report", tmp_path / "maps", *data, "--out", tmp_path / "r.html"), (tmp_path / "r.html").read_text())[1]

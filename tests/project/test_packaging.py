@@ -74,6 +74,7 @@ def test_wheel__has_weights_recipes_and_licence_and_nothing_else(wheel):
     }  # fmt: skip
     recipes = {f"xenomask/{p.relative_to(ROOT)}" for p in (ROOT / "configs").rglob("*.toml")}
     assert inside == here | recipes and recipes
+    assert "xenomask/py.typed" in inside
     for part in ("nano-s/model.safetensors", "nano-l/model.safetensors", "detector.json", "README.md"):
         assert f"xenomask/detectors/nano/{part}" in inside
     assert any(n.endswith(".dist-info/licenses/LICENSE") for n in names)

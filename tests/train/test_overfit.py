@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xenomask.datasets import open_dataset
-from xenomask.detector.folder import find
+from xenomask.detector.find import find
 from xenomask.masks import class_probabilities, semantic, soft_masks, with_queries
 from xenomask.metrics.segmentation import confusion, miou
 from xenomask.models import load

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
 
 from xenomask.cli import (
     benchmark,
@@ -40,6 +41,21 @@ PARTS = (
 )  # fmt: skip
 for part in PARTS:
     app.add_typer(part.app)
+
+
+def _value_shown(param: typer.core.TyperOption | typer.core.TyperArgument, ctx: object) -> str:
+    """What --help shows for a value: its choices, else PATH, NUMBER or TEXT; nothing for a flag or an argument."""
+    choices, kind = param.type_descriptor.choices, param.bare_type()
+    if choices:
+        return "|".join(map(str, choices))
+    if kind == "bool" or isinstance(param, typer.core.TyperArgument):
+        return ""
+    return "PATH" if "Path" in kind else "NUMBER" if "int" in kind or "float" in kind else "TEXT"
+
+
+# NOTE: typer would show Python's types, <str> and <bool>, which say nothing to whoever reads the help
+for kind in (typer.core.TyperOption, typer.core.TyperArgument):
+    kind.display_type = _value_shown  # pyright: ignore[reportAttributeAccessIssue]
 app.add_typer(submission.app, name="submission", rich_help_panel="Share")
 app.add_typer(cluster.app, name="slurm", rich_help_panel="Tools")
 

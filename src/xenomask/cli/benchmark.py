@@ -9,6 +9,7 @@ from rich.table import Table
 
 from xenomask.cli.common import (
     DEFAULT_DETECTOR,
+    OUTSIDE,
     DatasetOption,
     DetectorOption,
     DeviceOption,
@@ -22,20 +23,25 @@ from xenomask.cli.common import (
     ScoreOption,
     SplitOption,
     TtaOption,
+    a_data_set,
+    a_detector,
     err_console,
     load_dataset,
     load_detector,
     load_folder,
     map_folders,
+    one_of,
     out_console,
     progress,
     write_json,
 )
-from xenomask.cli.completion import SCORES, several
+from xenomask.cli.completion import CHOICES, DATASETS, SCORES, SUITES, names, several
 from xenomask.errors import XenomaskError, unknown
 
 if TYPE_CHECKING:
-    from xenomask.evaluation.benchmark import OwnMaps
+    from collections.abc import Sequence
+
+    from xenomask.evaluation.benchmark import Entry, OwnMaps
 
 app = typer.Typer()
 
@@ -43,11 +49,19 @@ app = typer.Typer()
 @app.command(rich_help_panel="Evaluate")
 def benchmark(
     root: RootOption,
-    suite: Annotated[str | None, typer.Option(help="several data sets: smiyc-val, road-val")] = None,
-    dataset: Annotated[str | None, typer.Option(help="or one data set, as in score")] = None,
+    suite: Annotated[
+        str | None, typer.Option(callback=one_of("suite", SUITES), help="several data sets: smiyc-val, road-val")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(autocompletion=names(DATASETS), callback=a_data_set, help="or one data set, as in score"),
+    ] = None,
     detector: Annotated[
         list[str] | None,
-        typer.Option(help=f"folder or shipped name; again for more. Default: {DEFAULT_DETECTOR}; none with --maps"),
+        typer.Option(
+            callback=a_detector,
+            help=f"folder or shipped name; again for more. Default: {DEFAULT_DETECTOR}; none with --maps",
+        ),
     ] = None,
     maps: Annotated[
         list[str] | None,
@@ -59,6 +73,7 @@ def benchmark(
         str,
         typer.Option(
             autocompletion=several(("own", "all", *SCORES)),
+            callback=one_of("score", ("own", "all", *SCORES), *OUTSIDE),
             help="comma-separated names, all, or own: as each detector is read",
         ),
     ] = "own",
@@ -86,22 +101,21 @@ def benchmark(
 
     Example: xenomask benchmark --suite smiyc-val --root data/smiyc --detector nano --scores own,max_logit
     """
-    from xenomask.evaluation.benchmark import SUITES
+    if (suite is None) == (dataset is None):
+        raise XenomaskError("give either --suite (" + ", ".join(SUITES) + ") or --dataset")
+    pairs = _pairs(maps or [])
+    from xenomask.evaluation.benchmark import SUITES as DATA_SETS
     from xenomask.evaluation.benchmark import benchmark as run_benchmark
     from xenomask.evaluation.evaluate import track_of
-    from xenomask.evaluation.paper import paper_markdown, write_paper
-    from xenomask.evaluation.tables import markdown, table_json, write_tables
+    from xenomask.evaluation.paper import write_paper
+    from xenomask.evaluation.tables import table_json, write_tables
     from xenomask.files import make_dir
     from xenomask.scores import SCORES, get_score
 
-    if (suite is None) == (dataset is None):
-        raise XenomaskError("give either --suite (" + ", ".join(SUITES) + ") or --dataset")
-    if suite is not None and suite not in SUITES:
-        raise unknown("suite", suite, SUITES)
-    names = [s.strip() for s in (SCORES if scores == "all" else scores.split(","))]
-    chosen = [None if s == "own" else get_score(s) for s in names]
-    data = [load_dataset(d, root, split, resize) for d in (SUITES[suite] if suite else (dataset or "",))]
-    others = _own_maps(maps or [], pattern, key)
+    scored = [s.strip() for s in (SCORES if scores == "all" else scores.split(","))]
+    chosen = [None if s == "own" else get_score(s) for s in scored]
+    data = [load_dataset(d, root, split, resize) for d in (DATA_SETS[suite] if suite else (dataset or "",))]
+    others = _own_maps(pairs, pattern, key)
     make_dir(out)
     default = [] if others else [DEFAULT_DETECTOR]
     found = [load_detector(d, device, runtime=runtime, tta=tta) for d in detector or default]
@@ -129,7 +143,7 @@ def benchmark(
     write_json(json_file, table_json(entries))
     if layout == "paper":
         write_paper(entries, out)
-    print(paper_markdown(entries) if layout == "paper" else markdown(entries))
+    _print_entries(entries)
     for e in entries:
         for line in e.result.warnings:
             err_console.print(f"warning: {e.dataset}, {e.method.folder}: {line}", style="yellow", soft_wrap=True)
@@ -137,15 +151,43 @@ def benchmark(
     err_console.print(f"maps, {also}table.md, .csv, .tex, .json in {out}")
 
 
-def _own_maps(given: list[str], pattern: str | None, key: str | None) -> "list[OwnMaps]":
-    """'mine=maps/theirs' -> the maps in that folder, called mine."""
-    from xenomask.evaluation.benchmark import OwnMaps
+SHOWN = ("AUPR-sum", "FPR95", "F1", "F1*")
 
+
+def _print_entries(entries: "Sequence[Entry]") -> None:
+    """The main numbers, a table each data set: 80 columns hold no more, table.md has all, with intervals."""
+    from xenomask.evaluation.tables import head, published, rows
+
+    found = [dict(zip(head(), r, strict=True)) for r in rows(entries, lambda value, _: f"{value:.4f}")]
+    for data_set in dict.fromkeys(e.dataset for e in entries):
+        table = Table("method", "convention", *SHOWN, title=data_set, title_justify="left")
+        for r in (r for r in found if r["data set"] == data_set):
+            method = [
+                r[k] for k in ("detector", "networks", "score", "outlier queries") if r[k] not in ("-", "ensemble")
+            ]
+            table.add_row(", ".join(method), r["convention"], *(r[k] for k in SHOWN))
+        out_console.print(table)
+    if others := published(entries):
+        table = Table("published, not measured here", "AUPR", "FPR95", "source")
+        for data_set, p in others:
+            fpr = "-" if p["fpr95"] is None else f"{p['fpr95']:.4f}"
+            table.add_row(f"{p['method']} on {data_set}", f"{p['aupr']:.4f}", fpr, p["source"])
+        out_console.print(table)
+
+
+def _pairs(given: list[str]) -> list[tuple[str, str]]:
+    """'mine=maps/theirs' -> what is called mine, and its folder."""
     pairs = [m.partition("=") for m in given]
     if bad := [m for m, (name, _, path) in zip(given, pairs, strict=True) if not name or not path]:
         raise XenomaskError(f"maps {bad[0]!r} is not NAME=DIR, such as mine=maps/mine")
-    folders = map_folders([Path(path) for _, _, path in pairs], pattern, key)
-    return [OwnMaps(name, folder) for (name, _, _), folder in zip(pairs, folders, strict=True)]
+    return [(name, path) for name, _, path in pairs]
+
+
+def _own_maps(pairs: list[tuple[str, str]], pattern: str | None, key: str | None) -> "list[OwnMaps]":
+    from xenomask.evaluation.benchmark import OwnMaps
+
+    folders = map_folders([Path(path) for _, path in pairs], pattern, key)
+    return [OwnMaps(name, folder) for (name, _), folder in zip(pairs, folders, strict=True)]
 
 
 @app.command(rich_help_panel="Evaluate")
@@ -153,7 +195,9 @@ def crossval(
     dataset: DatasetOption,
     root: RootOption,
     detector: DetectorOption = "nano",
-    choose: Annotated[str, typer.Option(help="of queries, weights, lambda; comma-separated")] = "queries,weights",
+    choose: Annotated[
+        str, typer.Option(callback=one_of("choice", CHOICES), help="of queries, weights, lambda; comma-separated")
+    ] = "queries,weights",
     folds: Annotated[int | None, typer.Option(min=2, help="default: each frame (or scene) alone")] = None,
     by_scene: Annotated[bool, typer.Option(help="hold out whole scenes, told by the frame ids")] = False,
     step: Annotated[float, typer.Option(min=0.01, max=1, help="of the weight grid")] = 0.1,
@@ -176,12 +220,10 @@ def crossval(
 
     Example: xenomask crossval --dataset anomaly-track --root data/smiyc --cache outputs/at
     """
-    from xenomask.evaluation.crossval import CHOICES, OBJECTIVES
+    from xenomask.evaluation.crossval import OBJECTIVES
     from xenomask.evaluation.crossval import crossval as run_crossval
 
     what = [c.strip() for c in choose.split(",") if c.strip()]
-    if bad := [c for c in what if c not in CHOICES]:
-        raise unknown("choice", bad[0], CHOICES)
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
     data = load_dataset(dataset, root, split, resize).labelled()

@@ -24,7 +24,7 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUNDIR", help="folder of t
 
 @app.command()
 def pipeline(
-    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="recipes, one a member of the ensemble")],
+    configs: Annotated[list[Path], typer.Argument(metavar="CONFIG", help="recipes, one a member of the ensemble")],
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder of the run, seen by all nodes")],
@@ -64,13 +64,11 @@ def pipeline(
     resources = Resources(partition, cpu_partition, gres, time, cpus, mem, warn, tuple(sbatch or ()))
     steps = plan({name: read_config(path) for name, path in paths.items()}, options, out)
     if dry_run:
-        table = Table("step", "after", "sbatch")
-        table.columns[2].overflow = "fold"
         todo = submissions(steps, out, resources, done=finished(out, steps))
         for s in todo:
             words = shlex.join(s.command({name: f"<{name}>" for name in s.after}))
-            table.add_row(s.step.name, "\n".join(s.after), words)
-        out_console.print(table)
+            after = f" (after {', '.join(s.after)})" if s.after else ""
+            out_console.print(f"{s.step.name}{after}: {words}", highlight=False, soft_wrap=True)
         out_console.print(f"{len(todo)} jobs; nothing was submitted or written")
         return
     need_slurm()

@@ -1,6 +1,7 @@
 """What every command shares: option types, progress, tables, opening what the user named."""
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from xenomask import opening
-from xenomask.cli.completion import DATASETS, DETECTORS, SCORES, names
-from xenomask.errors import XenomaskError, printable
+from xenomask.cli.completion import DATASETS, DETECTORS, KERNELS, PRECISIONS, RUNTIMES, SCORES, names
+from xenomask.detector import find
+from xenomask.errors import XenomaskError, printable, unknown
+from xenomask.files import check_maps
 
 if TYPE_CHECKING:
     from xenomask.detector.predictor import Predictor
@@ -44,35 +47,95 @@ def marked(text: str, *names: object) -> Text:
 
 out_console, err_console = _PlainConsole(), _PlainConsole(stderr=True)
 
+
+def early(check: Callable[[Any], None]) -> Callable[..., Any]:
+    """A callback that refuses a value, or each of several, before the command loads anything heavy."""
+
+    def callback(ctx: Any, value: Any) -> Any:
+        if value is not None and not ctx.resilient_parsing:  # a shell that completes is refused nothing
+            for one in value if isinstance(value, list) else [value]:
+                check(one)
+        return value
+
+    return callback
+
+
+def one_of(what: str, known: Sequence[str], module: str = "", name: str = "") -> Callable[..., Any]:
+    """The callback that refuses a word, or one of several with commas, that is not known.
+
+    What was registered from outside lies in the dictionary `name` of `module`, where that is loaded.
+    """
+
+    def check(text: str) -> None:
+        for word in (w.strip() for w in text.split(",")):
+            if word not in known and word not in getattr(sys.modules.get(module), name, ()):
+                raise unknown(what, word, known)
+
+    return early(check)
+
+
+def check_device(name: str) -> None:
+    """Refuse what torch has no kind of device for, such as gpu."""
+    if name.split(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+        raise XenomaskError(
+            f"device {name[:60]} cannot be used: there is no such kind: it is cpu, or cuda (cuda:1, ...) for a GPU"
+        )
+
+
+def check_root(root: Path) -> None:
+    """Refuse a data set's folder that is not there."""
+    if not root.is_dir():
+        raise XenomaskError(f"no such folder: {root}; --root is the folder of the data set")
+
+
+OUTSIDE = ("xenomask.scores.definition", "SCORES")  # scores that were registered
+a_detector = early(find.check_name)
+a_data_set = one_of("data set", DATASETS, "xenomask.datasets.catalogue", "DATASETS")
+maps_there = early(check_maps)
+
 DEFAULT_DETECTOR = "nano-general"  # the best of the shipped ones by the number of docs/ablations.md
 DetectorOption = Annotated[
     str,
-    typer.Option("--detector", autocompletion=names(DETECTORS), help="detector folder, a name that `xenomask "
-                 "detectors` lists, hf:org/name, or a file of `xenomask export`"),
+    typer.Option("--detector", autocompletion=names(DETECTORS), callback=a_detector, help="detector folder, a name "
+                 "that `xenomask detectors` lists, hf:org/name, or a file of `xenomask export`"),
 ]  # fmt: skip
 DatasetOption = Annotated[
     str,
-    typer.Option("--dataset", autocompletion=names(DATASETS), help="a name that `xenomask datasets` lists; folder is "
-                 "one of your own"),
+    typer.Option("--dataset", autocompletion=names(DATASETS), callback=a_data_set, help="a name that `xenomask "
+                 "datasets` lists; folder is one of your own"),
 ]  # fmt: skip
-RootOption = Annotated[Path, typer.Option("--root", help="folder of the data set")]
+RootOption = Annotated[Path, typer.Option("--root", callback=early(check_root), help="folder of the data set")]
 SplitOption = Annotated[str, typer.Option("--split", help="split, where the data set's layout has them")]
 ResizeOption = Annotated[str | None, typer.Option("--resize", help="WxH on loading, e.g. 512x256 for a squeezed copy")]
-DeviceOption = Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; default: cuda where there is one")]
-RuntimeOption = Annotated[
-    str | None, typer.Option("--runtime", help="torch (default), compiled, openvino or onnxruntime")
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", callback=early(check_device), help="cpu, cuda, ...; default: cuda where there is one"),
 ]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option("--runtime", autocompletion=names(RUNTIMES), callback=one_of("runtime", RUNTIMES), help="torch "
+                 "(default), compiled, openvino or onnxruntime"),
+]  # fmt: skip
 AutoRuntimeOption = Annotated[
     str | None,
-    typer.Option("--runtime", help="auto (openvino where its graphs are kept or worth building, else torch), torch, "
-                 "compiled, openvino or onnxruntime"),
+    typer.Option("--runtime", autocompletion=names(("auto", *RUNTIMES)),
+                 callback=one_of("runtime", ("auto", *RUNTIMES)), help="auto (openvino where its graphs are kept or "
+                 "worth building, else torch), torch, compiled, openvino or onnxruntime"),
 ]  # fmt: skip
 KernelOption = Annotated[
-    str, typer.Option("--kernel", help="what computes scores from masks: auto, numba (CPU), triton (GPU), torch")
+    str,
+    typer.Option(
+        "--kernel",
+        autocompletion=names(KERNELS),
+        callback=one_of("kernel", KERNELS),
+        help="what computes scores from masks: auto, numba (CPU), triton (GPU), torch",
+    ),
 ]
 PrecisionOption = Annotated[
-    str, typer.Option("--precision", help="of the networks: float32, bfloat16, or on GPUs float16")
-]
+    str,
+    typer.Option("--precision", autocompletion=names(PRECISIONS), callback=one_of("precision", PRECISIONS),
+                 help="of the networks: float32, bfloat16, or on GPUs float16"),
+]  # fmt: skip
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="photos of one size that networks see together")]
 ProfileOption = Annotated[bool, typer.Option("--profile", help="print how long each stage was busy and waited")]
 
@@ -130,13 +193,17 @@ AlarmsOption = Annotated[
 ]
 
 
+def refuse_both(threshold: float | None, alarms: str | None) -> None:
+    """Raises XenomaskError where both are given; asked for before networks are read."""
+    if threshold is not None and alarms is not None:
+        raise XenomaskError("--alarms chooses a stored threshold: leave --threshold out")
+
+
 def choose_threshold(found: "Predictor", threshold: float | None, alarms: str | None) -> tuple[float | None, str]:
     """The threshold that is asked for or stored, and what is known of its false alarms.
 
-    Raises XenomaskError where both are given, and where none is stored for these alarms.
+    Raises XenomaskError where none is stored for these alarms.
     """
-    if threshold is not None and alarms is not None:
-        raise XenomaskError("--alarms chooses a stored threshold: leave --threshold out")
     if threshold is not None:
         return threshold, ""
     stored = found.thresholds.get("default" if alarms in (None, "normal") else alarms)
@@ -164,7 +231,13 @@ JsonOption = Annotated[
     Path | None, typer.Option("--json", callback=check_json, help="also write the numbers to this file")
 ]
 ScoreOption = Annotated[
-    str | None, typer.Option("--score", autocompletion=names(SCORES), help="read the networks by this score instead")
+    str | None,
+    typer.Option(
+        "--score",
+        autocompletion=names(SCORES),
+        callback=one_of("score", SCORES, *OUTSIDE),
+        help="read the networks by this score instead",
+    ),
 ]
 TtaOption = Annotated[
     str | None,
@@ -192,6 +265,18 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
         raise XenomaskError(f"size {text!r} is not WIDTHxHEIGHT, such as 512x256")
     return int(parts[1]), int(parts[0])
+
+
+def parse_point(text: str) -> tuple[int, int]:
+    """'512,256' -> (512, 256); raises XenomaskError for anything but two whole numbers.
+
+    >>> parse_point("512, 256")
+    (512, 256)
+    """
+    parts = [p.strip() for p in text.split(",")]
+    if len(parts) != 2 or not all(p.isascii() and p.isdecimal() and len(p) < 10 for p in parts):
+        raise XenomaskError(f"point {text!r} is not X,Y in whole pixels from the top left, such as 512,256")
+    return int(parts[0]), int(parts[1])
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -11,6 +11,15 @@ DATASETS = (
     "road-anomaly", "street-hazards", "small-obstacle", "bdd-anomaly", "bravo", "acdc", "cityscapes", "vistas", "idd",
     "camvid", "folder", "synthetic",
 )  # fmt: skip
+RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
+PRECISIONS = ("float32", "bfloat16", "float16")
+KERNELS = ("auto", "numba", "triton", "torch")
+ENGINES = ("local", "ray", "slurm")
+FORMATS = ("onnx", "openvino")
+FITS = ("isotonic", "platt", "temperature", "temperature-bias")
+TRACKS = ("anomaly", "obstacle")
+SUITES = ("smiyc-val", "road-val")
+CHOICES = ("queries", "weights", "lambda")
 DETECTORS = ("nano", "nano-general", "maskomaly-paper", "mask2former-swin-s", "eomt-l")
 
 

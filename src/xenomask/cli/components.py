@@ -11,6 +11,7 @@ from xenomask.cli.common import (
     PatternOption,
     check_threshold,
     map_folders,
+    maps_there,
     named_region,
     out_console,
     progress,
@@ -21,7 +22,9 @@ app = typer.Typer()
 
 @app.command(rich_help_panel="Predict")
 def components(
-    maps: Annotated[Path, typer.Argument(help="folder of maps, one <id>.hdf5 a frame, or by --pattern")],
+    maps: Annotated[
+        Path, typer.Argument(callback=maps_there, help="folder of maps, one <id>.hdf5 a frame, or by --pattern")
+    ],
     threshold: Annotated[float, typer.Option(callback=check_threshold, help="components of score > threshold")],
     out: Annotated[Path, typer.Option(help="FILE.json: one COCO file; FILE.jsonl: a line an image")],
     smallest: Annotated[int, typer.Option(min=1, help="leave out components of fewer pixels")] = 1,

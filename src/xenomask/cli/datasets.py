@@ -12,6 +12,7 @@ from xenomask.cli import completion
 from xenomask.cli.common import (
     JsonOption,
     SplitOption,
+    a_data_set,
     err_console,
     marked,
     out_console,
@@ -34,7 +35,9 @@ def datasets(
     dataset: Annotated[
         str | None,
         typer.Option(
-            autocompletion=completion.names(completion.DATASETS), help="this one alone; without --root: all about it"
+            autocompletion=completion.names(completion.DATASETS),
+            callback=a_data_set,
+            help="this one alone; without --root: all about it",
         ),
     ] = None,
     split: SplitOption = "val",
@@ -99,21 +102,20 @@ def _print_entry(entry: "Entry") -> None:
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=i == 0)
+        table.add_column(column, overflow="fold", no_wrap=i < len(columns) - 2)  # names whole, what is long in lines
     return table
 
 
 def _print_entries(entries: list["Entry"]) -> None:
-    table = _table("data sets (--dataset NAME: all about one)", "name", "use", "track", "coding", "splits", "where")
+    table = _table("data sets (--dataset NAME: all about one)", "name", "use", "track", "splits")
     for e in entries:
         splits = ", ".join(s + "*" * (s == e.default and len(e.splits) > 1) for s in e.splits)
-        where = e.where.split(" (")[0].split(";")[0]
-        table.add_row(e.name, e.use, e.track or "-", e.coding, splits, where)
+        table.add_row(e.name, e.use, e.track or "-", splits)
     out_console.print(table)
 
 
 def _print_findings(found: list["Finding"]) -> None:
-    table = _table("found", "data set", "split", "frames", "label values", "sizes", "notes")
+    table = _table("found", "data set", "split", "frames and labels", "notes")
     for f in found:
         frames = f"{f.photos} photos, {f.labelled} labels"
         if f.anomalous:
@@ -121,7 +123,7 @@ def _print_findings(found: list["Finding"]) -> None:
         values = f"{f.coding}: {', '.join(f.values)}" if f.values else f.coding
         sizes = ", ".join(f"{size} ({n})" for size, n in f.sizes.items())
         notes = "; ".join((*f.notes, *([f"{len(f.problems)} wrong"] if f.problems else [])))
-        table.add_row(f.name, f.split, frames, values, sizes, notes)
+        table.add_row(f.name, f.split, "\n".join(filter(None, (frames, values, sizes))), notes)
     out_console.print(table)
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 
-from xenomask.cli.common import out_console
+from xenomask.cli.common import marked, out_console
 from xenomask.errors import XenomaskError
 from xenomask.offline import asking_hub
 
@@ -27,17 +27,23 @@ def detectors() -> None:
     from xenomask.detector.hub import on_machine
     from xenomask.detector.known import KNOWN
 
-    table = Table(Column("detector", no_wrap=True), "what it is", "score", "here", "terms", show_lines=True)
+    def show(name: str, where: str, **facts: str) -> None:
+        table = Table(name, where, show_header=False, box=None)
+        for fact, text in facts.items():
+            table.add_row(fact, text)
+        out_console.print(marked("[bold]{}[/bold] ({})", name, where), highlight=False)
+        out_console.print(table, highlight=False)
+
     shipped = Path(__file__).parents[1] / "detectors"
     for path in sorted(shipped.glob("*/detector.json")):
         what = SHIPPED_ARE[path.parent.name]
-        scores = "\n".join(f"{m['name']}: {m['score']}" for m in read_table(path.parent)["members"])
-        table.add_row(path.parent.name, what, scores, "shipped", "non-commercial (its model card lists the sources)")
+        scores = ", ".join(f"{m['name']}: {m['score']}" for m in read_table(path.parent)["members"])
+        terms = "non-commercial (its model card lists the sources)"
+        show(path.parent.name, "shipped", what=what, score=scores, terms=terms)
     for k in KNOWN.values():
-        here = on_machine(k)
-        what = f"{k.what}\nhf:{k.repository}"
-        table.add_row(k.name, what, f"{k.score}: {k.why_score}", "yes" if here else "no", k.terms)
-    out_console.print(table)
+        where = "on this machine" if on_machine(k) else "not on this machine"
+        score = f"{k.score}: {k.why_score}"
+        show(k.name, where, what=k.what, **{"from": f"hf:{k.repository}"}, score=score, terms=k.terms)
     out_console.print("use: xenomask detect PHOTO --detector NAME (a known one is downloaded then), or hf:org/name")
 
 

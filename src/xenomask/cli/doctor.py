@@ -20,7 +20,7 @@ def doctor(json_file: JsonOption = None) -> None:
 
     Example: xenomask doctor
     """
-    from xenomask.cli.doctor_checks import examine, healthy
+    from xenomask.cli.doctor_checks import examine, healthy, verdict
     from xenomask.offline import USER_OFFLINE
 
     findings = examine(USER_OFFLINE)
@@ -28,6 +28,7 @@ def doctor(json_file: JsonOption = None) -> None:
     for f in findings:
         table.add_row(f.what, marked(STYLES[f.state]), f.text)
     out_console.print(table)
+    out_console.print(verdict(findings), highlight=False, soft_wrap=True)
     write_json(json_file, [asdict(f) for f in findings])
     if not healthy(findings):
         raise typer.Exit(1)

@@ -110,7 +110,7 @@ def _disk() -> list[Finding]:
 
 def _detectors() -> list[Finding]:
     from xenomask.detector import Detector
-    from xenomask.detector.folder import SHIPPED
+    from xenomask.detector.find import SHIPPED
     from xenomask.detector.hub import on_machine
     from xenomask.detector.known import KNOWN
 
@@ -124,6 +124,23 @@ def _detectors() -> list[Finding]:
         text = f"on this machine: {place}" if place else f"not on this machine; --detector {known.name} downloads it"
         found.append(Finding(f"detector {known.name}", "ok" if place else "off", text))
     return found
+
+
+def verdict(findings: list[Finding]) -> str:
+    """What works here and what is missing for what, in one line.
+
+    >>> verdict([Finding("ray", "off", ""), Finding("GPU", "off", "")])
+    'ready: detect, video, explain, score, evaluate, report, train work here; missing: ray for score --engine ray'
+    >>> verdict([Finding("disk", "wrong", "full")])
+    'not ready: disk is wrong, see above'
+    """
+    if wrong := [f.what for f in findings if f.state == "wrong"]:
+        return f"not ready: {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} wrong, see above"
+    off = {f.what for f in findings if f.state == "off"}
+    missing = ", ".join(f"{package} for {brings}" for _, package, brings, _ in OPTIONAL if package in off)
+    return "ready: detect, video, explain, score, evaluate, report, train work here" + (
+        f"; missing: {missing}" if missing else ""
+    )
 
 
 def healthy(findings: list[Finding]) -> bool:

@@ -17,18 +17,26 @@ from xenomask.cli.common import (
     err_console,
     load_dataset,
     map_folders,
+    maps_there,
     marked,
+    one_of,
     out_console,
     progress,
     write_json,
 )
+from xenomask.cli.completion import TRACKS, names
 from xenomask.errors import XenomaskError
 
 app = typer.Typer()
 
-MapsOption = Annotated[Path, typer.Option("--maps", help="folder of maps, one <id>.hdf5 a frame, or by --pattern")]
-TrackOption = Annotated[str | None, typer.Option("--track", help="anomaly or obstacle: whose component sizes; default: "
-                                                 "the data set's")]  # fmt: skip
+MapsOption = Annotated[
+    Path, typer.Option("--maps", callback=maps_there, help="folder of maps, one <id>.hdf5 a frame, or by --pattern")
+]
+TrackOption = Annotated[
+    str | None,
+    typer.Option("--track", autocompletion=names(TRACKS), callback=one_of("track", TRACKS), help="anomaly or obstacle: "
+                 "whose component sizes; default: the data set's"),
+]  # fmt: skip
 ResamplesOption = Annotated[int, typer.Option("--resamples", min=0, help="of the bootstrap over frames; 0: none")]
 SeedOption = Annotated[int, typer.Option("--seed", help="of the bootstrap")]
 
@@ -62,7 +70,8 @@ def evaluate(
     track = track_of(dataset, track)
     with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
         result = evaluate_maps(folder, data, track, resamples=resamples, seed=seed, tick=tick)
-    for part in result.tables(f"{dataset}, {maps}"):
+    out_console.print(f"{dataset}, {maps}", soft_wrap=True)  # no title of a table, which would break the path
+    for part in result.tables():
         out_console.print(part)
     for line in result.warnings:
         err_console.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
@@ -93,7 +102,9 @@ def _cells(n: dict[str, float]) -> list[str]:
 
 @app.command(rich_help_panel="Evaluate")
 def compare(
-    maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps; the first against each")],
+    maps: Annotated[
+        list[Path], typer.Argument(metavar="MAPS", callback=maps_there, help="folders of maps; the first against each")
+    ],
     dataset: DatasetOption,
     root: RootOption,
     track: TrackOption = None,
@@ -109,25 +120,28 @@ def compare(
 
     Example: xenomask compare maps/maskomaly maps/entropy --dataset anomaly-track --root data/smiyc
     """
+    if len(maps) < 2:
+        raise XenomaskError("compare needs two folders of maps or more")
     from xenomask.evaluation.evaluate import compare_maps, track_of
     from xenomask.metrics.table import NUMBERS
 
-    if len(maps) < 2:
-        raise XenomaskError("compare needs two folders of maps or more")
     folders = map_folders(maps, pattern, key)
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("read", 2 * len(maps) * len(data.labelled().frames)) as tick:
         rows = compare_maps(folders, data, track, resamples=max(resamples, 1), seed=seed, tick=tick)
     for other in dict.fromkeys(r.b for r in rows):
-        table = Table("convention", "number", "A", "B", "A - B", "95 % interval", "A better", title_justify="left",
-                      title=f"A {folders[0]}  B {other}")  # fmt: skip
+        out_console.print(f"A {folders[0]}  B {other}", soft_wrap=True)
+        table, convention = Table("number", "A", "B", "A - B", "95 % interval", "A better"), ""
         for r in rows:
             if r.b == other and r.number in NUMBERS:
+                if r.convention != convention:  # a row instead of a column: 80 columns hold the rest
+                    table.add_section()
+                    table.add_row(convention := r.convention, style="dim")
                 span = f"{r.interval[0]:+.4f} .. {r.interval[1]:+.4f}"
                 clear = "bold" if r.interval[0] > 0 or r.interval[1] < 0 else "none"
                 cells = (f"{r.value_a:.4f}", f"{r.value_b:.4f}", f"{r.difference:+.4f}", span, f"{100 * r.wins:.1f} %")
-                table.add_row(r.convention, NUMBERS[r.number].label, *cells, style=clear)
+                table.add_row(NUMBERS[r.number].label, *cells, style=clear)
         out_console.print(table)
     out_console.print(
         f"{resamples:,} resamples of the frames, the same for all; bold: the interval leaves zero out. It tells of "

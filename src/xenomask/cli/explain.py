@@ -19,6 +19,7 @@ from xenomask.cli.common import (
     load_folder,
     marked,
     out_console,
+    parse_point,
     write_json,
 )
 
@@ -42,17 +43,20 @@ def explain(
 
     Example: xenomask explain street.jpg --at 640,400
     """
-    from xenomask.datasets import read_photo
-    from xenomask.detector.explain import check_point, explain, parse_point
-
     point = parse_point(at)
+    from xenomask.datasets import read_photo
+
     image = read_photo(photo)
+    from xenomask.detector.explain import check_point, explain, in_words
+    from xenomask.detector.prediction import default_threshold
+
     check_point(point, (image.shape[0], image.shape[1]))
     found = load_folder(detector, device, score, member, runtime, tta)
     answer = explain(found, [m.network.predict(image) for m in found.members], point)
     out_console.print(f"{found.name} at {at}: {answer.value:.6f}", highlight=False)
     for m in answer.members:
         _print_member(m)
+    out_console.print(f"\n{in_words(answer, default_threshold(found))}", highlight=False, soft_wrap=True)
     write_json(json_file, {"photo": str(photo), "detector": found.name, **asdict(answer)})
 
 

@@ -12,10 +12,13 @@ from xenomask.cli.common import (
     ResizeOption,
     RootOption,
     ScoreOption,
+    a_detector,
     load_dataset,
+    one_of,
     out_console,
     parse_size,
 )
+from xenomask.cli.completion import FORMATS
 from xenomask.errors import XenomaskError
 
 app = typer.Typer()
@@ -23,9 +26,9 @@ app = typer.Typer()
 
 @app.command(rich_help_panel="Share")
 def export(
-    detector: Annotated[str, typer.Argument(help="detector folder, or a shipped one's name")],
+    detector: Annotated[str, typer.Argument(callback=a_detector, help="detector folder, or a shipped one's name")],
     out: Annotated[Path, typer.Option(help="file to write: .onnx, or .xml with its .bin")],
-    format: Annotated[str, typer.Option(help="onnx or openvino")] = "onnx",
+    format: Annotated[str, typer.Option(callback=one_of("format", FORMATS), help="onnx or openvino")] = "onnx",
     size: Annotated[str | None, typer.Option(help="WxH of the photos, e.g. 1280x720")] = None,
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="photos of any size, scaled to fit; enlarged ones' maps differ visibly")
@@ -38,13 +41,13 @@ def export(
 
     Example: xenomask export nano --size 1280x720 --out nano.onnx
     """
-    from xenomask.detector import Detector
-    from xenomask.detector.folder import find
-    from xenomask.export import export_detector
-
     photo = parse_size(size)
     if photo is None:
         raise XenomaskError("give --size WxH, the size of your photos")
+    from xenomask.detector import Detector
+    from xenomask.detector.find import find
+    from xenomask.export import export_detector
+
     found = Detector.from_folder(detector)
     if member:
         found = found.only(member)
@@ -60,7 +63,7 @@ def export(
 
 @app.command(rich_help_panel="Share")
 def quantize(
-    detector: Annotated[str, typer.Argument(help="detector folder, or a shipped one's name")],
+    detector: Annotated[str, typer.Argument(callback=a_detector, help="detector folder, or a shipped one's name")],
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder to write")],
@@ -75,7 +78,7 @@ def quantize(
     Example: xenomask quantize nano --dataset cityscapes --root data/cityscapes --size 1280x720 --out nano-int8
     """
     from xenomask.detector import Detector
-    from xenomask.detector.folder import find
+    from xenomask.detector.find import find
     from xenomask.export import quantize_detector
 
     photo = parse_size(size)

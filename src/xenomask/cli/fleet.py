@@ -43,7 +43,7 @@ def wants_gpu(detector: str, device: str | None, runtime: str | None) -> bool:
     >>> wants_gpu("nano", None, None), wants_gpu("nano", "cpu", None), wants_gpu("nano.onnx", None, None)
     (True, False, False)
     """
-    from xenomask.export import is_exported
+    from xenomask.detector.find import is_exported
     from xenomask.models.runtimes.runtime import CPU_ONLY
 
     return runtime not in CPU_ONLY and not is_exported(detector) and (device or "cuda").startswith("cuda")
@@ -89,9 +89,8 @@ def on_slurm(words: Sequence[str], detector: str, out: Path, shards: int, sbatch
     from xenomask.cluster.plan import score_alone
     from xenomask.cluster.records import finished
     from xenomask.cluster.slurm import Resources, need_slurm, prepare, submissions, submit
-    from xenomask.detector.folder import find
+    from xenomask.detector.find import find, is_exported
     from xenomask.detector.hub import is_remote
-    from xenomask.export import is_exported
 
     run, resources = out.with_name(f"{out.name}.slurm"), Resources(extra=tuple(sbatch))
     if is_exported(detector) and not os.path.isfile(detector):

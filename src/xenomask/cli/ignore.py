@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel="Tools")
 def ignore(
-    what: Annotated[list[str], typer.Argument(metavar="REGION|PHOTO...", help="bottom:12% (top, left, right), a mask "
+    what: Annotated[list[str], typer.Argument(metavar="REGION|PHOTO", help="bottom:12% (top, left, right), a mask "
                                               "picture, photos of one drive, or none")],
     into: Annotated[Path, typer.Option(help="detector folder that keeps the region")],
 ) -> None:  # fmt: skip

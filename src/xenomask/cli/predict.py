@@ -38,15 +38,19 @@ from xenomask.cli.common import (
     load_dataset,
     load_detector,
     map_folders,
+    maps_there,
     named_region,
+    one_of,
     out_console,
     parse_shard,
     print_numbers,
     print_profile,
     progress,
+    refuse_both,
     with_region,
     write_json,
 )
+from xenomask.cli.completion import ENGINES
 from xenomask.errors import XenomaskError, printable, unknown
 
 if TYPE_CHECKING:
@@ -58,7 +62,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel="Predict")
 def detect(
-    photos: Annotated[list[str], typer.Argument(metavar="PHOTO...", help="photos, folders of photos, quoted patterns; "
+    photos: Annotated[list[str], typer.Argument(metavar="PHOTO", help="photos, folders of photos, quoted patterns; "
                                                 "-: a list of paths on standard input")],
     out: Annotated[Path, typer.Option(help="folder for map, heatmap and overlay")] = Path("out"),
     detector: DetectorOption = DEFAULT_DETECTOR,
@@ -82,6 +86,7 @@ def detect(
 
     Example: xenomask detect street.jpg --out out
     """
+    refuse_both(threshold, alarms)
     from xenomask.predict.inputs import check_photos, list_photos
 
     paths = list_photos(photos, sys.stdin)
@@ -158,8 +163,8 @@ def score(
     kernel: KernelOption = "auto",
     batch: BatchOption = 1,
     profile: ProfileOption = False,
-    engine: Annotated[str, typer.Option(help="local: this process; ray: a pool of workers; slurm: an array of "
-                                        "jobs")] = "local",
+    engine: Annotated[str, typer.Option(callback=one_of("engine", ENGINES), help="local: this process; ray: a pool of "
+                                        "workers; slurm: an array of jobs")] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="ray: how many; default: as many as fit")] = None,
     worker_cpus: Annotated[int | None, typer.Option(min=1, help="ray: of each; default: 1")] = None,
     ray_address: Annotated[str | None, typer.Option(help="ray: HOST:PORT of a cluster, or auto; default: this "
@@ -173,21 +178,22 @@ def score(
     Example: xenomask score --dataset anomaly-track --root data/smiyc --out maps/at
     """
     from xenomask.cli import fleet
-    from xenomask.predict.photos import score_timed, shard_of, work
-    from xenomask.store.manifest import kept_maps
 
     fleet.check_engine(
         engine, shard, {"--workers": workers, "--worker-cpus": worker_cpus, "--ray-address": ray_address,
                         "--shards": shards, "--sbatch": sbatch, "--dry-run": dry_run, "--batch": batch > 1,
                         "--precision": precision != "float32", "--profile": profile, "--kernel": kernel != "auto"}
     )  # fmt: skip
+    if engine != "local":
+        root, out = root.absolute(), out.absolute()  # workers and jobs have working folders of their own
+    data = load_dataset(dataset, root, split, resize, coding=None)
+    from xenomask.predict.photos import score_timed, shard_of, work
+    from xenomask.store.manifest import kept_maps
+
     if tta is not None:
         from xenomask.models.tta import parse_tta
 
         parse_tta(tta)  # said now, and not by each job
-    if engine != "local":
-        root, out = root.absolute(), out.absolute()  # workers and jobs have working folders of their own
-    data = load_dataset(dataset, root, split, resize, coding=None)
     opening = {"device": device, "score": score, "member": member, "runtime": runtime, "tta": tta}
     if engine == "ray":
         said = fleet.on_ray(detector, data, out, opening, leave_one_out, workers, worker_cpus or 1, ray_address)
@@ -214,7 +220,9 @@ def score(
 
 @app.command(rich_help_panel="Evaluate")
 def heatmaps(
-    maps: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame, or by --pattern")],
+    maps: Annotated[
+        Path, typer.Option(callback=maps_there, help="folder of maps, one <id>.hdf5 a frame, or by --pattern")
+    ],
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder for the pictures")],

@@ -18,6 +18,7 @@ from xenomask.cli.common import (
     check_threshold,
     load_dataset,
     map_folders,
+    maps_there,
     named_region,
     out_console,
     progress,
@@ -30,7 +31,9 @@ app = typer.Typer()
 
 @app.command(rich_help_panel="Evaluate")
 def report(
-    maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps, shown side by side")],
+    maps: Annotated[
+        list[Path], typer.Argument(metavar="MAPS", callback=maps_there, help="folders of maps, shown side by side")
+    ],
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="HTML file to write")],
@@ -70,7 +73,7 @@ def report(
 
 @app.command(rich_help_panel="Evaluate")
 def diagrams(
-    maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps")],
+    maps: Annotated[list[Path], typer.Argument(metavar="MAPS", callback=maps_there, help="folders of maps")],
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder for the SVG files")],
@@ -99,7 +102,9 @@ def diagrams(
 
 @app.command(rich_help_panel="Evaluate")
 def agreement(
-    maps: Annotated[list[Path], typer.Argument(metavar="MAPS...", help="folders of maps: methods, or members")],
+    maps: Annotated[
+        list[Path], typer.Argument(metavar="MAPS", callback=maps_there, help="folders of maps: methods, or members")
+    ],
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder for the pictures")],

@@ -12,6 +12,7 @@ from xenomask.cli.common import (
     JsonOption,
     RootOption,
     load_dataset,
+    maps_there,
     marked,
     out_console,
     progress,
@@ -26,7 +27,7 @@ SHOWN = 30
 
 @app.command()
 def write(
-    maps: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
+    maps: Annotated[Path, typer.Option(callback=maps_there, help="folder of maps, one <id>.hdf5 a frame")],
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder that anomaly_p/<method>/<track> is made in")],

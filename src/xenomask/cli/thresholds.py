@@ -19,10 +19,12 @@ from xenomask.cli.common import (
     err_console,
     load_dataset,
     map_folders,
+    one_of,
     out_console,
     progress,
     write_json,
 )
+from xenomask.cli.completion import FITS
 from xenomask.cli.evaluate import MapsOption, TrackOption
 from xenomask.errors import XenomaskError
 
@@ -104,7 +106,8 @@ def _brief(origin: Any) -> str:
 
 
 def _print_choices(choices, frames: int, title: str) -> None:
-    table = Table("threshold for", "score >=", "TPR", "FPR", "precision", "F1", title=title, title_justify="left")
+    out_console.print(title, soft_wrap=True)
+    table = Table("threshold for", "score >=", "TPR", "FPR", "precision", "F1")
     for c in choices:
         p = c.point
         table.add_row(c.wish, f"{p.threshold:.4f}", *(f"{v:.4f}" for v in (p.tpr, p.fpr, p.precision, p.f1)))
@@ -134,7 +137,9 @@ def calibrate(
     maps: MapsOption,
     dataset: DatasetOption,
     root: RootOption,
-    fit: Annotated[str | None, typer.Option(help="isotonic, platt, temperature or temperature-bias")] = None,
+    fit: Annotated[
+        str | None, typer.Option(callback=one_of("fit", FITS), help="isotonic, platt, temperature or temperature-bias")
+    ] = None,
     bins: Annotated[int, typer.Option(min=1, help="of equal mass, as far as ties allow")] = 15,
     folds: Annotated[int | None, typer.Option(help="of frames; default: leave-one-out up to 20, else 10")] = None,
     into: IntoOption = None,
@@ -151,10 +156,7 @@ def calibrate(
     Example: xenomask calibrate --maps maps/at --dataset anomaly-track --root data/smiyc --fit isotonic
     """
     from xenomask.evaluation.thresholds import calibrate_frames, check_maker, see, store_fit
-    from xenomask.metrics.calibration import get_fit
 
-    if fit is not None:
-        get_fit(fit)
     if into and fit is None:
         raise XenomaskError("--into stores a fit: choose one with --fit")
     folder = map_folders([maps], pattern, key)[0]
@@ -192,7 +194,8 @@ def _fit_text(fit: Any) -> str:
 
 
 def _print_reliability(sides: dict[str, Any], title: str) -> None:
-    table = Table("number", *sides, title=title, title_justify="left")
+    out_console.print(title, soft_wrap=True)
+    table = Table("number", *sides)
     for key, label in (("ece", "ECE"), ("mce", "largest bin error"), ("brier", "Brier"), ("nll", "NLL")):
         table.add_row(label, *(f"{getattr(r, key):.4f}" for r in sides.values()))
     first = next(iter(sides.values()))

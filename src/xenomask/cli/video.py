@@ -25,6 +25,7 @@ from xenomask.cli.common import (
     named_region,
     out_console,
     progress,
+    refuse_both,
     with_region,
     write_json,
 )
@@ -61,16 +62,19 @@ def video(
 
     Example: xenomask video drive.mp4 --out seen.mp4 --every 3 --smooth flow
     """
+    refuse_both(threshold, alarms)
     _quiet_opencv()
-    from xenomask.predict.frames import open_source
-    from xenomask.predict.video import detect_video, stop_on_signals
     from xenomask.predict.writer import check_out
 
     if alpha is not None and smooth == "none":
         raise XenomaskError("--alpha is for --smooth ema and --smooth flow")
     check_out(out, source)
+    from xenomask.predict.frames import open_source
+
     opened = open_source(source, start)
     region = named_region(ignore)
+    from xenomask.predict.video import detect_video, stop_on_signals
+
     found = load_detector(detector, device, score, member, runtime)
     found = with_region(found, region)
     threshold, _ = choose_threshold(found, threshold, alarms)
@@ -104,7 +108,8 @@ def _print_result(result, live: bool) -> None:
     table.columns[1].justify = "right"
     for key, value in result.frames.items():
         if live or key not in ("dropped", "repeated"):
-            table.add_row(f"frames {key.replace('_', ' ')}", f"{value:,}")
+            table.add_row(f"frames {'processed' if key == 'looked_at' else key}", f"{value:,}")
+    table.add_row("first detection, not counted below, ms", f"{result.first_ms:.1f}")
     for key, value in result.latency_ms.items():
         table.add_row(f"latency {key}, ms", f"{value:.1f}")
     for key, value in result.stages_ms.items():

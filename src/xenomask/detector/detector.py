@@ -14,11 +14,11 @@ from jaxtyping import Float32
 from xenomask.arrays import ImageLike
 from xenomask.datasets.photos import as_photo
 from xenomask.detector import hub
+from xenomask.detector.find import find
 from xenomask.detector.folder import (
     FILE,
     check_own,
     describe_members,
-    find,
     fingerprint,
     finite,
     read_table,

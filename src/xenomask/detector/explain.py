@@ -54,7 +54,7 @@ class MemberAnswer:
     """One member's score at the pixel: `weight` x `value` is its share of the fused map.
 
     `parts` are the numbers that the formula joins; `classes` holds every class's mass L_k (a per-pixel network: its
-    logit), largest first, with the term that it adds where the score is a sum over classes.
+    logit), largest first, its probability, and the term that it adds where the score is a sum over classes.
     """
 
     name: str
@@ -79,16 +79,27 @@ class Answer:
     members: tuple[MemberAnswer, ...]
 
 
-def parse_point(text: str) -> tuple[int, int]:
-    """'512,256' -> (512, 256); raises XenomaskError for anything but two whole numbers.
+FITS = 0.5  # probability from which on a class is said to fit
 
-    >>> parse_point("512, 256")
-    (512, 256)
-    """
-    parts = [p.strip() for p in text.split(",")]
-    if len(parts) != 2 or not all(p.isascii() and p.isdecimal() and len(p) < 10 for p in parts):
-        raise XenomaskError(f"point {text!r} is not X,Y in whole pixels from the top left, such as 512,256")
-    return int(parts[0]), int(parts[1])
+
+def in_words(answer: Answer, threshold: float | None = None) -> str:
+    """Return the answer as one plain sentence: on which side of the threshold, and which classes fit or do not."""
+    total = sum(m.weight for m in answer.members)
+    found: dict[str, float] = {}
+    for m in answer.members:
+        for c in m.classes:
+            found[c["label"]] = found.get(c["label"], 0.0) + m.weight * c["probability"] / total
+    shares = {k: f"{100 * p:.0f} %" for k, p in found.items()}
+    first, second = sorted(found, key=lambda k: -found[k])[:2]
+    if found[first] >= FITS:
+        said = f"{first} fits, {shares[first]}"
+    else:
+        said = f"not {first} ({shares[first]}), not {second} ({shares[second]}): no class fits"
+        said += f"; road {shares['road']}" if "road" in found and "road" not in (first, second) else ""
+    if threshold is None:
+        return said
+    side = "anomalous: above" if answer.value > threshold else "not anomalous: below"
+    return f"{side} the threshold {threshold:.3g}; {said}"
 
 
 def explain(detector: Detector, outputs: Sequence[Output], at: tuple[int, int]) -> Answer:
@@ -138,7 +149,7 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
         else:
             outlier = outlier_probabilities(output) if score.outlier_class else None
             value, parts, voices = _of_masks(score, p, m, member.queries, outlier, names, notes)
-            classes = _masses(L.flatten(), names)
+            classes = _masses(L.flatten(), L.flatten().clamp(max=1), names)
     share = float(member.weight) * value
     return MemberAnswer(
         member.name, score.name, score.formula, float(member.weight), value, share, parts, classes, voices, tuple(notes)
@@ -198,7 +209,7 @@ def _of_classes(score: Score, L: Tensor, names, queries: tuple[Tensor, Tensor, Q
     winner = int(flat.argmax())
     parts = {"largest L": float(flat[winner]), "sum of L": float(flat.sum()), "its share": float(own[winner])}
     terms = None if score.terms is None else score.terms(L).flatten()
-    classes = _masses(flat, names, terms)
+    classes = _masses(flat, flat.clamp(max=1) if queries else own, names, terms)
     if queries is None:
         return value, parts, classes, ()
     p, m, known = queries
@@ -216,9 +227,10 @@ def _largest(part: str, added: Tensor, p: Tensor, m: Tensor, queries: QuerySet, 
     return tuple(_voice(part, q, float(added[q]), p, m, said, names) for q in order)
 
 
-def _masses(L: Tensor, names: Sequence[str], terms: Tensor | None = None) -> tuple[dict[str, Any], ...]:
-    rows = [{"label": names[k], "mass": float(L[k])} for k in L.argsort(descending=True).tolist()]
+def _masses(L: Tensor, probability: Tensor, names: Sequence[str], terms: Tensor | None = None):
+    order = L.argsort(descending=True).tolist()
+    rows = [{"label": names[k], "mass": float(L[k]), "probability": float(probability[k])} for k in order]
     if terms is not None:
-        for row, k in zip(rows, L.argsort(descending=True).tolist(), strict=True):
+        for row, k in zip(rows, order, strict=True):
             row["term"] = float(terms[k])
     return tuple(rows)

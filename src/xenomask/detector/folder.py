@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from xenomask.arrays import as_threshold
-from xenomask.detector import hub
 from xenomask.detector.card import model_card
+from xenomask.detector.find import FILE, SHIPPED
 from xenomask.detector.fuse import check_weights
-from xenomask.detector.known import KNOWN
 from xenomask.detector.member import Member, plain, stored_facts, write_member
 from xenomask.detector.parts import ANALYSIS, check_files, check_inside, member_files, with_files
-from xenomask.errors import XenomaskError, unknown
+from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, read_object, remove_litter
 from xenomask.files import finite as listed
 from xenomask.metrics.calibration import Calibration
@@ -37,23 +36,8 @@ from xenomask.types import QuerySet
 
 log = logging.getLogger(__name__)
 
-FILE = "detector.json"
-SHIPPED = Path(__file__).parents[1] / "detectors"
 CARD = "README.md"
 MAX_MEMBERS = 32
-
-
-def find(folder: str | Path) -> Path:
-    """The folder of a detector: a path, or the name of a shipped one."""
-    for path in (Path(folder), SHIPPED / str(folder)):
-        if (path / FILE).is_file():
-            return path
-    shipped = sorted(p.name for p in SHIPPED.glob("*") if (p / FILE).is_file())
-    if Path(folder).is_dir():
-        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
-    if str(folder) in KNOWN or str(folder).startswith(hub.PREFIX):
-        raise XenomaskError(f"{folder} is on the Hub, not a folder: `xenomask detect` and Detector.from_hub fetch it")
-    raise unknown("detector", str(folder), [*shipped, *KNOWN])
 
 
 def scale_of(members: Sequence[tuple[Score, float, bool]]) -> tuple[float, float]:

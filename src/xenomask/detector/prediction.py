@@ -2,6 +2,8 @@
 
 import io
 import math
+import os
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -88,10 +90,19 @@ class Prediction:
         return path
 
     def show(self) -> None:
-        """Opens the overlay in the system's picture viewer."""
-        from PIL import Image
+        """Shows the overlay: in a notebook below its cell, else in the system's picture viewer.
 
-        Image.fromarray(self.overlay()).show()
+        Raises XenomaskError where there is neither.
+        """
+        from PIL import Image, ImageShow
+
+        # a notebook has loaded IPython already; IPython in a terminal has no kernel, and can draw nothing
+        ipython = sys.modules.get("IPython")
+        if ipython is not None and hasattr(ipython.get_ipython(), "kernel"):
+            return ipython.display.display(self)
+        screen = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+        if not screen or not ImageShow.show(Image.fromarray(self.overlay())):
+            raise XenomaskError('no display, or no picture viewer on it: write the overlay by .save("out.jpg")')
 
     def _repr_png_(self) -> bytes:
         """The overlay, for notebooks."""

@@ -47,11 +47,11 @@ def markdown(entries: Sequence[Entry]) -> str:
     lines = ["| " + " | ".join(head()) + " |", "|" + "---|" * len(head())]
     lines += ["| " + " | ".join(r) + " |" for r in rows(entries, _plain)]
     lines += ["", "(a .. b): 95 % bootstrap interval over frames.", ""]
-    if published := _published(entries):
+    if others := published(entries):
         lines += ["Published, for reference; not measured here:", "", "| data set | method | AUPR | FPR95 | source |",
                   "|---|---|---|---|---|"]  # fmt: skip
         lines += [
-            f"| {d} | {p['method']} | {p['aupr']:.4f} | {_or_dash(p['fpr95'])} | {p['source']} |" for d, p in published
+            f"| {d} | {p['method']} | {p['aupr']:.4f} | {_or_dash(p['fpr95'])} | {p['source']} |" for d, p in others
         ]
     return "\n".join(lines) + "\n"
 
@@ -86,9 +86,9 @@ def latex(entries: Sequence[Entry]) -> str:
         r"\bottomrule",
         r"\end{tabular}",
     ]
-    published = [f"% published: {d}, {p['method']}: {p['aupr']:.4f} / {_or_dash(p['fpr95'])} ({p['source']})"
-                 for d, p in _published(entries)]  # fmt: skip
-    return "\n".join([*lines, *published]) + "\n"
+    others = [f"% published: {d}, {p['method']}: {p['aupr']:.4f} / {_or_dash(p['fpr95'])} ({p['source']})"
+                 for d, p in published(entries)]  # fmt: skip
+    return "\n".join([*lines, *others]) + "\n"
 
 
 def write_tables(entries: Sequence[Entry], folder: Path) -> None:
@@ -111,7 +111,7 @@ def table_csv(entries: Sequence[Entry]) -> str:
             for k, v in own.items():
                 low, high = e.result.intervals.get(c, {}).get(k, ("", ""))
                 writer.writerow([e.dataset, m.name, m.networks, m.score, m.queries, c, k, v, low, high, "here"])
-    for d, p in _published(entries):
+    for d, p in published(entries):
         for k in ("aupr", "fpr95"):
             if p[k] is not None:
                 writer.writerow([d, p["method"], "", "", "", "published", k, p[k], "", "", p["source"]])
@@ -130,11 +130,12 @@ def table_json(entries: Sequence[Entry]) -> dict[str, Any]:
             }
             for e in entries
         ],
-        "published": [{"data_set": d, **p} for d, p in _published(entries)],
+        "published": [{"data_set": d, **p} for d, p in published(entries)],
     }  # fmt: skip
 
 
-def _published(entries: Sequence[Entry]):
+def published(entries: Sequence[Entry]) -> list[tuple[str, dict[str, Any]]]:
+    """Return the published numbers of the entries' data sets, each with its data set."""
     return [(d, p) for d in dict.fromkeys(e.dataset for e in entries) for p in PUBLISHED.get(d, ())]
 
 

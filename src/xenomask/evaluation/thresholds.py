@@ -162,7 +162,8 @@ def check_maker(folder: Path, maps: Maps, data: Dataset) -> Maker:
 
     Names may differ, as they decide no pixel: weights, queries, scores, options and ensemble weights may not.
     """
-    from xenomask.detector.folder import check_own, describe_folder, find, fingerprint  # loads torch
+    from xenomask.detector.find import find
+    from xenomask.detector.folder import check_own, describe_folder, fingerprint  # loads torch
     from xenomask.queries import read_queries
 
     folder = find(folder)

@@ -11,9 +11,10 @@ import torch
 
 from xenomask.datasets import Dataset, Frame, read_photo
 from xenomask.detector import Detector
+from xenomask.detector.find import QUANTIZED
 from xenomask.errors import XenomaskError, first_line
 from xenomask.export.fused import used_members
-from xenomask.export.read import TABLE, open_exported, resized
+from xenomask.export.read import open_exported, resized
 from xenomask.export.write import describe, marked, save_openvino
 from xenomask.files import atomic, make_dir, remove_litter, write_numbers
 from xenomask.models.preprocess import network_input
@@ -42,7 +43,7 @@ def quantize_detector(
     members = used_members(detector)
     if any(m.network.per_pixel for m in members):
         raise XenomaskError(f"{detector.name} has a per-pixel network: only mask transformers can be quantised")
-    if out.exists() and not (out / TABLE).is_file():
+    if out.exists() and not (out / QUANTIZED).is_file():
         raise XenomaskError(f"{out} exists and holds no quantised detector; choose another folder")
     seen = spread([f for f in data.frames if f.image], frames)
     held = seen[HELD_OUT - 1 :: HELD_OUT]
@@ -80,9 +81,9 @@ def quantize_detector(
             "ignore": None if detector.ignore is None else detector.ignore.to_json(),
             "calibrated_on": {"dataset": data.name, "frames": [f.id for f in used]},
         }  # fmt: skip
-        write_numbers(part / TABLE, table)
+        write_numbers(part / QUANTIZED, table)
         found = {"photos": len(held), **_differences(detector, open_quantized(part), data, held, size)}
-        write_numbers(part / TABLE, {**table, "difference_from_float32": found})
+        write_numbers(part / QUANTIZED, {**table, "difference_from_float32": found})
     return found
 
 

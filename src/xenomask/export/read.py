@@ -18,11 +18,12 @@ from transformers import PreTrainedConfig
 from xenomask.arrays import ImageLike, as_image
 from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
+from xenomask.detector.find import QUANTIZED
 from xenomask.detector.member import plain
 from xenomask.detector.prediction import predict
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError
-from xenomask.export.write import CONTENT, FORMATS, OUTPUTS, VERSION, content_of
+from xenomask.export.write import CONTENT, OUTPUTS, VERSION, content_of
 from xenomask.files import read_object
 from xenomask.models import Network, Preprocess
 from xenomask.models.preprocess import check_preprocess, target_size
@@ -41,7 +42,6 @@ INSIDE = {
     "tta": "of one forward pass: name the detector folder for --tta",
     "queries": "its queries are part of it: name its folder, or export with --queries",
 }
-TABLE = "quantized.json"  # of a folder of several networks' files
 
 
 @dataclass(frozen=True)
@@ -149,11 +149,6 @@ def resized(image: ImageLike, size: Size) -> UInt8[np.ndarray, "_ _ 3"]:
     return cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if h < H and w < W else cv2.INTER_LINEAR)
 
 
-def is_exported(name: str | Path) -> bool:
-    """Whether a detector's name is that of an exported file, or of a folder of `xenomask quantize`."""
-    return Path(name).suffix in FORMATS.values() or (Path(name) / TABLE).is_file()
-
-
 def open_exported(path: Path) -> Predictor:
     """Opens a file that `xenomask export` wrote: .onnx in ONNX Runtime, .xml (with its .bin) in OpenVINO, on the CPU.
 
@@ -162,7 +157,7 @@ def open_exported(path: Path) -> Predictor:
     Raises XenomaskError for a missing, damaged or foreign file, for ONNX files that refer to others, and where the
     runtime is not installed.
     """
-    if (path / TABLE).is_file():
+    if (path / QUANTIZED).is_file():
         return _open_folder(path)
     if not path.is_file():
         raise XenomaskError(f"no such file: {path}")
@@ -177,19 +172,19 @@ def open_exported(path: Path) -> Predictor:
 
 
 def _open_folder(folder: Path) -> Detector:
-    table = read_object(folder / TABLE)
+    table = read_object(folder / QUANTIZED)
     try:
         members, contents = [], dict(table.get("contents", {}))
         for name, weight in table["weights"].items():
             found = open_exported(folder / f"{plain(name)}.xml")
             (member,) = found.opened("queries").members
             if name in contents and contents[name] != member.network.facts["content"]:
-                raise XenomaskError(f"{folder / name}.xml is not the one that {TABLE} names: copy the folder again")
+                raise XenomaskError(f"{folder / name}.xml is not the one that {QUANTIZED} names: copy the folder again")
             members.append(replace(member, name=name, weight=float(weight)))
         thresholds = {k: {**t, "value": float(t["value"])} for k, t in table["thresholds"].items()}
         return Detector(str(table["name"]), tuple(members), thresholds, ignore=read_region(table.get("ignore")))
     except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise XenomaskError(f"{folder / TABLE} is damaged: {e!r}; quantise again") from e
+        raise XenomaskError(f"{folder / QUANTIZED} is damaged: {e!r}; quantise again") from e
 
 
 def _fused(path: Path, metadata: Mapping[str, Any], start, digest: str) -> ExportedDetector:

@@ -72,12 +72,12 @@ class EvalResult:
             "bootstrap": {"resamples": self.resamples, "seed": self.seed, "level": LEVEL},
         }
 
-    def tables(self, title: str = "") -> "list[RenderableType]":
+    def tables(self) -> "list[RenderableType]":
         """The numbers as rich tables and lines: pixels, and components where a track was asked for."""
         from rich.table import Table
         from rich.text import Text
 
-        table = Table("number", *CONVENTIONS, title=title or None, title_justify="left")
+        table = Table("number", *CONVENTIONS)
         for n in pixel_numbers():
             table.add_row(n.label, *(self._cell(c, n.key) for c in CONVENTIONS))
         exact = self.numbers["exact"]

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir
-from xenomask.pictures import is_picture
+from xenomask.pictures import is_picture, read_header
 
 STDIN = "-"
+FIRST = 20  # photos whose headers are read before the networks: a mistake shows in the first ones
 
 
 def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[Path]:
@@ -50,7 +51,8 @@ def _below(folder: Path) -> str:
 def check_photos(photos: Sequence[Path], out: Path) -> None:
     """Makes the folder of results.
 
-    Raises XenomaskError for a photo that is not there or is a folder, two of one name, and an unwritable folder.
+    Raises XenomaskError for a photo that is not there or is a folder, for what is no picture among the first, two of
+    one name, and an unwritable folder.
     """
     for photo in photos:
         if photo.is_dir():
@@ -58,6 +60,8 @@ def check_photos(photos: Sequence[Path], out: Path) -> None:
             raise XenomaskError(f"cannot read photo {photo}: it is a folder; name its photos, such as {several}")
         if not photo.exists():
             raise XenomaskError(f"no such photo: {photo}")
+    for photo in photos[:FIRST]:
+        read_header(photo, "photo")
     stems = [p.stem for p in photos]
     if twice := sorted({s for s in stems if stems.count(s) > 1}):
         raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")

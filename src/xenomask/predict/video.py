@@ -56,6 +56,9 @@ class Tally:
     read: int = 0
     taken: int = 0
     looked_at: int = 0
+    # seconds of the first detection, which builds graphs and compiles, and when it ended: no time below counts it
+    first: float = 0.0
+    ready: float = 0.0
     latency: deque[float] = field(default_factory=lambda: deque(maxlen=LAST))
     stages: Mapping[str, deque[float]] = field(
         default_factory=lambda: {k: deque(maxlen=LAST) for k in ("read", "detect", "smooth", "draw_write")}
@@ -81,6 +84,8 @@ class VideoResult:
     """
 
     frames: Mapping[str, int]
+    # of the first detection, which builds graphs and compiles: not counted in latencies, stages and fps
+    first_ms: float
     latency_ms: Mapping[str, float]
     # median of each stage; "detect" over the frames looked at
     stages_ms: Mapping[str, float]
@@ -162,7 +167,7 @@ def detect_video(
             nothing_yet = "stopped before the first frame: nothing was written"
             raise XenomaskError(trouble or (nothing_yet if stop.is_set() else f"no frames in {source.name}"))
         recording.close(out)
-    return _result(tally, recording, perf_counter() - begun, stop.is_set(), trouble)
+    return _result(tally, recording, begun, stop.is_set(), trouble)
 
 
 def _finish(pending: Iterable[Future[None]]) -> str | None:
@@ -190,7 +195,11 @@ def _look(
     if tally.taken % every == 0:
         raw = detector.detect(frame.image)
         tally.looked_at += 1
-        tally.stages["detect"].append(perf_counter() - begun)
+        now = perf_counter()
+        if tally.looked_at == 1:
+            tally.first, tally.ready = now - begun, now
+        else:
+            tally.stages["detect"].append(now - begun)
     tally.read, tally.taken = frame.number + 1, tally.taken + 1
     tally.stages["read"].append(frame.read_seconds)
     begun = perf_counter()
@@ -222,7 +231,8 @@ def _write(
     recording.write(picture, at)
     now = perf_counter()
     tally.stages["draw_write"].append(now - begun)
-    tally.latency.append(now - seen.frame.read_at)
+    if tally.written_at:  # a frame that was read while the first one waited for its graph did not wait for detection
+        tally.latency.append(now - max(seen.frame.read_at, tally.ready))
     tally.written_at.append(now)
 
 
@@ -237,7 +247,7 @@ def _draw_rate(picture: np.ndarray, written_at: deque[float]) -> None:
         cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, max(1, round(width * size)), cv2.LINE_AA)
 
 
-def _result(tally: Tally, recording: Recording, seconds: float, stopped: bool, trouble: str | None) -> VideoResult:
+def _result(tally: Tally, recording: Recording, begun: float, stopped: bool, trouble: str | None) -> VideoResult:
     drawn = recording.frames - recording.repeated
     frames = {
         "read": tally.read,
@@ -247,14 +257,17 @@ def _result(tally: Tally, recording: Recording, seconds: float, stopped: bool, t
         "repeated": recording.repeated,
         "written": recording.frames,
     }
-    latency = np.percentile(tally.latency, LATENCIES) * 1000
+    latency = np.percentile(tally.latency or [tally.first], LATENCIES) * 1000
     stages = {k: 1000 * float(np.median(v)) for k, v in tally.stages.items() if v}
     names = [f"p{p}" for p in LATENCIES]
+    now = perf_counter()
+    fps = (drawn - 1) / (now - tally.ready) if drawn > 1 else drawn / (now - begun)
     return VideoResult(
         frames,
+        1000 * tally.first,
         dict(zip(names, latency.tolist(), strict=True)),
         stages,
-        drawn / seconds,
+        fps,
         recording.fps,
         stopped,
         trouble,

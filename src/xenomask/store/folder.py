@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float16
 
 from xenomask.errors import XenomaskError
+from xenomask.files import check_maps
 from xenomask.store.formats import FORMATS, HDF5, format_of, read_map, read_stored
 from xenomask.store.provenance import check_photo
 
@@ -49,8 +50,7 @@ class MapFolder:
 
         As a data set's ids they are in Unicode's composed form (NFC), in whichever a disk of macOS has named the files.
         """
-        if not self.path.is_dir():
-            raise XenomaskError(f"no folder of maps {self.path}; make one with `xenomask score`")
+        check_maps(self.path)
         first, last = map(_composed, self.pattern.split(ID))
         found: dict[str, str] = {}
         for name in sorted(p.name for p in self.path.iterdir() if not p.name.startswith(".")):
