@@ -1,6 +1,7 @@
 """The network whose one mask is what looks ordinary: against the distance by hand, through every way in and out."""
 
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,8 +35,13 @@ def weights(tmp_path_factory):
     return path
 
 
+@cache
+def photo(i):
+    return draw_scene(i, (72, 128)).image
+
+
 def photos(n):
-    return [draw_scene(i, (72, 128)).image for i in range(n)]
+    return [photo(i) for i in range(n)]
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +119,8 @@ def test_too_few_photos(weights):
 def test_views_and_other_scores_beside_a_mask_transformer(network):
     from xenomask.models import build
 
-    d = Detector("d", (Member("m", build("tiny"), QuerySet(), get_score("max_logit"), 0.5), member(network)))
-    d = Detector("d", (d.members[0], Member("ordinary", network, QuerySet(), get_score("max_logit"), 0.5)))
+    score = get_score("max_logit")
+    d = Detector("d", tuple(Member(*m, QuerySet(), score, 0.5) for m in (("m", build("tiny")), ("ordinary", network))))
     views = d.with_tta((64, 96), mirror=True)
     assert [m.name for m in views.members if m.name.startswith("ordinary")] == ["ordinary", "ordinary@mirror"]
     assert sum(m.weight for m in views.members) == pytest.approx(1)
