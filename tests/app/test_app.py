@@ -33,7 +33,7 @@ def detector(tiny_detector) -> Detector:
 
 @pytest.fixture(scope="module")
 def seen(detector) -> session.Seen:
-    return session.look("a.png", scene(), detector)
+    return session.detect("a.png", scene(), detector)
 
 
 def test_read__is_what_the_detector_says(detector, seen):
@@ -93,7 +93,7 @@ def test_why__at_a_pixel_is_the_maps_value(seen):
 def test_choices__members_alone(detector):
     found = session.choices({"pair": detector})
     assert [*found] == ["pair", "pair, a alone", "pair, b alone"]
-    alone = session.look("x", scene(), found["pair, b alone"])
+    alone = session.detect("x", scene(), found["pair, b alone"])
     assert len(alone.outputs) == 1
 
 
@@ -171,19 +171,19 @@ def test_files__the_newest_answers_stay(tmp_path):
 
 def test_own_mix__leaves_threshold_and_lambda_of_the_detector(detector):
     own = replace(detector.with_score(get_score("maskomaly", {"mix": 0.3})), thresholds={"default": {"value": 0.42}})
-    seen = session.look("a.png", scene(), own)
+    seen = session.detect("a.png", scene(), own)
     assert session.own_mix(own) == 0.3 and session.own_mix(detector) is None
     for mix in (None, 0.3):
         assert session.read(seen, mix=mix).threshold == 0.42
     moved = session.read(seen, mix=0.6)
     assert (moved.threshold, moved.mix) == (0.5, 0.6)  # a threshold of another lambda would mean nothing
-    plain = session.look("a.png", scene(), replace(own.with_score("maskomaly"), thresholds=own.thresholds))
+    plain = session.detect("a.png", scene(), replace(own.with_score("maskomaly"), thresholds=own.thresholds))
     assert session.read(plain, mix=0.6).threshold == 0.42
 
 
 def test_draw__a_second_detector_keeps_its_own_lambda_until_the_slider_moves(detector, tmp_path):
     kept = tuple(
-        session.look("a.png", scene(), detector.with_score(get_score("maskomaly", {"mix": m}))) for m in (0.3, 0.9)
+        session.detect("a.png", scene(), detector.with_score(get_score("maskomaly", {"mix": m}))) for m in (0.3, 0.9)
     )
     for mix, other in ((0.3, 0.9), (0.5, 0.5)):
         drawn = answers.draw(tmp_path, kept, session.OWN, mix, None, 1)
@@ -220,7 +220,7 @@ def find(numbers: object, key: str) -> list:
 def test_http__a_photo_is_answered_with_the_detectors_numbers(server, tiny_detector, detector, tmp_path):
     photo = tmp_path / "a.png"
     Image.fromarray(scene()).save(photo)
-    said = server.look(photo, chosen=chosen(tiny_detector, "rba"))
+    said = server.detect(photo, chosen=chosen(tiny_detector, "rba"))
     assert isinstance(said, dict), said
     value = detector.with_score("rba").detect(scene()).value
     assert said["max"] == pytest.approx(float(value.max()), abs=1e-5)
@@ -240,7 +240,7 @@ def test_http__a_photo_is_answered_with_the_detectors_numbers(server, tiny_detec
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
 def test_http__what_is_no_photo_is_one_line_and_the_server_lives(server, tiny_detector, tmp_path):
     for name, (path, text) in hostile(tmp_path).items():
-        said = server.look(path, chosen=chosen(tiny_detector))
+        said = server.detect(path, chosen=chosen(tiny_detector))
         assert isinstance(said, str) and text in said and "Traceback" not in said, (name, said)
         assert str(server.folder) not in said  # a path of the server
     assert server.process.poll() is None and server.get("/")
@@ -254,7 +254,7 @@ def test_http__files_outside_of_its_folder_are_not_served(server, tiny_detector)
         with pytest.raises(urllib.error.HTTPError):
             server.get(f"/gradio_api/file={path}")
     data = [{"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, *chosen(tiny_detector)]
-    call = f"{server.address}/gradio_api/call/look"
+    call = f"{server.address}/gradio_api/call/detect"
     event = json.loads(server.curl("-H", "Content-Type: application/json", "-d", json.dumps({"data": data}), call))
     assert "event: error" in server.curl("-N", f"{call}/{event['event_id']}")
 
@@ -292,7 +292,7 @@ def test_two_users__have_states_of_their_own_and_leave_nothing(server, tiny_dete
         Image.fromarray(scene(k, (48, 64 + 16 * k))).save(photo)
     one, two = (Client(server.address, verbose=False, download_files=False) for _ in range(2))
     for client, photo in zip((one, two), photos, strict=True):
-        client.predict(handle_file(str(photo)), *chosen(tiny_detector), api_name="/look")
+        client.predict(handle_file(str(photo)), *chosen(tiny_detector), api_name="/detect")
     wishes = ("rba", 0.6, -0.5, 1)
     first, second = (c.predict(*wishes, api_name="/read")[-1] for c in (one, two))
     assert (first["photo"], first["width"]) == ("0.png", 64) and (second["photo"], second["width"]) == ("1.png", 80)

@@ -116,7 +116,7 @@ def look(page, path: Path) -> dict:
     """Drops a photo, presses Look, waits for the answer; returns its JSON."""
     drop(page, path)
     before = source(page)
-    page.click("#look")
+    page.click("#detect")
     changed(page, before)
     assert page.input_value("#said textarea").startswith(f"{path.name}, ")
     return numbers(page)
@@ -275,7 +275,7 @@ def test_click__tells_the_queries_of_the_pixel(tab, server, tmp_path, shots):
     seen, box = looks(server), tab.locator("#overlay img").bounding_box()
     tab.locator("#overlay img").click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.5})
     tab.wait_for_selector("#masks img")
-    tab.wait_for_selector("#voices .body-cell:visible")
+    tab.wait_for_selector("#votes .body-cell:visible")
     x, y = (int(tab.input_value(f"#pixel-{a} input")) for a in "xy")
     assert abs(x - 120) <= 1 and abs(y - 48) <= 1
     words = tab.input_value("#words textarea")
@@ -283,7 +283,7 @@ def test_click__tells_the_queries_of_the_pixel(tab, server, tmp_path, shots):
     value = float(read_map(tmp_path / "m.hdf5")[y, x])
     assert f"at {x},{y}" in words
     assert float(re.search(r"score (\S+) at", words)[1]) == pytest.approx(value, abs=1e-3)  # pyright: ignore
-    rows = tab.inner_text("#voices")
+    rows = tab.inner_text("#votes")
     masks = tab.eval_on_selector_all("#masks img", "a => a.map(e => e.alt)")
     for query in (re.search(r"query (\d+): (.+?) \d", m) for m in masks):
         assert query and query[1] in rows and query[2] in rows
@@ -332,7 +332,7 @@ def test_compare__shows_both_side_by_side(tab, server, tmp_path, shots):
     assert not tab.is_visible("#overlay2")
     seen, old = looks(server), source(tab)
     choose(tab, "other", "nano, nano-l alone")
-    tab.click("#look")
+    tab.click("#detect")
     changed(tab, old)
     tab.wait_for_selector("#overlay2 img")
     assert looks(server) == seen + 3  # two members of the first, one of the second
@@ -340,22 +340,22 @@ def test_compare__shows_both_side_by_side(tab, server, tmp_path, shots):
     tab.screenshot(path=shots / "compare-1300x900.png")
     old = source(tab)
     choose(tab, "other", server.more[1])  # the same networks in another folder
-    tab.click("#look")
+    tab.click("#detect")
     changed(tab, old)
     assert (pixels(tab, "map") == pixels(tab, "map2")).all() and (pixels(tab) == pixels(tab, "overlay2")).all()
     old = source(tab)
     choose(tab, "other", "no other")
-    tab.click("#look")
+    tab.click("#detect")
     changed(tab, old)
     assert not tab.is_visible("#overlay2") and not tab.is_visible("#map2")
 
 
 def test_hostile__files_are_one_line_each_and_the_page_goes_on(tab, server, tmp_path, shots):
-    tab.click("#look")
+    tab.click("#detect")
     assert "drop a photo first" in complaint(tab)
     for name, (path, text) in hostile(tmp_path).items():
         drop(tab, path)
-        tab.click("#look")
+        tab.click("#detect")
         said = complaint(tab)
         assert text in said and "\n" not in said.strip() and str(server.folder) not in said, (name, said)
     tagged = tmp_path / "<img src=x onerror=alert(1)>.jpg"
@@ -363,7 +363,7 @@ def test_hostile__files_are_one_line_each_and_the_page_goes_on(tab, server, tmp_
     tab.click("#upload button[aria-label='Clear']")
     tab.set_input_files("#upload input[type=file]", str(tagged))
     tab.wait_for_selector("#upload a[download]")
-    tab.click("#look")
+    tab.click("#detect")
     tab.wait_for_selector("[data-testid=toast-text]")
     tab.screenshot(path=shots / "refused-1300x900.png")
     assert "is not an image" in complaint(tab)
@@ -415,7 +415,7 @@ def test_two_users__see_their_own_and_leave_nothing(browser, server, tmp_path):
     for page, photo in zip(users, photos, strict=True):
         drop(page, photo)
     for page in users:  # at once: the second waits in the queue
-        page.click("#look")
+        page.click("#detect")
     for page, width in zip(users, (96, 128), strict=True):
         changed(page, None)
         assert numbers(page)["width"] == width and pixels(page).shape[1] == 900 // width * width
@@ -442,7 +442,7 @@ def test_leaving__before_the_answer_or_before_look_leaves_nothing(browser, serve
     try:
         waiting, seen = opened(browser, server), looks(server)
         drop(waiting, drawn_photo(tmp_path, 6))
-        waiting.click("#look")
+        waiting.click("#detect")
         end = time.monotonic() + 60
         while looks(server) == seen and time.monotonic() < end:
             time.sleep(0.05)
@@ -461,7 +461,7 @@ def test_leaving__before_the_answer_or_before_look_leaves_nothing(browser, serve
 
 # the part of the page that has the focus, and of what type its element is
 HERE = """() => {
-  const e = document.activeElement, p = e.closest("#detector, #other, #score, #look, #threshold");
+  const e = document.activeElement, p = e.closest("#detector, #other, #score, #detect, #threshold");
   return p && `${p.id} ${e.type}`;
 }"""
 
@@ -497,7 +497,7 @@ def test_curl__of_the_documentation_works(server, tmp_path):
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
     Image.open(drawn_photo(tmp_path)).save(tmp_path / "street.jpg")
-    (script,) = [f for f in fences((DOCS / "app.md").read_text(), "sh") if "/call/look" in f]
+    (script,) = [f for f in fences((DOCS / "app.md").read_text(), "sh") if "/call/detect" in f]
     script = script.replace("http://127.0.0.1:7860", server.address)
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     data = [line for line in done.stdout.splitlines() if line.startswith("data: [")]
@@ -517,7 +517,7 @@ def test_axe__finds_nothing_serious(browser, server, tmp_path, shots):
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, f"{name}: the page is {wide} wide"
         page.locator("#overlay img").click(position={"x": 40, "y": 30})
-        page.wait_for_selector("#voices .body-cell:visible")
+        page.wait_for_selector("#votes .body-cell:visible")
         found = api.Axe().run(page).response["violations"]
         bad = [(v["id"], n["target"], n["html"][:120]) for v in found if v["impact"] in ("serious", "critical")
                for n in v["nodes"]]  # fmt: skip

@@ -59,7 +59,7 @@ def test_explain__per_pixel_network_answers_by_its_logits(name):
     for x, y in POINTS:
         (member,) = explain(detector(name, 1.0, per_pixel=True), [output], (x, y)).members
         assert member.value == pytest.approx(value[y, x], abs=1e-5)
-        assert member.voices == () and "no queries" in member.notes[0]
+        assert member.votes == () and "no queries" in member.notes[0]
 
 
 @pytest.mark.parametrize("options", [{"mix": 0.0}, {"mix": 1.0}, {"border": 0.5}, {"confidence": 0.2}])
@@ -82,7 +82,7 @@ def test_explain__maskomaly_names_the_queries_that_decided():
     # by hand: R = 1 - .9 * .5 (query 0 rejects), O = .8 * .7 (query 2), one known mask above .1, so no border
     output = one_pixel(ROWS, [0.5, 0.05, 0.7])
     (m,) = explain(detector("maskomaly", 1.0, queries=QuerySet(outlier={2: 0.4})), [output], (0, 0)).members
-    first = {part: next(v for v in m.voices if v.part == part) for part in ("rejection", "outlier")}
+    first = {part: next(v for v in m.votes if v.part == part) for part in ("rejection", "outlier")}
     assert (first["rejection"].query, first["outlier"].query) == (0, 2)
     assert (first["rejection"].label, first["outlier"].label) == ("LABEL_0", "no known class")
     assert first["outlier"].roles == ("outlier",) and first["rejection"].roles == ("confident",)
@@ -93,7 +93,7 @@ def test_explain__maskomaly_names_the_queries_that_decided():
 def test_explain__border_lists_the_masks_that_crowd():
     output = one_pixel(ROWS, [0.5, 0.2, 0.7])
     (m,) = explain(detector("maskomaly", 1.0, queries=QuerySet(outlier={2: 0.4})), [output], (0, 0)).members
-    assert [v.query for v in m.voices if v.part == "border"] == [0, 1]  # query 2 knows no class
+    assert [v.query for v in m.votes if v.part == "border"] == [0, 1]  # query 2 knows no class
     assert m.parts["R"] == 0 and any("border: 2 masks" in note for note in m.notes)
 
 
@@ -101,7 +101,7 @@ def test_explain__sums_list_the_largest_and_name_the_rest():
     output = make_output(q=20, seed=5)
     (m,) = explain(detector("void_mass", 1.0, queries=QuerySet()), [output], (4, 4)).members
     assert m.parts["constant"] + m.parts["no known class"] == pytest.approx(m.value, abs=1e-6)
-    listed = sum(v.adds for v in m.voices) + m.parts["queries not listed"]
+    listed = sum(v.adds for v in m.votes) + m.parts["queries not listed"]
     assert listed == pytest.approx(m.value, abs=1e-6)
 
 

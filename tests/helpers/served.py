@@ -116,12 +116,12 @@ class Server:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def look(self, photo: Path, **wishes) -> dict | str:
-        """The HTTP API as docs/app.md has it: upload, call, answer. The JSON of `look`, or the error's line."""
+    def detect(self, photo: Path, **wishes) -> dict | str:
+        """The HTTP API as docs/app.md has it: upload, call, answer. The JSON of `detect`, or the error's line."""
         name = json.loads(self.curl("-F", f"files=@{photo}", f"{self.address}/gradio_api/upload"))[0]
         data = [{"path": name, "meta": {"_type": "gradio.FileData"}}, *wishes.pop("chosen")]
         body = json.dumps({"data": data, **wishes})
-        call = f"{self.address}/gradio_api/call/look"
+        call = f"{self.address}/gradio_api/call/detect"
         event = json.loads(self.curl("-H", "Content-Type: application/json", "-d", body, call))["event_id"]
         said = self.curl("-N", f"{call}/{event}")
         kind, _, rest = said.partition("\ndata: ")

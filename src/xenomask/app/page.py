@@ -24,7 +24,7 @@ from xenomask.scores import SCORES
 
 WAITING, SESSIONS = 16, 16  # requests in the queue, sessions whose photo is kept in memory
 NOTHING = "no other"
-NO_PHOTO = "drop a photo first, and press Look, or press an example scene"
+NO_PHOTO = "drop a photo first, and press Detect, or press an example scene"
 STEPS = 1000  # of the threshold's slider
 # labels stand above pictures, not on them; captions are whole, the chosen tab has contrast
 CSS = """
@@ -123,7 +123,7 @@ def _lay_out_choices(gr: Any, p: SimpleNamespace, known: dict[str, Detector]) ->
     p.detector = gr.Dropdown(list(known), value=next(iter(known)), label="detector", elem_id="detector")
     p.other = gr.Dropdown([NOTHING, *known], value=NOTHING, label="compare with", elem_id="other")
     p.score = gr.Dropdown([OWN, *SCORES], value=OWN, label="score", elem_id="score")
-    p.go = gr.Button("Look", variant="primary", elem_id="look")
+    p.go = gr.Button("Detect", variant="primary", elem_id="detect")
     p.downloads = gr.File(label="downloads: map (HDF5), overlay, JSON", file_count="multiple", interactive=False,
                           visible=False, elem_id="downloads")  # fmt: skip
 
@@ -154,9 +154,9 @@ def _lay_out_answers(gr: Any, p: SimpleNamespace, mix: float | None) -> None:
             p.words = gr.Textbox(label="why", lines=5, interactive=False, elem_id="words")
             p.masks = gr.Gallery(label="masks of the queries that decided", object_fit="contain", height="auto",
                                  buttons=["fullscreen"], elem_id="masks")  # fmt: skip
-            p.voices = gr.Dataframe(
+            p.votes = gr.Dataframe(
                 headers=["member", "part", "query", "class", "p", "m", "adds", "roles"], interactive=False,
-                label="queries that decided: p its class's probability, m its mask at the pixel", elem_id="voices",
+                label="queries that decided: p its class's probability, m its mask at the pixel", elem_id="votes",
             )  # fmt: skip
     p.numbers = gr.JSON(visible=False)
     # for the HTTP API: gradio refuses what lies outside of the slider's range, which is that of the score shown last
@@ -198,7 +198,7 @@ def _connect(gr: Any, page: Any, p: SimpleNamespace, known: dict[str, Detector],
             assert path is not None
             chosen = chosen_of(name, other)
             files.take(who, path)
-            return look(who, chosen, path.name, session.read_upload(path), score, mix, smallest)
+            return seen_by(who, chosen, path.name, session.read_upload(path), score, mix, smallest)
 
     def chosen_of(name: str, other: str) -> list[str]:
         chosen = [name] if other in (NOTHING, "", None) else [name, other]
@@ -207,13 +207,13 @@ def _connect(gr: Any, page: Any, p: SimpleNamespace, known: dict[str, Detector],
                 raise unknown("detector", c, known)
         return chosen
 
-    def look(who: str, chosen: list[str], photo: str, image: Any, score: str, mix, smallest) -> list[Any]:
-        kept = tuple(session.look(photo, image, known[c], c) for c in chosen)
+    def seen_by(who: str, chosen: list[str], photo: str, image: Any, score: str, mix, smallest) -> list[Any]:
+        kept = tuple(session.detect(photo, image, known[c], c) for c in chosen)
         return [kept, *shown(who, kept, score, mix, None, smallest, anew=True)]
 
     def on_example(scene: str, name: str, other: str, score: str, mix: float, smallest: float, request: gr.Request):
         with answering(request, scene) as who:
-            return look(who, chosen_of(name, other), scene, session.example(scene), score, mix, smallest)
+            return seen_by(who, chosen_of(name, other), scene, session.example(scene), score, mix, smallest)
 
     def on_slide(kept, score: str, mix: float, threshold: float | None, smallest: float, request: gr.Request):
         """Does not set the sliders, which their user may be moving."""
@@ -256,7 +256,7 @@ def _connect(gr: Any, page: Any, p: SimpleNamespace, known: dict[str, Detector],
     drawn = [p.map, p.overlay, p.map2, p.overlay2, p.rows, p.said, p.downloads, p.threshold, p.mix, p.numbers]
     looked = {"concurrency_limit": 1, "concurrency_id": "network", "scroll_to_output": False}
     p.go.click(on_look, [p.upload, p.detector, p.other, p.score, p.mix, p.smallest], [p.state, *drawn],
-               api_name="look", **looked)  # fmt: skip
+               api_name="detect", **looked)  # fmt: skip
     for button in p.examples:
         button.click(on_example, [button, p.detector, p.other, p.score, p.mix, p.smallest], [p.state, *drawn],
                      api_visibility="private", **looked)  # fmt: skip
@@ -266,7 +266,7 @@ def _connect(gr: Any, page: Any, p: SimpleNamespace, known: dict[str, Detector],
         slider.input(on_slide, [p.state, p.score, p.mix, p.threshold, p.smallest], drawn, **live)
     p.score.input(on_score, [p.state, p.score, p.detector, p.smallest], drawn, api_visibility="private")
     p.detector.input(on_detector, [p.detector, p.score], p.mix, api_visibility="private")
-    why = [p.words, p.voices, p.masks, p.x, p.y, p.tabs]
+    why = [p.words, p.votes, p.masks, p.x, p.y, p.tabs]
     p.overlay.select(on_click, [p.state, p.score, p.mix], why, api_visibility="private", trigger_mode="always_last")
     p.ask.click(on_ask, [p.state, p.score, p.mix, p.x, p.y], why, api_name="why")
     p.again.click(on_read, [p.state, p.score, p.mix, p.wanted, p.smallest], drawn, api_name="read")

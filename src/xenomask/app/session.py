@@ -115,7 +115,7 @@ def choices(detectors: dict[str, Detector]) -> dict[str, Detector]:
     return found
 
 
-def look(name: str, image: Picture, detector: Detector, title: str = "") -> Seen:
+def detect(name: str, image: Picture, detector: Detector, title: str = "") -> Seen:
     """Runs the detector's networks: the one step that takes long."""
     used = detector.used
     detector = replace(detector, members=used)
@@ -215,7 +215,7 @@ def reasons(answer: Answer) -> list[list[Any]]:
     return [
         [m.name, v.part, v.query, v.label, round(v.confidence, 3), round(v.mask, 3), round(v.adds, 4),
          " ".join(v.roles)]
-        for m in answer.members for v in m.voices
+        for m in answer.members for v in m.votes
     ]  # fmt: skip
 
 
@@ -238,8 +238,8 @@ def query_masks(reading: Reading, answer: Answer) -> list[tuple[Picture, str]]:
         output = members[m.name]
         if isinstance(output, PixelOutput):
             continue
-        for q in list(dict.fromkeys(v.query for v in m.voices))[:MASKS]:
-            v = next(v for v in m.voices if v.query == q)
+        for q in list(dict.fromkeys(v.query for v in m.votes))[:MASKS]:
+            v = next(v for v in m.votes if v.query == q)
             one = replace(output, class_logits=output.class_logits[[q]], mask_logits=output.mask_logits[[q]])
             mask = soft_masks(one)[0].numpy()[..., None]
             picture = np.clip(reading.seen.image * (0.25 + 0.75 * mask), 0, 255).astype(np.uint8)

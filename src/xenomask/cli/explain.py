@@ -72,9 +72,9 @@ def _print_member(m) -> None:
         for c in m.classes[:CLASSES_SHOWN]
     )
     out_console.print(f"L: {largest}, ...", highlight=False)
-    if m.voices:
+    if m.votes:
         table = Table("part", "query", "class", "confidence p", "mask m", "adds", "roles")
-        for v in m.voices:
+        for v in m.votes:
             numbers = (f"{v.confidence:.3f}", f"{v.mask:.3f}", f"{v.adds:.4f}")
             table.add_row(v.part, str(v.query), v.label, *numbers, " ".join(v.roles))
         out_console.print(table)

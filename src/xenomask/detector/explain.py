@@ -32,7 +32,7 @@ Output = MaskOutput | PixelOutput
 
 
 @dataclass(frozen=True)
-class Voice:
+class Vote:
     """What one query says at the pixel, and its part in the score.
 
     `confidence` p_q is its largest class probability and `label` that class, `mask` m_q its mask there, both in
@@ -65,7 +65,7 @@ class MemberAnswer:
     share: float
     parts: dict[str, float]
     classes: tuple[dict[str, Any], ...]
-    voices: tuple[Voice, ...]
+    votes: tuple[Vote, ...]
     notes: tuple[str, ...]
 
 
@@ -136,7 +136,7 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
         check_classes([score], len(output.class_map_logits))
         L = resized_logits(output, row)[:, :, x : x + 1]
         names = class_names(member, len(L))
-        value, parts, classes, voices = _of_classes(score, L, names, None)
+        value, parts, classes, votes = _of_classes(score, L, names, None)
         notes.append("a per-pixel network has no queries: these are its classes' logits")
     else:
         p, m = class_probabilities(output), soft_masks(output, row)[:, :, x : x + 1]
@@ -145,20 +145,29 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
         check_queries([score], member.queries, len(p))
         L = semantic(p, m)
         if score.on_classes:
-            value, parts, classes, voices = _of_classes(score, L, names, (p, m, member.queries))
+            value, parts, classes, votes = _of_classes(score, L, names, (p, m, member.queries))
         else:
             outlier = outlier_probabilities(output) if score.outlier_class else None
-            value, parts, voices = _of_masks(score, p, m, member.queries, outlier, names, notes)
+            value, parts, votes = _of_masks(score, p, m, member.queries, outlier, names, notes)
             classes = _masses(L.flatten(), L.flatten().clamp(max=1), names)
     share = float(member.weight) * value
     return MemberAnswer(
-        member.name, score.name, score.formula, float(member.weight), value, share, parts, classes, voices, tuple(notes)
+        member.name,
+        score.name,
+        score.formula,
+        float(member.weight),
+        value,
+        share,
+        parts,
+        classes,
+        votes,
+        tuple(notes),
     )
 
 
-def _voice(part: str, q: int, adds: float, p: Tensor, m: Tensor, said: dict[int, tuple[str, ...]], names) -> Voice:
+def _vote(part: str, q: int, adds: float, p: Tensor, m: Tensor, said: dict[int, tuple[str, ...]], names) -> Vote:
     confidence, label = p[q].max(0)
-    return Voice(part, q, names[int(label)], float(confidence), float(m[q]), said.get(q, ()), adds)
+    return Vote(part, q, names[int(label)], float(confidence), float(m[q]), said.get(q, ()), adds)
 
 
 def _roles(p: Tensor, queries: QuerySet, confidence: float = CONFIDENCE) -> dict[int, tuple[str, ...]]:
@@ -178,27 +187,27 @@ def _of_masks(score: Score, p: Tensor, m: Tensor, queries: QuerySet, outlier: Te
     value = float(score.of_gathered(what, found).flatten()[0])
     m, said = m.flatten(), _roles(p, queries, score.options.get("confidence", CONFIDENCE))
 
-    def listed(part: str, values: Tensor, chosen: Sequence[int]) -> list[Voice]:
-        return [_voice(part, q, float(values[q]), p, m, said, names) for q in chosen]
+    def listed(part: str, values: Tensor, chosen: Sequence[int]) -> list[Vote]:
+        return [_vote(part, q, float(values[q]), p, m, said, names) for q in chosen]
 
-    voices = []
+    votes = []
     for part, w in what.peaks.items():
         order = (w * m).argsort(descending=True).tolist()
-        voices += listed(part, w * m, [q for q in order if w[q] > 0][:MOST])
+        votes += listed(part, w * m, [q for q in order if w[q] > 0][:MOST])
     for part, w in what.counts.items():
-        voices += listed(COUNTED.get(part, part), m, torch.nonzero(m > w).flatten().tolist())
+        votes += listed(COUNTED.get(part, part), m, torch.nonzero(m > w).flatten().tolist())
     parts: dict[str, float] = {}
     if what.sums:
         added = torch.stack(list(what.sums.values())).sum(0) * m
         largest = _largest("sum", added, p, m, queries, names)
-        voices += largest
+        votes += largest
         parts = {"constant": what.constant, **{k: float((w * m).sum()) for k, w in what.sums.items()}}
         parts["queries not listed"] = float(added.sum()) - sum(v.adds for v in largest)
     if score.parts is not None:
         parts |= {k: float(v) for k, v in score.with_own(score.parts, found).items()}
     if score.notes is not None:
         notes += score.with_own(score.notes, what, found)
-    return value, parts, tuple(voices)
+    return value, parts, tuple(votes)
 
 
 def _of_classes(score: Score, L: Tensor, names, queries: tuple[Tensor, Tensor, QuerySet] | None):
@@ -221,10 +230,10 @@ def _of_classes(score: Score, L: Tensor, names, queries: tuple[Tensor, Tensor, Q
     return value, parts, classes, _largest(part, added, p, m, known, names)
 
 
-def _largest(part: str, added: Tensor, p: Tensor, m: Tensor, queries: QuerySet, names) -> tuple[Voice, ...]:
+def _largest(part: str, added: Tensor, p: Tensor, m: Tensor, queries: QuerySet, names) -> tuple[Vote, ...]:
     said = _roles(p, queries)
     order = added.abs().argsort(descending=True)[:SHOWN].tolist()
-    return tuple(_voice(part, q, float(added[q]), p, m, said, names) for q in order)
+    return tuple(_vote(part, q, float(added[q]), p, m, said, names) for q in order)
 
 
 def _masses(L: Tensor, probability: Tensor, names: Sequence[str], terms: Tensor | None = None):
