@@ -38,10 +38,10 @@ LABELLED = {"AT": "anomaly-track", "OT": "obstacle-track"}
 
 def maps(d: Detector, ways: dict[str, Detector], image: np.ndarray) -> dict[str, np.ndarray]:
     """The maps of one photo by each way of scoring; the networks run once."""
-    outputs = d.infer([d.prepare(image)])[0]
+    outputs = dict(zip((m.name for m in d.used), d.infer([d.prepare(image)])[0], strict=True))
     found = {}
     for name, way in ways.items():
-        own = [score_all(o, m.queries, [m.score])[m.score.name] for m, o in zip(way.used, outputs, strict=True)]
+        own = [score_all(outputs[m.name], m.queries, [m.score])[m.score.name] for m in way.used]
         found[name] = ensemble(own, [m.weight for m in way.used]).value.astype(np.float16)
     return found
 

@@ -1,4 +1,4 @@
-"""The training scenes of the shipped networks: several data sets -> one folder `images/`, `labels/`, `objects/`.
+"""The training scenes of the shipped networks, of several data sets: `images`, `labels`, `objects`, `objects-built`.
 
     python benchmarks/nano_data.py --data ../shared/data --out work_dirs/nano-data
 
@@ -9,6 +9,7 @@ void, for its things are of no class; but void that touches the lower edge is th
 
 import argparse
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,12 @@ GROUPS = {
     5: ["building", "wall", "fence", "vegetation", "pole"],
     6: ["sky"],
 }
+# Cut-outs that are built like vehicles or as large as one: they stand six times in `objects-built`.
+BUILT = re.compile(
+    "airplane|boat|helicopter|schooner|ketch|wheelchair|cannon|barrel|skateboard|refrigerator|inline-skate|grand-piano|"
+    "umbrella|bed_|couch|bench|ferry|stove|oven",
+    re.IGNORECASE,
+)
 LOWEST = 0.72  # of the photo's height: void that begins below and touches the lower edge is the own car
 
 
@@ -83,12 +90,17 @@ def main() -> None:
     parser.add_argument("--drawn", type=int, default=150, help="synthetic scenes")
     args = parser.parse_args()
     data, out = args.data, args.out
-    for part in ("images", "labels", "objects"):
+    for part in ("images", "labels", "objects", "objects-built"):
         (out / part).mkdir(parents=True, exist_ok=True)
     for folder in ("ood_objects", "ood_objects_2"):
         for path in (data / folder).glob("*.webp"):
             link = out / "objects" / f"{folder}-{path.name}"
             if "hoof200" not in path.name and not link.exists():  # grey-scale
+                os.symlink(path.resolve(), link)
+    for path in sorted((out / "objects").iterdir()):
+        for i in range(6 if BUILT.search(path.name) else 1):
+            link = out / "objects-built" / (f"{i}-{path.name}" if i else path.name)
+            if not link.exists():
                 os.symlink(path.resolve(), link)
 
     torch.set_num_threads(1)

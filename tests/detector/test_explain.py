@@ -13,7 +13,7 @@ from helpers.cli import fails, run
 from helpers.outputs import from_probabilities, make_output, make_pixel_output
 from xenomask.cli.common import parse_point
 from xenomask.detector import Detector, Member
-from xenomask.detector.explain import explain
+from xenomask.detector.explain import Answer, MemberAnswer, explain, in_words
 from xenomask.errors import XenomaskError
 from xenomask.models.network import Network
 from xenomask.models.presets import preset
@@ -162,3 +162,16 @@ def test_explain__of_a_changed_weight_is_another_share():
     alone = replace(found, members=(replace(found.members[0], weight=1.0),))
     assert explain(alone, outputs[:1], (3, 3)).value == pytest.approx(one.value)
     assert one.share + other.share == pytest.approx((one.value + other.value) / 2)
+
+
+def test_in_words_a_single_class_is_no_choice_between_classes():
+    def said(*members):
+        parts = [
+            MemberAnswer("", "", "", w, 0.0, 0.0, {}, tuple({"label": k, "probability": p} for k, p in c), (), ())
+            for w, c in members
+        ]
+        return in_words(Answer((0, 0), (1, 1), -0.2, tuple(parts)), -0.1)
+
+    street, ordinary = (0.5, [("road", 0.02), ("car", 0.9)]), (0.5, [("ordinary", 0.784)])
+    assert said(street, ordinary) == "not anomalous: below the threshold -0.1; car fits, 90 %; looks 78 % ordinary"
+    assert said(ordinary) == "not anomalous: below the threshold -0.1; looks 78 % ordinary"

@@ -142,6 +142,7 @@ GIVEN = {
 # statements that cannot run here, like ELSEWHERE
 NOT_RUN = {
     "from_hub(": "downloads; test_hub.py", 'load_model("org': "downloads; test_hub.py",
+    "fit_mahalanobis(": "needs ImageNet's weights; models/test_mahalanobis.py",
     "push_to_hub(": "uploads; test_hub.py", "to_supervision(": "needs supervision; test_components_export.py",
     "to_fiftyone(": "needs FiftyOne; test_components_export.py",
 }  # fmt: skip

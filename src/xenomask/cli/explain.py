@@ -71,7 +71,8 @@ def _print_member(m) -> None:
         f"{c['label']} {c['mass']:.3f}" + (f" (adds {c['term']:.3f})" if "term" in c else "")
         for c in m.classes[:CLASSES_SHOWN]
     )
-    out_console.print(f"L: {largest}, ...", highlight=False)
+    more = ", ..." if len(m.classes) > CLASSES_SHOWN else ""
+    out_console.print(f"L: {largest}{more}", highlight=False)
     if m.votes:
         table = Table("part", "query", "class", "confidence p", "mask m", "adds", "roles")
         for v in m.votes:

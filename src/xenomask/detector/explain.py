@@ -84,18 +84,25 @@ FITS = 0.5  # probability from which on a class is said to fit
 
 def in_words(answer: Answer, threshold: float | None = None) -> str:
     """Return the answer as one plain sentence: on which side of the threshold, and which classes fit or do not."""
-    total = sum(m.weight for m in answer.members)
+    # one class is no choice between classes: a Mahalanobis network says how ordinary the place looks
+    alone = {c["label"]: c["probability"] for m in answer.members if len(m.classes) == 1 for c in m.classes}
+    several = [m for m in answer.members if len(m.classes) > 1]
+    total = sum(m.weight for m in several)
     found: dict[str, float] = {}
-    for m in answer.members:
+    for m in several:
         for c in m.classes:
             found[c["label"]] = found.get(c["label"], 0.0) + m.weight * c["probability"] / total
     shares = {k: f"{100 * p:.0f} %" for k, p in found.items()}
-    first, second = sorted(found, key=lambda k: -found[k])[:2]
-    if found[first] >= FITS:
-        said = f"{first} fits, {shares[first]}"
-    else:
-        said = f"not {first} ({shares[first]}), not {second} ({shares[second]}): no class fits"
-        said += f"; road {shares['road']}" if "road" in found and "road" not in (first, second) else ""
+    clauses = []
+    if several:
+        first, second = sorted(found, key=lambda k: -found[k])[:2]
+        if found[first] >= FITS:
+            clauses.append(f"{first} fits, {shares[first]}")
+        else:
+            clauses.append(f"not {first} ({shares[first]}), not {second} ({shares[second]}): no class fits")
+            if "road" in found and "road" not in (first, second):
+                clauses.append(f"road {shares['road']}")
+    said = "; ".join([*clauses, *(f"looks {100 * p:.0f} % {label}" for label, p in alone.items())])
     if threshold is None:
         return said
     side = "anomalous: above" if answer.value > threshold else "not anomalous: below"

@@ -198,8 +198,8 @@ def check_classes(scores: Iterable[Score], classes: int) -> None:
         if classes < s.fewest:
             offered = ", ".join(o.name for o in SCORES.values() if o.fewest <= classes and o.on_classes)
             raise XenomaskError(
-                f"score {s.name} is not defined for {classes} class: it divides by the logarithm of their number, 0; "
-                f"choose one of {offered}, or a score of the masks"
+                f"score {s.name} is not defined for {classes} class: it compares classes' shares, and one's is always "
+                f"1; choose one of {offered}, or a score of the masks"
             )
 
 

@@ -73,10 +73,11 @@ def _score(name: str, formula: str, scale: tuple[float, float], twin: int, **mor
 # (L = 0) for K = 19; on logits, which know no bound, between a logit of 15 and none above 0. Beyond, colours stay.
 SCORES = (
     _score("msp", "1 - max_k softmax(L)_k", (1 - np.e / (np.e + 18), 18 / 19), MSP, finish=msp,
-           logit_scale=(0.0, 18 / 19), by_winner=True),
+           logit_scale=(0.0, 18 / 19), by_winner=True, fewest=2),
     _score("max_logit", "-max_k L_k", (-1.0, 0.0), MAX_LOGIT, finish=max_logit, logit_scale=(-15.0, 0.0),
            by_winner=True),
-    _score("max_share", "1 - max_k L_k / sum_k L_k", (0.0, 1.0), MAX_SHARE, finish=max_share, by_winner=True),
+    _score("max_share", "1 - max_k L_k / sum_k L_k", (0.0, 1.0), MAX_SHARE, finish=max_share, by_winner=True,
+           fewest=2),
     _score("entropy", "-sum_k s_k log s_k / log K, s = L / sum_k L", (0.0, 1.0), ENTROPY, terms=entropy, fewest=2),
     _score("entropy_softmax", "the same with s = softmax(L)", (0.9785, 1.0), ENTROPY_SOFTMAX, terms=entropy_softmax,
            logit_scale=(0.0, 1.0), fewest=2),
