@@ -88,6 +88,19 @@ def check_root(root: Path) -> None:
         raise XenomaskError(f"no such folder: {root}; --root is the folder of the data set")
 
 
+def check_there(path: Path) -> None:
+    """Refuse a file or folder that is not there."""
+    if not path.exists():
+        raise XenomaskError(f"no such file or folder: {path}")
+
+
+def check_tta(text: str) -> None:
+    """Refuse other words than views; `models.tta.parse_tta` does it again, and asks for more."""
+    for word in (w.strip() for w in text.split(",")):
+        if word != "mirror" and not word.isdecimal():
+            raise unknown("view for --tta", word, ("mirror", "shortest edges in pixels, such as 288,384"))
+
+
 OUTSIDE = ("xenomask.scores.definition", "SCORES")  # scores that were registered
 a_detector = early(find.check_name)
 a_data_set = one_of("data set", DATASETS, "xenomask.datasets.catalogue", "DATASETS")
@@ -241,11 +254,11 @@ ScoreOption = Annotated[
 ]
 TtaOption = Annotated[
     str | None,
-    typer.Option("--tta", help="test-time augmentation: average the maps of the mirror image too (mirror), of shortest "
-                 "edges in pixels (288,384), or of both (mirror,288,384: four views)"),
+    typer.Option("--tta", callback=early(check_tta), help="test-time augmentation: average the maps of the mirror "
+                 "image too (mirror), of shortest edges in pixels (288,384), or of both (mirror,288,384: four views)"),
 ]  # fmt: skip
 MemberOption = Annotated[str | None, typer.Option("--member", help="use this member alone")]
-CheckpointOption = Annotated[Path, typer.Option("--checkpoint", help="checkpoint folder")]
+CheckpointOption = Annotated[Path, typer.Option("--checkpoint", callback=early(check_there), help="checkpoint folder")]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xenomask.cli.common import out_console
+from xenomask.cli.common import check_there, early, out_console
 from xenomask.errors import XenomaskError
 
 if TYPE_CHECKING:
@@ -17,7 +17,12 @@ app = typer.Typer()
 
 @app.command(rich_help_panel="Train")
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="MMSegmentation's .pth or work_dirs/<config>; detectron2's .pkl")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            callback=early(check_there), help="MMSegmentation's .pth or work_dirs/<config>; detectron2's .pkl"
+        ),
+    ],  # fmt: skip
     out: Annotated[Path, typer.Option(help="checkpoint folder to write")],
     config: Annotated[
         Path | None,

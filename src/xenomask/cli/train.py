@@ -16,6 +16,7 @@ from xenomask.cli.common import (
     RootOption,
     SplitOption,
     choose_device,
+    early,
     err_console,
     load_dataset,
     out_console,
@@ -30,9 +31,20 @@ queries_app = typer.Typer(no_args_is_help=True, help="Find out what the queries 
 app.add_typer(queries_app, name="queries", rich_help_panel="Train")
 
 
+def _check_recipe(path: Path) -> None:
+    """Refuse a recipe that is not there; those of configs/ come with the package, too."""
+    if path.suffix == ".toml" and path.parent != Path("configs") and not path.is_file():
+        raise XenomaskError(f"no such recipe: {path}")
+
+
 @app.command(rich_help_panel="Train")
 def train(
-    config: Annotated[Path, typer.Argument(help="recipe, such as configs/nano-s.toml; mmseg: a .py, or its name")],
+    config: Annotated[
+        Path,
+        typer.Argument(
+            callback=early(_check_recipe), help="recipe, such as configs/nano-s.toml; mmseg: a .py, or its name"
+        ),
+    ],  # fmt: skip
     engine: Annotated[
         str, typer.Option(help="xenomask, or mmseg: MMSegmentation's own runner on its own config")
     ] = "xenomask",
