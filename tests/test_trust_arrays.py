@@ -144,14 +144,14 @@ def test_kernel__refuses_other_types_and_sizes_and_says_which():
 ONE_CLASS = from_probabilities([[0.7, 0.3], [0.2, 0.8]], np.full((2, 3, 4), 0.5))
 
 
-@pytest.mark.parametrize("name", ["entropy", "entropy_softmax"])
-def test_scores__that_divide_by_log_k_refuse_a_single_class(name):
+@pytest.mark.parametrize("name", ["msp", "max_share", "entropy", "entropy_softmax"])
+def test_scores__that_compare_shares_refuse_a_single_class(name):
     score = get_score(name)
     for kernel in ("auto", "torch"):
         with pytest.raises(XenomaskError, match=f"score {name} is not defined for 1 class"):
             score_all(ONE_CLASS, None, [score], kernel)
     network = build("tiny", ["road"])
-    with pytest.raises(XenomaskError, match="choose one of msp, max_logit, .*, or"):
+    with pytest.raises(XenomaskError, match="choose one of max_logit, .*, or"):
         Detector("d", (Member("a", network, QuerySet(), score, 1.0),))
     with pytest.raises(XenomaskError, match="not defined for 1 class"):
         explain_member(Member("a", network, QuerySet(), score, 1.0), ONE_CLASS, (0, 0))

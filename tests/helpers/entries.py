@@ -57,6 +57,7 @@ from xenomask.plots import curves as drawn
 from xenomask.predict import smooth
 from xenomask.queries import inlier, outlier
 from xenomask.report import slider as levels
+from xenomask.report.objects import boxed
 from xenomask.scores import get_score
 from xenomask.scores.cpu import add_scores
 from xenomask.scores.score import plan_of
@@ -377,6 +378,8 @@ entry("objects.objects.find_objects", "ignored", given(MASKS), lambda x: exports
 entry("objects.objects.encode_rle", "mask", MASKS, exports.encode_rle)
 entry("objects.objects.write_png16", "value", MAPS, png16)
 LEVELS = levels.slider_levels(curves.Curve(COLUMN[::-1], np.array([1, 2, 3]), np.array([0, 1, 4])), (0, 1), {})
+entry("report.objects.boxed", "value", MAPS, lambda x: boxed(x, PHOTO, SCALE, 3.0, None, ()))
+entry("report.objects.boxed", "image", some(ARRAYS), lambda x: boxed(SCORES, x, SCALE, 3.0, None, ()))
 entry("report.slider.level_map", "value", MAPS, lambda x: levels.level_map(x, LEVELS, (4, 6)))
 entry("report.slider.jpeg", "picture", ARRAYS, levels.jpeg)
 entry("predict.smooth.follow", "image", ARRAYS, lambda x: smooth.follow(smooth.Held(SCORES), x, SCORES, "ema"))
@@ -430,7 +433,7 @@ entry("scores.cpu.add_scores", "onto", onto_rows(1), add)
 # Functions of the package that take arrays and are not called here -> why not. A pattern must match the whole name.
 EXEMPT = {
     r"(train|app|cli|cluster)\..*": "its arrays come from the project's own batches and readers",
-    r"models\.(convert\..*|weights\..*|graph\..*|hf\..*|runtimes\..*|deformable.*)": "checkpoints and networks",
+    r"models\.(convert\..*|weights\..*|graph\..*|hf\..*|runtimes\..*|(deformable|mahalanobis).*)": "checkpoints and networks",
     r"models\.network\.(load_weights|Network\.save|Prepared|Network)": "tensors of checkpoints and networks",
     r"models\.network\.Network\.class_maps": "the check of __call__; a per-pixel network is needed",
     r"export\.(free|fused|resize|write|quantize)\..*": "parts of a graph that is being traced",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from xenomask.arrays import as_threshold
+from xenomask.arrays import ImageLike, MapLike, as_map, as_threshold
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
 from xenomask.evaluation.evaluate import THREADS, reader
@@ -62,10 +62,11 @@ def objects_of(
 
 
 def boxed(
-    value: np.ndarray, image: np.ndarray | None, scale: tuple[float, float], threshold: float,
+    value: MapLike, image: ImageLike | None, scale: tuple[float, float], threshold: float,
     ignore: IgnoreRegion | None, found: Sequence[AnomalyObject],
 ) -> bytes:  # fmt: skip
     """The overlay of `detect`, or the map alone where there is no photo, with numbered boxes: a small JPEG file."""
+    value = as_map(value)
     ignored = ignored_in(ignore, (value.shape[0], value.shape[1]))
     laid = coloured(value, scale) if image is None else overlay(image, value, scale, threshold, ignored)
     picture = draw_boxes(laid, [o.box for o in found])
