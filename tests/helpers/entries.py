@@ -433,7 +433,7 @@ entry("scores.cpu.add_scores", "onto", onto_rows(1), add)
 # Functions of the package that take arrays and are not called here -> why not. A pattern must match the whole name.
 EXEMPT = {
     r"(train|app|cli|cluster)\..*": "its arrays come from the project's own batches and readers",
-    r"models\.(convert\..*|weights\..*|graph\..*|hf\..*|runtimes\..*|(deformable|mahalanobis).*)": "checkpoints and networks",
+    r"models\.(convert|weights|graph|hf|runtimes|deformable\w*|mahalanobis)\..*": "checkpoints and networks",
     r"models\.network\.(load_weights|Network\.save|Prepared|Network)": "tensors of checkpoints and networks",
     r"models\.network\.Network\.class_maps": "the check of __call__; a per-pixel network is needed",
     r"export\.(free|fused|resize|write|quantize)\..*": "parts of a graph that is being traced",

@@ -133,10 +133,9 @@ def read(seen: Seen, score: str = OWN, mix: float | None = None, threshold: floa
         if not 0 <= mix <= 1:
             raise XenomaskError(f"lambda {mix:g} is not from 0 to 1")
         detector = _with_mix(detector, mix)
-    maps = [
-        score_all(o, m.queries, [m.score])[m.score.name] for m, o in zip(detector.members, seen.outputs, strict=True)
-    ]
-    found = ensemble(maps, [m.weight for m in detector.members])
+    pairs = [(m, o) for m, o in zip(detector.members, seen.outputs, strict=True) if m.weight > 0]
+    maps = [score_all(o, m.queries, [m.score])[m.score.name] for m, o in pairs]
+    found = ensemble(maps, [m.weight for m, _ in pairs])
     low, high = detector.scale
     if threshold is None:
         stored = default_threshold(detector)

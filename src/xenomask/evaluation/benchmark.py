@@ -112,9 +112,10 @@ def methods(detector: Predictor, scores: Sequence[Score | None], dataset: str, m
     found: list[Method] = []
     for score in scores:
         whole = detector if score is None else detector.opened("score").with_score(score)
-        ways: dict[str, Predictor] = {whole.networks[0] if len(whole.networks) == 1 else "ensemble": whole}
-        if members and len(whole.networks) > 1:
-            ways |= {name: whole.opened("member").only(name) for name in whole.networks}
+        names = [m.name for m in _used(whole)] or whole.networks
+        ways: dict[str, Predictor] = {names[0] if len(names) == 1 else "ensemble": whole}
+        if members and len(names) > 1:
+            ways |= {name: whole.opened("member").only(name) for name in names}
         for networks, own in ways.items():
             found += [Method(own, own.score_name, networks, kind) for kind in _kinds(own, dataset)]
     return found
@@ -144,10 +145,15 @@ def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tic
             image, digest = data.sample(frame).image, frame_digest(frame)
             maps = _member_maps(pending, image, frame.id)
             for w in pending:
-                own = [(maps[_key(m, w.held_out)], m.weight) for m in w.detector.members]
+                own = [(maps[_key(m, w.held_out)], m.weight) for m in _used(w.detector)]
                 fused = ensemble(*zip(*own, strict=True)) if own else w.detector.detect(image)
                 keep_map(folder / w.folder, frame, fused, digest)
         tick()
+
+
+def _used(detector: Predictor) -> list:
+    """Its members that have a weight: the others' scores may not even be defined."""
+    return [m for m in detector.members if m.weight > 0]
 
 
 def _key(member, held_out: bool):
@@ -163,12 +169,12 @@ def _eye(member) -> tuple:
 
 def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, ScoreMap]:
     """{key: map} of all members of the methods; a network is run once, for all its scores."""
-    networks = {_eye(m): m for w in ways for m in w.detector.members}
+    networks = {_eye(m): m for w in ways for m in _used(w.detector)}
     found = {}
     for eye, first in networks.items():
         output = first.network.predict(image)
         for held_out in (False, True):
-            wanted = {_key(m, held_out): m for w in ways if w.held_out == held_out for m in w.detector.members
+            wanted = {_key(m, held_out): m for w in ways if w.held_out == held_out for m in _used(w.detector)
                       if _eye(m) == eye}  # fmt: skip
             # scores of one name but other options are told apart by their key
             scores = [replace(m.score, name=str(i)) for i, m in enumerate(wanted.values())]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import cv2
-import numpy as np
 
 from xenomask.arrays import ImageLike, MapLike, as_map, as_threshold
 from xenomask.datasets import Dataset
