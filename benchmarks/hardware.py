@@ -35,7 +35,7 @@ def measure(detector: str, runtime: str, photo: str, times: int) -> dict[str, fl
     seconds = []
     for _ in range(times + 1):
         at = time.perf_counter()
-        find_objects(d.detect(photo), threshold)
+        find_objects(d.detect(photo).value, threshold)
         seconds.append(time.perf_counter() - at)
     p50, p90, p99 = np.quantile(seconds[1:], [0.5, 0.9, 0.99])
     return {

@@ -12,7 +12,7 @@ from xenomask.offline import asking_hub
 
 SHIPPED_ARE = {
     "nano": "two small Mask2Formers with their queries analysed: Maskomaly, ensembles",
-    "nano-general": "the default: one small Mask2Former, trained on more objects and countries",
+    "nano-general": "the default: a small Mask2Former, and what looks ordinary to a frozen classifier",
 }
 app = typer.Typer()
 
