@@ -91,6 +91,7 @@ def test_cli__a_detector_keeps_it_and_detect_uses_it(tmp_path, capsys):
     low = ("--threshold=-50", "--smallest", 0, "--out", tmp_path / "o", "--json", tmp_path / "x.json")
     code, out, err = run(capsys, "ignore", "bottom:25%", "--into", detector)
     assert code == 0 and "ignores 25.0 % of every photo (bottom:25%)" in out.replace("\n", " "), err
+    stored = json.loads((detector / "detector.json").read_text())["ignore"]
     assert run(capsys, "detect", tmp_path / "a.png", "--detector", detector, *low)[0] == 0
     photo = json.loads((tmp_path / "x.json").read_text())["photos"][0]
     assert photo["share_above_threshold"] == 0.75 and [o["box"] for o in photo["objects"]] == [[0, 0, 96, 48]]
@@ -105,3 +106,10 @@ def test_cli__a_detector_keeps_it_and_detect_uses_it(tmp_path, capsys):
                          "left:50%")  # fmt: skip
     assert code == 0, err
     assert json.loads((tmp_path / "c.json").read_text())["annotations"][0]["bbox"] == [10, 0, 10, 20]
+    (maps / "manifest.json").write_text(json.dumps({"ignore": stored}))  # as `score` writes a detector's
+    assert run(capsys, "components", maps, "--threshold", 0.5, "--out", tmp_path / "c.json")[0] == 0
+    assert json.loads((tmp_path / "c.json").read_text())["annotations"][0]["bbox"] == [0, 0, 20, 15]
+    (maps / "manifest.json").write_text('{"ignore": {"rle": 3}}')
+    assert "its ignore region cannot be read" in fails(
+        capsys, "components", maps, "--threshold", 0.5, "--out", "c.json"
+    )

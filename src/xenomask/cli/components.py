@@ -38,10 +38,11 @@ def components(
 
     Example: xenomask components maps/at --threshold 0.5 --out at.json
     """
+    from xenomask.objects.ignore import region_of_maps
     from xenomask.objects.objects import export_components, export_png16
 
-    region = named_region(ignore)
     folder = map_folders([maps], pattern, key)[0]
+    region = region_of_maps(folder.path) if ignore is None else named_region(ignore)
     with progress("components", len(folder.ids())) as tick:
         images, found = export_components(
             folder, threshold, out, smallest=smallest, ending=ending, ignore=region, tick=tick

@@ -53,9 +53,10 @@ class Mahalanobis(nn.Module):
             raise ValueError(f"enlarge = {config.enlarge} is not in 1..{MOST_ENLARGED}")
         if not timm.is_model(config.classifier):
             raise ValueError(f"timm has no {config.classifier[:60]!r}")
-        self.classifier = timm.create_model(config.classifier, pretrained=False, num_classes=0, global_pool="")
-        if not isinstance(self.classifier, EfficientNet) or self.classifier.num_features != config.features:
+        module = timm.create_model(config.classifier, pretrained=False, num_classes=0, global_pool="")
+        if not isinstance(module, EfficientNet) or module.num_features != config.features:
             raise ValueError(f"{config.classifier[:60]} is no EfficientNet with {config.features} features")
+        self.classifier: EfficientNet = module
         self.whiten = nn.Conv2d(config.features, config.features, 1)
         self.middle, self.spread = nn.Parameter(torch.zeros(())), nn.Parameter(torch.ones(()))
         self.requires_grad_(False)

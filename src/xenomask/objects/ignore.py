@@ -14,6 +14,7 @@ from xenomask.arrays import MaskLike, as_image, as_mask
 from xenomask.errors import XenomaskError
 from xenomask.objects.objects import decode_rle, encode_rle, run_lengths
 from xenomask.pictures import open_picture, read_rgb
+from xenomask.store.manifest import MANIFEST, read_manifest
 from xenomask.types import Size
 
 SIDE = re.compile(r"(bottom|top|left|right):(\d+(?:\.\d+)?)%")
@@ -63,6 +64,19 @@ def read_region(table: Any) -> IgnoreRegion | None:
     if min(lengths, default=0) < 0 or sum(lengths) != size[0] * size[1]:
         raise ValueError("the ignore region's run lengths do not fill it")
     return IgnoreRegion(decode_rle({"size": size, "counts": counts}), str(table["origin"]))
+
+
+def region_of_maps(folder: Path) -> IgnoreRegion | None:
+    """The ignore region of the detector that made the maps of a folder; None where the folder names none.
+
+    Raises XenomaskError for a damaged manifest.
+    """
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        return read_region(read_manifest(folder / MANIFEST).get("ignore"))
+    except (ValueError, KeyError, TypeError) as e:
+        raise XenomaskError(f"{folder / MANIFEST} is damaged: its ignore region cannot be read ({e})") from e
 
 
 def parse_region(text: str) -> IgnoreRegion:

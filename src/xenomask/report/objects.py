@@ -11,7 +11,6 @@ from xenomask.errors import XenomaskError
 from xenomask.evaluation.evaluate import THREADS, reader
 from xenomask.metrics.evaluate import each_frame
 from xenomask.objects import SMALLEST, AnomalyObject, IgnoreRegion, find_objects, ignored_in
-from xenomask.objects.ignore import read_region
 from xenomask.plots import coloured, draw_boxes, overlay
 from xenomask.plots.heatmap import LONG, fitted
 from xenomask.report.methods import Method
@@ -36,14 +35,6 @@ def threshold_of(m: Method, given: float | None) -> tuple[float, str]:
         return as_threshold(stored), "the detector's"
     except XenomaskError as e:
         raise XenomaskError(f"{m.folder.path / MANIFEST} is damaged: {e}") from e
-
-
-def region_of_maps(m: Method) -> IgnoreRegion | None:
-    """The ignore region of the detector that made the maps; XenomaskError where the manifest's is damaged."""
-    try:
-        return read_region((m.manifest or {}).get("ignore"))
-    except (ValueError, KeyError, TypeError) as e:
-        raise XenomaskError(f"{m.folder.path / MANIFEST} is damaged: its ignore region cannot be read ({e})") from e
 
 
 def objects_of(

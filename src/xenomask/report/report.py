@@ -12,11 +12,12 @@ from xenomask.evaluation.evaluate import reader, rounding_note
 from xenomask.files import atomic, finite, make_dir, refuse_folder
 from xenomask.metrics import EvalResult
 from xenomask.objects import IgnoreRegion
+from xenomask.objects.ignore import region_of_maps
 from xenomask.plots import coloured, overlay
 from xenomask.plots.heatmap import LONG, fitted
 from xenomask.report import FrameView, MethodView, ObjectsView, ReportView, page
 from xenomask.report.methods import Method, evaluated
-from xenomask.report.objects import boxed, objects_of, region_of_maps, threshold_of
+from xenomask.report.objects import boxed, objects_of, threshold_of
 from xenomask.report.parts import curve_diagrams, frame_rows, gallery, number_tables, score_diagrams
 from xenomask.report.slider import jpeg, level_map, png
 from xenomask.store import MapFolder, Maps, as_maps
@@ -136,7 +137,7 @@ def _objects(
     m: Method, data: Dataset, given: float | None, ignore: IgnoreRegion | None, chosen: Sequence[Frame], tick: Tick
 ) -> ObjectsView:  # fmt: skip
     threshold, origin = threshold_of(m, given)
-    ignore = region_of_maps(m) if ignore is None else ignore
+    ignore = region_of_maps(m.folder.path) if ignore is None else ignore
     found = objects_of(m, data, threshold, ignore, tick=tick)
     pictures = []
     for f in chosen:

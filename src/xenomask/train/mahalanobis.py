@@ -50,8 +50,7 @@ def fit_mahalanobis(
     mean = f.mean(0)
     values, directions = torch.linalg.eigh(torch.cov(f.T, correction=0))
     W = (directions / (values + SHRINK * values.mean()).sqrt()).T
-    module.whiten.weight.copy_(W[..., None, None])
-    module.whiten.bias.copy_(-W @ mean)
+    module.whiten.load_state_dict({"weight": W[..., None, None], "bias": -W @ mean})
     d = torch.cat([module.distance(part.float().T[None, :, :, None]).flatten() for part in f.split(4096)])
     middle, half = np.quantile(d.numpy(), [MIDDLE, HALF])
     module.middle.fill_(float(middle))
