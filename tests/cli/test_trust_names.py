@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.cli import fails, run
+from helpers.cli import fails, run, write_maps
 from xenomask.cli.common import out_console
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.plots import contact_sheet, figure
@@ -107,6 +107,7 @@ def test_json__a_path_that_is_no_file(tmp_path, capsys, monkeypatch, where):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
+    write_maps(tmp_path / "x", a=np.zeros((2, 2), np.float16))
     for words in (("datasets",), ("doctor",), ("evaluate", "--maps", "x", "--dataset", "folder", "--root", "x")):
         assert "cannot write" in fails(capsys, *words, "--json", where)
 

@@ -43,6 +43,7 @@ from xenomask.metrics import (
     curve_bands,
     curves,
     guards,
+    instances,
     official,
     resampling,
     segmentation,
@@ -225,6 +226,14 @@ entry("metrics.components.label_components", "mask", MASKS, components.label_com
 for f in (components.compare, components.numbered):
     entry(f"metrics.components.{f.__name__}", "mask", MASKS, lambda x, f=f: f(x, TRUTH, ONE))
     entry(f"metrics.components.{f.__name__}", "label", TRUTHS, lambda x, f=f: f(SCORES > 3, x, ONE))
+entry("metrics.instances.frame_instances", "masks", MASKS, lambda x: instances.frame_instances([x], [0.5], TRUTH))
+entry("metrics.instances.frame_instances", "label", TRUTHS, lambda x: instances.frame_instances([SCORES > 3], [0.5], x))
+entry(
+    "metrics.instances.frame_instances",
+    "scores",
+    FLOATS,
+    lambda x: instances.frame_instances([SCORES > 3] * 3, x, TRUTH),
+)
 TALLIES = odd.columns(np.linspace(1, 39, 39).round() / 4, False)
 entry("metrics.components.numbers", "total", [r for r in TALLIES if r[0] != "two axes"], components.numbers)
 for name in ("siou_gt", "siou_pred", "ppv"):
@@ -450,6 +459,7 @@ EXEMPT = {
     r"masks\.(refuse_nan|bounded|semantic|row_groups|source)": "parts of a validated MaskOutput",
     r"jit\..*": "what checks the arguments of compiled loops: tests/test_jit.py",
     r"pictures\..*|datasets\.(read|synthetic)\..*": "pictures that were read and checked by the readers themselves",
+    r"metrics\.instances\.(FrameInstances|average_precision|instance_numbers)": "counts of frame_instances",
     r"metrics\.result\.(Measured|EvalResult)": "results",
     r"metrics\.(calibration\.Reliability|components\.Numbered|curve_bands\.Bands)": "results",
     r"queries\.inlier\.InlierCounts": "results, which nobody gives",

@@ -16,7 +16,7 @@ from xenomask.types import QuerySet
 
 OFTEN = ["maskomaly", "eam", "rba", "max_logit", "msp", "entropy", "energy", "void_mass"]
 PLAIN = [s for s in SCORES.values() if not s.outlier_class and not s.needs]
-OF_ONE_CLASS = [s for s in PLAIN if not s.name.startswith("entropy")]  # log K = 0: entropies are not defined
+OF_ONE_CLASS = [s for s in PLAIN if s.fewest == 1]  # shares of one class are always 1
 
 # NumPy, which the interpreter computes with, warns where e^x is infinite.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")

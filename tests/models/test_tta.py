@@ -297,6 +297,7 @@ def test_tta__bad_ones_are_one_line(pair_folder, photo, tmp_path, capsys):
         ("288,0288", "one is named twice"),
     ):
         assert message in fails(capsys, *at, tta)
+    (tmp_path / "gone").mkdir()
     data = "--dataset", "anomaly-track", "--root", tmp_path / "gone", "--out", tmp_path / "maps"
     assert "unknown view for --tta 'mirrror'" in fails(capsys, "score", *data, "--engine", "slurm", "--tta", "mirrror")
     pair = Detector.from_folder(pair_folder)

@@ -160,7 +160,7 @@ def test_train__stray_options_of_the_engines():
         return str(found)
 
     assert "unknown engine 'mseg'; did you mean 'mmseg'?" in error("a.py", "--engine", "mseg")
-    assert "--python is for --engine mmseg" in error("a.toml", "--python", "p")
+    assert "--python is for --engine mmseg" in error("configs/a.toml", "--python", "p")
     assert "--iterations, --seed: not with --engine mmseg" in error(
         "a.py", "--engine", "mmseg", "--seed", "3", "--iterations", "5"
     )

@@ -5,22 +5,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from xenomask.cli.common import (
     DatasetOption,
+    IgnoreOption,
     JsonOption,
     RootOption,
+    check_threshold,
     load_dataset,
     maps_there,
     marked,
+    named_region,
     out_console,
     progress,
     write_json,
 )
 from xenomask.errors import XenomaskError
 
-app = typer.Typer(help="Write and check a submission to the SegmentMeIfYouCan benchmark.", no_args_is_help=True)
+app = typer.Typer(help="Write and check submissions to SegmentMeIfYouCan and OoDIS.", no_args_is_help=True)
 
 SHOWN = 30
 
@@ -65,11 +68,58 @@ def check(
     _show(report, json_file)
 
 
+@app.command()
+def instances(
+    maps: Annotated[Path, typer.Option(callback=maps_there, help="folder of maps, one <id>.hdf5 a frame")],
+    dataset: DatasetOption,
+    root: RootOption,
+    threshold: Annotated[float, typer.Option(callback=check_threshold, help="instances are regions of score > this")],
+    out: Annotated[Path, typer.Option(help="folder that the track's own is made in")],
+    smallest: Annotated[float, typer.Option(min=0, max=1, help="leave out smaller shares of the image")] = 0.001,
+    ignore: IgnoreOption = None,
+    archive: Annotated[Path | None, typer.Option("--zip", help="also pack all tracks of --out into this file")] = None,
+    name: Annotated[str, typer.Option(help="of the method, for --zip")] = "",
+    paper: Annotated[str, typer.Option(help="its paper's address, for --zip")] = "",
+    code: Annotated[str, typer.Option(help="its code's address, for --zip")] = "",
+    json_file: JsonOption = None,
+) -> None:
+    """Write anomaly instances for the OoDIS benchmark; where labels are, their average precision.
+
+    Example: xenomask submission instances --maps maps/at --dataset anomaly-track --root data/smiyc --out oodis
+    --threshold -0.3
+    """
+    from xenomask.objects.ignore import region_of_maps
+    from xenomask.objects.oodis import write_instances, zip_instances
+
+    if archive is not None and not name:
+        raise XenomaskError("--zip needs the method's name: --name")
+    data = load_dataset(dataset, root)
+    region = region_of_maps(maps) if ignore is None else named_region(ignore)
+    with progress("instances", len(data.frames)) as tick:
+        done = write_instances(maps, data, threshold, out, smallest=smallest, ignore=region, tick=tick)
+    table = Table("images", "instances", "below the threshold", *(k.upper() for k in done.numbers))
+    table.add_row(
+        str(done.images), str(done.instances), str(done.lowered), *(f"{v:.4f}" for v in done.numbers.values())
+    )
+    out_console.print(table)
+    if done.lowered:
+        text = f"{done.lowered} images had no instance above the threshold and got their highest region"
+        out_console.print(text, soft_wrap=True)
+    if done.numbers:
+        out_console.print("true instances are connected regions of the label, which has no instances of its own")
+    notes = [] if archive is None else zip_instances(out, archive, name, paper, code)
+    for line in notes:
+        out_console.print(f"note: {line}", soft_wrap=True)
+    out_console.print(f"written: {done.folder if archive is None else archive}; the upload itself is not verified",
+                      soft_wrap=True)  # fmt: skip
+    write_json(json_file, {**asdict(done), "folder": str(done.folder), "notes": notes})
+
+
 def _show(report: Any, json_file: Path | None) -> None:
     from xenomask.store.submission import UNVERIFIED
 
     if report.problems:
-        table = Table("", "frame", "what", "problem")
+        table = Table("", "frame", "what", Column("problem", overflow="fold"))  # paths may be long
         for p in (*report.errors, *report.warnings)[:SHOWN]:
             level = marked("[red]error[/red]" if p.fatal else "[yellow]warning[/yellow]")
             table.add_row(level, p.frame, p.kind, p.text)

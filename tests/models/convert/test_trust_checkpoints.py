@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -181,6 +182,6 @@ def test_devices__that_compute_nothing(device, tiny_checkpoint, tiny_detector, t
     with pytest.raises(XenomaskError, match=f"device {device} cannot be used") as e:
         load_model(tiny_checkpoint, device=device)
     assert "\n" not in str(e.value)
-    (tmp_path / "a.png").write_bytes(b"")
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     text = fails(capsys, "detect", tmp_path / "a.png", "--detector", tiny_detector, "--device", device)
     assert f"device {device} cannot be used" in text

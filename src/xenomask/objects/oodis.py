@@ -1,0 +1,153 @@
+"""Maps -> anomaly instances as the OoDIS benchmark reads them, and their average precision where labels are.
+
+One folder a track; a text file an image with a line an instance: its mask (8-bit PNG, 255 inside), the label's number,
+its score. Read from the public evaluator (kumuji/anomaly-benchmark-suite), which takes a line's first and last words.
+"""
+
+import shutil
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xenomask.arrays import as_threshold
+from xenomask.datasets import Dataset, Frame
+from xenomask.datasets.read import photo_size
+from xenomask.errors import XenomaskError, unknown
+from xenomask.files import atomic, make_dir
+from xenomask.metrics.instances import FrameInstances, frame_instances, instance_numbers
+from xenomask.objects.ignore import IgnoreRegion
+from xenomask.objects.objects import SMALLEST, AnomalyObject, find_objects
+from xenomask.pictures import open_picture
+from xenomask.store import MapFolder, Maps, as_maps
+from xenomask.types import Tick, nothing
+
+# the benchmark's name of a data set's folder, and how many images the test sets have in all
+TRACKS: Mapping[str, tuple[str, int]] = {
+    "anomaly-track": ("roadanomaly", 100), "obstacle-track": ("roadobstacle", 412),
+    "fishyscapes-lost-and-found": ("fishyscapes", 2239), "fishyscapes-static": ("fishyscapes", 2239),
+}  # fmt: skip
+DESCRIPTION = "description.txt"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written; `lowered` images had no instance above the threshold and got one below it.
+
+    `numbers` are `ap` and `ap50` over the labelled frames, empty where none has a label.
+    """
+
+    folder: Path
+    images: int
+    instances: int
+    lowered: int
+    numbers: dict[str, float]
+
+
+def write_instances(
+    maps: Maps, data: Dataset, threshold: float, out: Path, *, smallest: float = SMALLEST,
+    ignore: IgnoreRegion | None = None, tick: Tick = nothing,
+) -> Written:  # fmt: skip
+    """Writes out/<track>/ for all frames of a data set, whole or not at all; smaller instances (a share) are left out.
+
+    The benchmark wants an instance in each image: where none lies above the threshold, the component of the map's
+    largest value is written. An instance's score is its mean. Raises XenomaskError for another data set, a frame
+    without a map, and a map of another photo or size.
+    """
+    if data.name not in TRACKS:
+        raise unknown("track of OoDIS", data.name, TRACKS)
+    threshold, maps = as_threshold(threshold), as_maps(maps)
+    if lacking := sorted({f.id for f in data.frames} - set(maps.ids())):
+        raise XenomaskError(
+            f"{maps.path} has no map of {len(lacking)} of {len(data.frames)} frames, such as {lacking[0]}: the "
+            "benchmark wants an instance in each image"
+        )
+    folder = make_dir(out) / TRACKS[data.name][0]
+    found: list[FrameInstances] = []
+    count = lowered = 0
+    with atomic(folder) as part:
+        part.mkdir()
+        for frame in data.frames:
+            value = _map_of(maps, frame)
+            ignored = None if ignore is None else ignore.at(value.shape)
+            objects = find_objects(value, threshold, max(1, round(smallest * value.size)), ignored=ignored)
+            shown = objects or _highest(value)
+            _write_frame(part, frame.id, shown)
+            count, lowered = count + len(shown), lowered + (not objects)
+            if frame.label is not None:
+                label = data.label(frame)
+                found.append(frame_instances([o.mask for o in shown], [o.score for o in shown], label))
+            tick()
+    return Written(folder, len(data.frames), count, lowered, instance_numbers(found) if found else {})
+
+
+def _map_of(maps: MapFolder, frame: Frame) -> np.ndarray:
+    value = maps.read(frame.id)
+    maps.check_photo(frame.id, frame.image)
+    if frame.image is not None and (size := photo_size(frame.image)) != value.shape:
+        raise XenomaskError(f"the map of {frame.id} has {value.shape}, its photo {size} pixels")
+    return value
+
+
+def _highest(value: np.ndarray) -> list[AnomalyObject]:
+    """The most anomalous component just below the map's largest value."""
+    return find_objects(value, float(np.nextafter(np.float16(value.max()), np.float16(-np.inf))))[:1]
+
+
+def _write_frame(folder: Path, name: str, objects: list[AnomalyObject]) -> None:
+    lines = []
+    for i, o in enumerate(objects):
+        png = f"{name}_instanceIds_{i}_1.png"
+        Image.fromarray(o.mask.astype(np.uint8) * 255).save(folder / png)
+        lines.append(f"{png} 1 {o.score:.6f}")
+    (folder / f"{name}_instanceIds_pred.txt").write_text("\n".join(lines) + "\n")
+
+
+def zip_instances(out: Path, archive: Path, name: str, paper: str = "", code: str = "") -> list[str]:
+    """Checks the tracks in a folder and writes them with description.txt into one zip; what is not complete, in words.
+
+    Raises XenomaskError where no track is there, an image has no instance, or a mask is missing, of another size or
+    not 8-bit.
+    """
+    tracks = [out / t for t in dict.fromkeys(t for t, _ in TRACKS.values()) if (out / t).is_dir()]
+    if not tracks:
+        raise XenomaskError(f"{out} holds no track: write one with `xenomask submission instances`")
+    for value in (name, paper, code):
+        if "\n" in value or (value is name and not value.strip()):
+            raise XenomaskError("a method's name is one line of text, and so are its links")
+    notes = []
+    for track in tracks:
+        texts = sorted(track.glob("*_instanceIds_pred.txt"))
+        for text in texts:
+            _check_frame(text)
+        wanted = next(n for t, n in TRACKS.values() if t == track.name)
+        if len(texts) != wanted:
+            notes.append(f"{track.name} has {len(texts)} images, the benchmark's test set {wanted}")
+    make_dir(archive.parent)
+    with atomic(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr(DESCRIPTION, f"name: {name}\npaper_link: {paper}\ncode_link: {code}\n")
+        for track in tracks:
+            for path in sorted(track.iterdir()):
+                with path.open("rb") as source, z.open(f"{track.name}/{path.name}", "w") as target:
+                    shutil.copyfileobj(source, target)
+    return notes
+
+
+def _check_frame(text: Path) -> None:
+    lines = [line.split() for line in text.read_text().splitlines() if line.strip()]
+    if not lines:
+        raise XenomaskError(f"{text} names no instance; the benchmark wants one or more an image")
+    sizes = set()
+    for words in lines:
+        path = text.parent / words[0]
+        if len(words) != 3 or Path(words[0]).name != words[0] or not path.is_file():
+            raise XenomaskError(f"{text} names {words[0][:80]!r}, which is no mask beside it")
+        mask = open_picture(path, "mask").image
+        if (mask.format, mask.mode) != ("PNG", "L"):
+            raise XenomaskError(f"{path} is {mask.format} {mask.mode}, not a PNG of 8-bit grey")
+        sizes.add(mask.size)
+    if len(sizes) > 1:
+        raise XenomaskError(f"{text} names masks of different sizes")
