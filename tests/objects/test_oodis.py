@@ -94,7 +94,7 @@ def test_zip__checks_each_image(world, tmp_path, capsys):
         with pytest.raises(XenomaskError, match=said):
             zip_instances(out, tmp_path / "o.zip", "mine")
     text.write_text(good)
-    Image.new("RGB", SIZE[::-1]).save(mask)
+    Image.new("RGB", (96, 64)).save(mask)
     with pytest.raises(XenomaskError, match="not a PNG of 8-bit grey"):
         zip_instances(out, tmp_path / "o.zip", "mine")
     mask.write_bytes(b"no picture")
