@@ -100,7 +100,7 @@ def square(y, x, n=5):
 
 def test_average_precision__by_hand():
     label = (square(0, 0) | square(10, 10)).astype(np.uint8)
-    # the surest is false: at .9 precision 0, at .5 a half of recall a half
+    # the most confident is false: at .9 precision 0, at .5 a half of recall a half
     one = frame_instances([square(14, 0), square(0, 0)], [0.9, 0.5], label)
     # points from the lowest score on: (1/2, 1/2), (0, 0), (1, 0): 1/2 * (1/2 - 0) / 2
     assert average_precision([one], 0.5) == pytest.approx(0.125)

@@ -37,7 +37,7 @@ class FrameInstances:
 
 
 def frame_instances(masks: Sequence[MaskLike], scores: NumbersLike, label: LabelLike) -> FrameInstances:
-    """Predicted masks (H, W) with a score each, higher = surer, against a label (0 inlier, 1 anomaly, 255 void).
+    """Predicted masks (H, W) with a score each, higher = more confident, against a label (0 inlier, 1 anomaly, 255 void).
 
     NOTE: a label without instance numbers has one instance a connected component, 8-connected; masks may overlap.
     Raises XenomaskError for what is no mask, label or finite score, for another number of scores, and other sizes.
@@ -63,7 +63,7 @@ def frame_instances(masks: Sequence[MaskLike], scores: NumbersLike, label: Label
 def average_precision(frames: Sequence[FrameInstances], overlap: float, smallest: int = SMALLEST) -> float:
     """AP at one IoU threshold, in [0, 1]; nan where no true instance of `smallest` pixels or more is there.
 
-    A true instance is found by the surest of the predictions that match it; its others are false. A prediction
+    A true instance is found by the most confident of the predictions that match it; its others are false. A prediction
     that matches none is false, unless more than `overlap` of it is void or on smaller true instances.
 
     >>> one = np.zeros((8, 8), np.uint8); one[:4, :4] = 1
