@@ -37,7 +37,7 @@ class FrameInstances:
 
 
 def frame_instances(masks: Sequence[MaskLike], scores: NumbersLike, label: LabelLike) -> FrameInstances:
-    """Predicted masks (H, W) with a score each, higher = more confident, against a label (0 inlier, 1 anomaly, 255 void).
+    """Predicted masks (H, W), each with a score, higher = more confident, against a label (0, 1 anomaly, 255 void).
 
     NOTE: a label without instance numbers has one instance a connected component, 8-connected; masks may overlap.
     Raises XenomaskError for what is no mask, label or finite score, for another number of scores, and other sizes.
