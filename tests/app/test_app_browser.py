@@ -476,13 +476,13 @@ def test_keyboard__alone_does_all(tab, tmp_path):
         here = tab.evaluate(HERE)
         if here and here not in passed:
             passed.append(here)
-        if here and here.startswith("look") and source(tab) is None:
+        if here and here.startswith("detect") and source(tab) is None:
             tab.keyboard.press("Enter")
             changed(tab, None)
         if here == "threshold range":
             break
     names = list(dict.fromkeys(w.split()[0] for w in passed))
-    assert names == ["detector", "other", "score", "look", "threshold"] and passed[-1] == "threshold range"
+    assert names == ["detector", "other", "score", "detect", "threshold"] and passed[-1] == "threshold range"
     before, old = float(tab.input_value("#threshold input[type=range]")), source(tab)
     tab.keyboard.press("ArrowLeft")
     changed(tab, old)
