@@ -476,7 +476,7 @@ def test_keyboard__alone_does_all(tab, tmp_path):
         here = tab.evaluate(HERE)
         if here and here not in passed:
             passed.append(here)
-        if here and here.startswith("detect") and source(tab) is None:
+        if here and here.startswith("detect ") and source(tab) is None:
             tab.keyboard.press("Enter")
             changed(tab, None)
         if here == "threshold range":
