@@ -1,7 +1,6 @@
 """A detector's output for one photo, with objects, mask and pictures: what `detector("street.jpg")` gives."""
 
 import io
-import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from xenomask.datasets.photos import as_photo
 from xenomask.detector.nearest import Nearest
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir, refuse_folder
-from xenomask.objects import SMALLEST, AnomalyObject, find_objects, ignored_in
+from xenomask.objects import SMALLEST, AnomalyObject, find_objects, ignored_in, smallest_area
 from xenomask.pictures import save_picture
 from xenomask.plots import draw_boxes, overlay
 from xenomask.types import ScoreMap
@@ -63,7 +62,7 @@ class Prediction:
         smallest = self.smallest if smallest is None else smallest
         if not 0 <= smallest <= 1:
             raise XenomaskError(f"smallest {smallest} is no share of the photo: it lies in 0..1")
-        pixels = math.ceil(smallest * self.score_map.value.size)
+        pixels = smallest_area(smallest, self.score_map.value.size)
         return find_objects(self.score_map.value, threshold, pixels, ignored=self.ignored, nearest=self.nearest)
 
     def mask(self, threshold: float | None = None) -> Bool[np.ndarray, "H W"]:

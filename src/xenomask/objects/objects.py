@@ -5,6 +5,7 @@ float16; 8-connected).
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,15 @@ SMALLEST = 0.001  # share of a photo: smaller components are noise more often th
 # the class that networks take a mask (H, W) for, and its mean probability there
 Nearest = Callable[[np.ndarray], tuple[str, float]]
 CATEGORY = {"id": 1, "name": "anomaly", "supercategory": "anomaly"}
+
+
+def smallest_area(share: float, pixels: int) -> int:
+    """The fewest pixels of an object that is that share of a photo or more.
+
+    >>> smallest_area(0.001, 1500), smallest_area(0.0, 1500)
+    (2, 0)
+    """
+    return math.ceil(share * pixels)
 
 
 @dataclass(frozen=True)

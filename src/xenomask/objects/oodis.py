@@ -19,8 +19,8 @@ from xenomask.datasets.read import photo_size
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
 from xenomask.metrics.instances import FrameInstances, frame_instances, instance_numbers
-from xenomask.objects.ignore import IgnoreRegion
-from xenomask.objects.objects import SMALLEST, AnomalyObject, find_objects
+from xenomask.objects.ignore import IgnoreRegion, ignored_in
+from xenomask.objects.objects import SMALLEST, AnomalyObject, find_objects, smallest_area
 from xenomask.pictures import open_picture
 from xenomask.store import MapFolder, Maps, as_maps
 from xenomask.types import Tick, nothing
@@ -72,8 +72,8 @@ def write_instances(
         part.mkdir()
         for frame in data.frames:
             value = _map_of(maps, frame)
-            ignored = None if ignore is None else ignore.at(value.shape)
-            objects = find_objects(value, threshold, max(1, round(smallest * value.size)), ignored=ignored)
+            fewest, ignored = smallest_area(smallest, value.size), ignored_in(ignore, value.shape)
+            objects = find_objects(value, threshold, fewest, ignored=ignored)
             shown = objects or _highest(value)
             _write_frame(part, frame.id, shown)
             count, lowered = count + len(shown), lowered + (not objects)

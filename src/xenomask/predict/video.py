@@ -1,6 +1,5 @@
 """Detector + video -> video with the map laid over it, and how long its frames took."""
 
-import math
 import signal
 import threading
 from collections import deque
@@ -17,7 +16,7 @@ import numpy as np
 
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, remove_litter
-from xenomask.objects import SMALLEST, IgnoreRegion, find_objects, ignored_in
+from xenomask.objects import SMALLEST, IgnoreRegion, find_objects, ignored_in, smallest_area
 from xenomask.plots import draw_boxes, overlay
 from xenomask.predict.frames import Source
 from xenomask.predict.smooth import Held, Smooth, follow
@@ -225,7 +224,7 @@ def _write(
     ignored = ignored_in(detector.ignore, value.shape)
     picture = overlay(seen.frame.image, value, detector.scale, threshold, ignored)
     if threshold is not None:
-        found = find_objects(value, threshold, math.ceil(SMALLEST * value.size), ignored=ignored)
+        found = find_objects(value, threshold, smallest_area(SMALLEST, value.size), ignored=ignored)
         picture = draw_boxes(picture, [o.box for o in found])
     _draw_rate(picture, tally.written_at)
     recording.write(picture, at)

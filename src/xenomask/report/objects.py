@@ -1,6 +1,5 @@
 """Methods' maps -> the anomalous objects that `detect` finds in them at the same threshold, and their pictures."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -10,7 +9,7 @@ from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
 from xenomask.evaluation.evaluate import THREADS, reader
 from xenomask.metrics.evaluate import each_frame
-from xenomask.objects import SMALLEST, AnomalyObject, IgnoreRegion, find_objects, ignored_in
+from xenomask.objects import SMALLEST, AnomalyObject, IgnoreRegion, find_objects, ignored_in, smallest_area
 from xenomask.plots import coloured, draw_boxes, overlay
 from xenomask.plots.heatmap import LONG, fitted
 from xenomask.report.methods import Method
@@ -45,7 +44,7 @@ def objects_of(
 
     def find(i: str) -> list[AnomalyObject]:
         value, _ = read(i)
-        smallest = math.ceil(SMALLEST * value.size)
+        smallest = smallest_area(SMALLEST, value.size)
         return find_objects(value, threshold, smallest, ignored=ignored_in(ignore, value.shape))
 
     return each_frame(ids, find, threads=THREADS, tick=tick)
