@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from xenomask.cli.common import JsonOption, marked, out_console, write_json
 
@@ -24,7 +24,7 @@ def doctor(json_file: JsonOption = None) -> None:
     from xenomask.offline import USER_OFFLINE
 
     findings = examine(USER_OFFLINE)
-    table = Table("", "", "", show_header=False, box=None)
+    table = Table("", "", Column(overflow="fold"), show_header=False, box=None)  # paths may be long
     for f in findings:
         table.add_row(f.what, marked(STYLES[f.state]), f.text)
     out_console.print(table)

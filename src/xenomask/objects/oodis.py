@@ -17,7 +17,7 @@ from xenomask.arrays import as_threshold
 from xenomask.datasets import Dataset, Frame
 from xenomask.datasets.read import photo_size
 from xenomask.errors import XenomaskError, unknown
-from xenomask.files import atomic, make_dir
+from xenomask.files import atomic, make_dir, read_text
 from xenomask.metrics.instances import FrameInstances, frame_instances, instance_numbers
 from xenomask.objects.ignore import IgnoreRegion, ignored_in
 from xenomask.objects.objects import SMALLEST, AnomalyObject, find_objects, smallest_area
@@ -137,7 +137,7 @@ def zip_instances(out: Path, archive: Path, name: str, paper: str = "", code: st
 
 
 def _check_frame(text: Path) -> None:
-    lines = [line.split() for line in text.read_text().splitlines() if line.strip()]
+    lines = [line.split() for line in read_text(text).splitlines() if line.strip()]
     if not lines:
         raise XenomaskError(f"{text} names no instance; the benchmark wants one or more an image")
     sizes = set()
