@@ -378,7 +378,8 @@ def hdf5(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
 def picture(r: random.Random, good: Path, case: Path) -> Callable[[], Any]:
     """A photo, label or cut-out of one of the formats that are read, mutated, sometimes under another's name."""
     from xenomask.datasets.read import read_label, read_photo
-    from xenomask.pictures import open_picture, read_header, read_numbers, read_rgba
+    from xenomask.picture_files import open_picture, read_header
+    from xenomask.pictures import read_numbers, read_rgba
 
     source = r.choice(sorted((good / "pictures").iterdir()))
     path = case / (source.name if r.random() < 0.8 else r.choice(("a.png", "b.jpg", "c.webp", "d.ps", "e")))

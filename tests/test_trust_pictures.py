@@ -13,13 +13,14 @@ import pytest
 from PIL import Image, ImageOps
 
 from helpers.places import ROOT
-from xenomask import pictures
+from xenomask import picture_files
 from xenomask.datasets import open_dataset, read_label, read_photo
 from xenomask.datasets.check import check
 from xenomask.datasets.codings import Coding
 from xenomask.datasets.read import decode, photo_size, read_stored
 from xenomask.errors import XenomaskError
-from xenomask.pictures import is_picture, open_picture, read_header, turned
+from xenomask.picture_files import is_picture, open_picture, read_header
+from xenomask.pictures import turned
 from xenomask.predict.frames import open_source
 from xenomask.train.cutouts import Cutout, list_cutouts
 
@@ -37,7 +38,7 @@ def oriented(path: Path, pixels: np.ndarray, orientation: int, **options) -> Pat
 def test_source__pictures_are_opened_in_one_place_only():
     opens = re.compile(r"Image\.open\(|\bimread\w*\(|\bimdecode\w*\(|\bimreadmulti\(")
     found = {str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*.py") if opens.search(p.read_text())}
-    assert found == {"pictures.py"}
+    assert found == {"picture_files.py"}
 
 
 # --- formats ---
@@ -82,7 +83,7 @@ def test_read_photo__formats_that_nobody_needs_are_refused(tmp_path, kind):
 
 def test_read_photo__whatever_a_decoder_raises_is_one_error(tmp_path):
     rng = np.random.default_rng(0)
-    for kind in pictures.FORMATS:
+    for kind in picture_files.FORMATS:
         buffer = io.BytesIO()
         Image.fromarray(SCENE).save(buffer, format=kind)
         whole = np.frombuffer(buffer.getvalue(), np.uint8)
@@ -167,11 +168,11 @@ def test_read_photo__limits(tmp_path, monkeypatch):
     with pytest.raises(XenomaskError, match="long.png is too large an image: 4x65501, a side may have 65500 pixels"):
         read_photo(tmp_path / "long.png")
     Image.fromarray(SCENE).save(tmp_path / "x.bmp")
-    monkeypatch.setattr(pictures, "MAX_BYTES", 1000)
+    monkeypatch.setattr(picture_files, "MAX_BYTES", 1000)
     with pytest.raises(XenomaskError, match="x.bmp is too large an image: 0 MB, at most 0"):
         read_photo(tmp_path / "x.bmp")
     monkeypatch.undo()
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 2000)
+    monkeypatch.setattr(picture_files, "MAX_PIXELS", 2000)
     with pytest.raises(XenomaskError, match="40, more than 0 megapixels"):
         photo_size(tmp_path / "x.bmp")
 

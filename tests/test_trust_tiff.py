@@ -8,7 +8,8 @@ import pytest
 from xenomask.arrays import as_image
 from xenomask.datasets import read_photo
 from xenomask.errors import XenomaskError
-from xenomask.pictures import open_picture, read_numbers
+from xenomask.picture_files import open_picture
+from xenomask.pictures import read_numbers
 
 GREY = np.linspace(0, 255, 12 * 9).astype(np.uint8).reshape(9, 12)
 

@@ -15,7 +15,8 @@ from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector, Prediction
 from xenomask.errors import XenomaskError
 from xenomask.objects import find_objects
-from xenomask.pictures import open_picture, read_rgb
+from xenomask.picture_files import open_picture
+from xenomask.pictures import read_rgb
 
 
 @pytest.fixture(scope="module")

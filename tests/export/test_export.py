@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import openvino
 import pytest
 import torch
@@ -295,3 +296,41 @@ def test_examples__run_without_xenomask_and_torch(exported, tmp_path, example, f
     heatmap = cv2.imread(str(tmp_path / "heatmap.png"))
     assert heatmap is not None and heatmap.shape == (*SIZE, 3)
     assert len((EXAMPLES / example).read_text().splitlines()) <= 40
+
+
+# What an exported graph may be made of: operators that TensorRT and OpenVINO have, and no Einsum, Loop, If or NonZero.
+OPERATORS = {
+    "Add", "And", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant", "Conv",
+    "Cos", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherND", "Gelu", "Gemm",
+    "GlobalAveragePool", "Greater", "GridSample", "Identity", "InstanceNormalization", "IsNaN", "LayerNormalization",
+    "Less", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "ReduceMax", "ReduceMean", "ReduceSum",
+    "Relu", "Reshape", "Resize", "Round", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Split", "Sqrt", "Squeeze",
+    "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
+}  # fmt: skip
+OPSET = 20
+
+
+def test_export__has_no_einsum_and_no_odd_operators(exported):
+    for file in exported.values():
+        if file.suffix == ".onnx":
+            model = onnx.load(file)
+            assert {n.op_type for n in model.graph.node} <= OPERATORS
+            assert [(o.domain, o.version) for o in model.opset_import if o.domain == ""] == [("", OPSET)]
+
+
+def test_serving__names_types_and_shapes_are_the_graphs(exported, tmp_path):
+    from xenomask.export import write_serving
+    from xenomask.export.read import _open_onnx
+
+    file = next(f for f in exported.values() if f.suffix == ".onnx" and _open_onnx(f)[0]["kind"] == "map")
+    write_serving(file, _open_onnx(file)[0], tmp_path / "models")
+    session = onnxruntime.InferenceSession(tmp_path / "models/triton" / file.stem / "1/model.onnx")
+    text = (tmp_path / "models/triton" / file.stem / "config.pbtxt").read_text()
+    kinds = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32"}
+    for port in (*session.get_inputs(), *session.get_outputs()):
+        dims = ", ".join(map(str, port.shape))
+        assert f'{{ name: "{port.name}", data_type: {kinds[port.type]}, dims: [ {dims} ] }}' in text
+    (config,) = json.loads((tmp_path / "models/ovms/config.json").read_text())["model_config_list"]
+    assert (tmp_path / "models/ovms" / config["config"]["base_path"] / "1/model.onnx").is_file()
+    with pytest.raises(XenomaskError, match="exists"):
+        write_serving(file, _open_onnx(file)[0], tmp_path / "models")

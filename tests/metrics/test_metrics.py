@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from helpers.places import TESTS
 from xenomask.errors import XenomaskError
 from xenomask.metrics import count, curve, evaluate, pool
 from xenomask.metrics.counters import empty, keys, values
-from xenomask.metrics.evaluate import check_frames
 from xenomask.metrics.table import numbers as curve_numbers
 
 GOLDEN = TESTS / "golden" / "evaluation"
@@ -155,13 +153,6 @@ def test_evaluate__frames_without_anomaly_count_as_inliers_and_have_no_own_numbe
     result = evaluate(["a", "b"], lambda i: (maps[i], labels[i]), resamples=0)
     assert result.numbers["exact"]["aupr_sum"] == 0.5
     assert list(result.per_frame) == ["a"]
-
-
-def test_check_frames__names_the_missing_and_the_extra():
-    with pytest.raises(XenomaskError, match="1 of 2 labelled frames have no map .* the first is b"):
-        check_frames({"a", "b"}, {"a", "b"}, {"a"}, Path("maps"))
-    with pytest.raises(XenomaskError, match="1 maps that belong to no frame .* the first is c"):
-        check_frames({"a"}, {"a", "b"}, {"a", "b", "c"}, Path("maps"))
 
 
 def test_kernels__compile_where_nothing_can_be_cached():

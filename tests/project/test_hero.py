@@ -3,7 +3,8 @@
 import numpy as np
 
 import hero
-from xenomask.pictures import open_picture, read_rgb
+from xenomask.picture_files import open_picture
+from xenomask.pictures import read_rgb
 
 
 def test_hero__is_current():

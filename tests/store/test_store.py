@@ -2,6 +2,7 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -11,6 +12,7 @@ from xenomask.detector.fuse import ensemble
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir
 from xenomask.store import encode_map, map_format, map_ids, read_map, write_map
+from xenomask.store.folder import check_frames
 from xenomask.types import ScoreMap
 
 
@@ -281,3 +283,10 @@ store.write_map(Path({str(tmp_path / "plain.hdf5")!r}), ScoreMap(np.eye(300, 200
     assert done.returncode == 0, done.stderr
     assert np.array_equal(read_map(tmp_path / "plain.hdf5"), np.eye(300, 200))
     assert map_format(tmp_path / "plain.hdf5") == map_format(tmp_path / "ours.hdf5")
+
+
+def test_check_frames__names_the_missing_and_the_extra():
+    with pytest.raises(XenomaskError, match="1 of 2 labelled frames have no map .* the first is b"):
+        check_frames({"a", "b"}, {"a", "b"}, {"a"}, Path("maps"))
+    with pytest.raises(XenomaskError, match="1 maps that belong to no frame .* the first is c"):
+        check_frames({"a"}, {"a", "b"}, {"a", "b", "c"}, Path("maps"))

@@ -24,6 +24,7 @@ from xenomask.cli import (
     ignore,
     predict,
     report,
+    serve,
     submission,
     thresholds,
     train,
@@ -36,8 +37,8 @@ from xenomask.version import __version__
 
 app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 PARTS = (
-    predict, video, explain, components, ignore, web_app, evaluate, report, thresholds, benchmark, convert, export,
-    train, datasets, detectors, doctor,
+    predict, video, explain, components, ignore, web_app, serve, evaluate, report, thresholds, benchmark, convert,
+    export, train, datasets, detectors, doctor,
 )  # fmt: skip
 for part in PARTS:
     app.add_typer(part.app)

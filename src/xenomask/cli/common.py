@@ -1,5 +1,6 @@
 """What every command shares: option types, progress, tables, opening what the user named."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -167,7 +168,7 @@ def check_json(path: Path | None) -> Path | None:
 def check_threshold(value: float | list[float] | None) -> float | list[float] | None:
     """Refuse NaN and infinity, which are above or below everything."""
     given = [] if value is None else value if isinstance(value, list) else [value]
-    if given:  # numpy is not loaded to complete a word
+    if any(not math.isfinite(v) for v in given):  # numpy is loaded to refuse it alone
         from xenomask.arrays import as_threshold
 
         for threshold in given:

@@ -62,11 +62,14 @@ def evaluate(
 
     Example: xenomask evaluate --maps maps/at --dataset anomaly-track --root data/smiyc --json at.json
     """
+    data, given = load_dataset(dataset, root, split, resize), track
+    folder = map_folders([maps], pattern, key)[0]
+    from xenomask.store import check_complete
+
+    check_complete(folder, data)
     from xenomask.datasets import DATASETS
     from xenomask.evaluation.evaluate import conventions_of, evaluate_maps, rounding_note, track_of
 
-    folder = map_folders([maps], pattern, key)[0]
-    data, given = load_dataset(dataset, root, split, resize), track
     track = track_of(dataset, track)
     with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
         result = evaluate_maps(folder, data, track, resamples=resamples, seed=seed, tick=tick)

@@ -36,6 +36,9 @@ def export(
     queries: Annotated[bool, typer.Option("--queries", help="one network's class and mask logits, no score")] = False,
     score: ScoreOption = None,
     member: MemberOption = None,
+    serving: Annotated[
+        Path | None, typer.Option(help="also write this folder, for Triton and for OpenVINO Model Server")
+    ] = None,
 ) -> None:
     """Write a detector as one ONNX or OpenVINO file: photo in, score map out, all between inside.
 
@@ -46,8 +49,10 @@ def export(
         raise XenomaskError("give --size WxH, the size of your photos")
     from xenomask.detector import Detector
     from xenomask.detector.find import find
-    from xenomask.export import export_detector
+    from xenomask.export import export_detector, write_serving
 
+    if serving is not None and (queries or serving.exists()):
+        raise XenomaskError(f"--serving is for maps and a new folder: {'leave --queries out' if queries else serving}")
     found = Detector.from_folder(detector)
     if member:
         found = found.only(member)
@@ -57,6 +62,8 @@ def export(
         found, out, format, size=photo, queries=queries, dynamic=dynamic, terms=_terms(find(detector) / "README.md")
     )
     files = f"{out} and {out.with_suffix('.bin').name}" if format == "openvino" else str(out)
+    if serving is not None:
+        write_serving(out, metadata, serving)
     what = "class and mask logits" if queries else f"score {metadata['score']}"
     out_console.print(f"written: {files}; {what}; next: xenomask detect PHOTO --detector {out}", soft_wrap=True)
 

@@ -49,11 +49,12 @@ def need_ray() -> Any:
 
 
 @contextmanager
-def connected(address: str | None = None) -> Iterator[Any]:
+def connected(address: str | None = None, metrics_port: int | None = None) -> Iterator[Any]:
     """Ray, connected to the cluster at HOST:PORT (auto: the one of this machine) or, by default, started here.
 
-    $RAY_ADDRESS counts as given; a Ray that this process has started already is used and left running. Raises
-    XenomaskError where Ray is not installed and where no cluster answers.
+    The one started here has Prometheus' metrics at `metrics_port`, if that is given. $RAY_ADDRESS counts as given; a
+    Ray that this process has started already is used and left running. Raises XenomaskError where Ray is not installed
+    and where no cluster answers.
     """
     ray = need_ray()
     if ray.is_initialized():
@@ -62,6 +63,8 @@ def connected(address: str | None = None) -> Iterator[Any]:
     address = address or os.environ.get("RAY_ADDRESS") or None
     _check_address(address)
     own = {} if address else {"num_cpus": os.cpu_count(), "object_store_memory": STORE, "include_dashboard": False}
+    if own and metrics_port:
+        own["_metrics_export_port"] = metrics_port
     with _environment(SILENT):
         try:
             ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from xenomask.datasets.codings import CODINGS
 from xenomask.datasets.labelmap import LabelMap
 from xenomask.datasets.read import decode, read_label, read_photo, read_stored, stored_values, upright_label
 from xenomask.errors import XenomaskError
-from xenomask.pictures import FORMATS, is_picture
+from xenomask.picture_files import FORMATS, is_picture
 from xenomask.types import CITYSCAPES_CLASSES, VOID, Sample, Size
 
 # Longest first: a label's id is its stem without one of these.
@@ -85,7 +84,7 @@ class Dataset:
         if frame.image:
             label = upright_label(label, frame.image)
         if self.resize:
-            label = cv2.resize(label, self.resize[::-1], interpolation=cv2.INTER_NEAREST)
+            label = _resized(label, self.resize, "INTER_NEAREST")
         return label
 
     def stored_as(self, label: Path) -> str:
@@ -100,7 +99,7 @@ class Dataset:
             raise XenomaskError(f"frame {frame.id} of {self.name} has no photo (looked beside {self.root})")
         image = read_photo(frame.image)
         if self.resize:
-            image = cv2.resize(image, self.resize[::-1], interpolation=cv2.INTER_LINEAR)
+            image = _resized(image, self.resize, "INTER_LINEAR")
         label = self.label(frame) if frame.label else None
         if label is not None and label.shape != image.shape[:2]:
             raise XenomaskError(sizes_differ(frame, image.shape[:2], label.shape))
@@ -152,6 +151,12 @@ class Entry:
     def says(self) -> str:
         """What the decoded labels say: "anomaly" or "train_ids"."""
         return CODINGS[self.coding].says
+
+
+def _resized(pixels: np.ndarray, size: Size, how: str) -> np.ndarray:
+    import cv2  # a mistyped path is refused without it
+
+    return cv2.resize(pixels, size[::-1], interpolation=getattr(cv2, how))
 
 
 def sizes_differ(frame: Frame, photo: tuple[int, ...], label: tuple[int, ...]) -> str:

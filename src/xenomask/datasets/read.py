@@ -7,7 +7,8 @@ from jaxtyping import Integer, UInt8
 
 from xenomask.datasets.codings import CODINGS, Coding, resembles
 from xenomask.errors import XenomaskError, unknown
-from xenomask.pictures import Picture, open_picture, read_header, read_numbers, read_rgb, turned
+from xenomask.picture_files import Picture, open_picture, read_header
+from xenomask.pictures import read_numbers, read_rgb, turned
 from xenomask.types import Size
 
 ONE_CHANNEL = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")

@@ -8,14 +8,14 @@ import numpy as np
 
 from xenomask.datasets import DATASETS, Dataset
 from xenomask.errors import unknown
-from xenomask.metrics import EvalResult, check_frames, evaluate
+from xenomask.metrics import EvalResult, evaluate
 from xenomask.metrics.components import TRACKS
 from xenomask.metrics.conventions import CONVENTIONS, RESIZED, Convention, all_conventions, resized_counters
 from xenomask.metrics.evaluate import Read, each_frame, resample
 from xenomask.metrics.guards import float16_loss
 from xenomask.metrics.resampling import draw, interval
 from xenomask.metrics.table import lower_is_better
-from xenomask.store import Maps, as_maps, map_format
+from xenomask.store import Maps, as_maps, check_complete, map_format
 from xenomask.types import Tick, nothing
 
 THREADS = min(4, os.cpu_count() or 1)
@@ -27,12 +27,8 @@ def reader(maps: Maps, data: Dataset) -> tuple[list[str], Read]:
     Raises XenomaskError where a labelled frame has no map, or a map belongs to no frame; the function does for a map
     that was made from another photo than the frame's.
     """
-    maps = as_maps(maps)
-    labelled, known = {f.id: f for f in data.labelled().frames}, {f.id for f in data.frames}
-    present = set(maps.ids())
-    hint = "" if present & known else maps.found_instead(known, data.name)
-    check_frames(set(labelled), known, present, maps.path, hint)
-
+    maps, labelled = as_maps(maps), {f.id: f for f in data.labelled().frames}
+    check_complete(maps, data)
     checked: set[str] = set()  # each frame is read several times, its photo hashed once
 
     def read(i: str) -> tuple[np.ndarray, np.ndarray]:

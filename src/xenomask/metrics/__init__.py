@@ -4,7 +4,6 @@ from xenomask.metrics.counters import Counters as Counters
 from xenomask.metrics.counters import count as count
 from xenomask.metrics.counters import pool as pool
 from xenomask.metrics.curves import curve as curve
-from xenomask.metrics.evaluate import check_frames as check_frames
 from xenomask.metrics.evaluate import evaluate as evaluate
 from xenomask.metrics.evaluate import evaluate_arrays as evaluate_arrays
 from xenomask.metrics.evaluate import measure as measure

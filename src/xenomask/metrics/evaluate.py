@@ -103,22 +103,6 @@ def _by_name(given: Any, what: str, convert: Callable[[Any, str], np.ndarray]) -
     return {f"{k:0{digits}d}": v for k, v in enumerate(given)}
 
 
-def check_frames(
-    expected: set[str], known: set[str], present: set[str], where: Path, hint: str = ""
-) -> None:  # fmt: skip
-    """Raises XenomaskError where a labelled frame has no map, or a map belongs to no frame of the data set."""
-    if missing := sorted(expected - present):
-        raise XenomaskError(
-            f"{len(missing)} of {len(expected)} labelled frames have no map in {where}, the first is {missing[0]}; "
-            f"{hint or '`xenomask score` goes on where it stopped'}"
-        )
-    if extra := sorted(present - known):
-        raise XenomaskError(
-            f"{where} holds {len(extra)} maps that belong to no frame of the data set, the first is {extra[0]}: "
-            "wrong data set, split or folder"
-        )
-
-
 def each_frame(ids: Sequence[str], work: Callable[[str], T], *, threads: int, tick: Tick = nothing) -> dict[str, T]:
     """{id: work(id)} on some threads; an error names its frame."""
     found = {}

@@ -21,7 +21,7 @@ from xenomask.files import atomic, make_dir, read_text
 from xenomask.metrics.instances import FrameInstances, frame_instances, instance_numbers
 from xenomask.objects.ignore import IgnoreRegion, ignored_in
 from xenomask.objects.objects import SMALLEST, AnomalyObject, find_objects, smallest_area
-from xenomask.pictures import open_picture
+from xenomask.picture_files import open_picture
 from xenomask.store import MapFolder, Maps, as_maps
 from xenomask.types import Tick, nothing
 

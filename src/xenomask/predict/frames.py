@@ -11,7 +11,7 @@ import numpy as np
 
 from xenomask.datasets import read_photo
 from xenomask.errors import XenomaskError
-from xenomask.pictures import FORMATS, is_picture
+from xenomask.picture_files import FORMATS, is_picture
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # their header counts the frames; others' only tells a duration

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir
-from xenomask.pictures import is_picture, read_header
+from xenomask.picture_files import is_picture, read_header
 
 STDIN = "-"
 FIRST = 20  # photos whose headers are read before the networks: a mistake shows in the first ones

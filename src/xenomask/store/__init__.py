@@ -10,6 +10,7 @@ from xenomask.store.folder import ENDING as ENDING
 from xenomask.store.folder import MapFolder as MapFolder
 from xenomask.store.folder import Maps as Maps
 from xenomask.store.folder import as_maps as as_maps
+from xenomask.store.folder import check_complete as check_complete
 from xenomask.store.folder import map_ids as map_ids
 from xenomask.store.folder import map_path as map_path
 from xenomask.store.formats import FileFormat as FileFormat

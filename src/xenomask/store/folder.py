@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Float16
@@ -13,6 +14,9 @@ from xenomask.errors import XenomaskError
 from xenomask.files import check_maps
 from xenomask.store.formats import FORMATS, HDF5, format_of, read_map, read_stored
 from xenomask.store.provenance import check_photo
+
+if TYPE_CHECKING:
+    from xenomask.datasets import Dataset
 
 ENDING = ".hdf5"
 ID = "{id}"
@@ -142,3 +146,27 @@ def map_path(folder: Maps, frame: str) -> Path:
 
 def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
+
+
+def check_complete(maps: Maps, data: "Dataset") -> None:
+    """Raises XenomaskError where a labelled frame has no map in a folder, or a map belongs to no frame."""
+    maps = as_maps(maps)
+    known, present = {f.id for f in data.frames}, set(maps.ids())
+    hint = "" if present & known else maps.found_instead(known, data.name)
+    check_frames({f.id for f in data.labelled().frames}, known, present, maps.path, hint)
+
+
+def check_frames(
+    expected: set[str], known: set[str], present: set[str], where: Path, hint: str = ""
+) -> None:  # fmt: skip
+    """Raises XenomaskError where a labelled frame has no map, or a map belongs to no frame of the data set."""
+    if missing := sorted(expected - present):
+        raise XenomaskError(
+            f"{len(missing)} of {len(expected)} labelled frames have no map in {where}, the first is {missing[0]}; "
+            f"{hint or '`xenomask score` goes on where it stopped'}"
+        )
+    if extra := sorted(present - known):
+        raise XenomaskError(
+            f"{where} holds {len(extra)} maps that belong to no frame of the data set, the first is {extra[0]}: "
+            "wrong data set, split or folder"
+        )

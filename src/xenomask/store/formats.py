@@ -10,7 +10,8 @@ from jaxtyping import Float, Float16
 
 from xenomask.arrays import MapLike, as_half, as_map
 from xenomask.errors import XenomaskError, first_line
-from xenomask.pictures import open_picture, read_numbers
+from xenomask.picture_files import open_picture
+from xenomask.pictures import read_numbers
 from xenomask.store.npy import read_npy, read_npz, refuse_key
 from xenomask.store.read import read_hdf5
 

@@ -52,11 +52,45 @@ def trace(module: nn.Module, image: Tensor, free: Sequence[int] = ()) -> torch.e
         with quiet(), _plain_attention(module), plain(module), torch.inference_mode(False), torch.no_grad():
             image = torch.zeros(image.shape, dtype=image.dtype)  # one of inference mode could not be traced
             dims = {axis: torch.export.Dim(f"axis{axis}", min=16, max=16384) for axis in free}
-            return torch.export.export(module, (image,), dynamic_shapes=(dims,) if dims else None, strict=False)
+            found = torch.export.export(module, (image,), dynamic_shapes=(dims,) if dims else None, strict=False)
+            return _without_einsum(found)
     except XenomaskError:
         raise
     except Exception as e:  # torch.export raises whatever the traced code or its own passes do
         raise XenomaskError(f"this network cannot be written as a graph: {_first_line(e)}") from e
+
+
+# Sums over queries or channels; whether the left side stands upside down for a matrix product.
+PRODUCTS = {"bqc,bchw->bqhw": False, "q,qrw->rw": False, "qk,qrw->krw": True}
+
+
+def _without_einsum(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The same graph with matrix products, a b.flatten(-2), in place of Einsum, which edge compilers lack."""
+    aten, graph = torch.ops.aten, program.graph
+    for node in list(graph.nodes):
+        if node.target is not aten.einsum.default or (equation := node.args[0].replace(" ", "")) not in PRODUCTS:
+            continue
+        a, b = node.args[1]
+
+        def add(target: Any, *args: Any, at: Any = node) -> Any:
+            with graph.inserting_before(at):
+                new = graph.call_function(target, args)
+            new.meta["val"] = target(*(_values(x) for x in args))
+            return new
+
+        left = add(aten.transpose.int, a, 0, 1) if PRODUCTS[equation] else a
+        product = add(aten.matmul.default, left, add(aten.flatten.using_ints, b, -2))
+        shape = b.meta["val"].shape
+        sizes = [shape[i] if isinstance(shape[i], int) else add(aten.sym_size.int, b, i) for i in (-2, -1)]
+        node.replace_all_uses_with(add(aten.unflatten.int, product, -1, sizes))
+        graph.erase_node(node)
+    program.graph_module.recompile()
+    return program
+
+
+def _values(x: Any) -> Any:
+    """What a node of the graph stands for while it is traced."""
+    return [_values(v) for v in x] if isinstance(x, list) else x.meta["val"] if isinstance(x, torch.fx.Node) else x
 
 
 def onnx_bytes(

@@ -1,0 +1,193 @@
+"""serve: a detector behind HTTP, on Ray Serve, which distributes the requests, batches them and holds the queue.
+
+    POST /objects   a picture's bytes -> its objects as JSON, as `detect --json` has them
+    POST /overlay   a picture's bytes -> the overlay as JPEG
+    POST /map       a picture's bytes -> the raw map (H, W), float16, as .npy
+    GET  /health    what answers, once it can
+
+What is wrong with a request is 400, 404, 405, 408 or 413 with {"error": one line}; a full queue is Ray Serve's 503.
+"""
+
+import asyncio
+import io
+import logging
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xenomask.cluster.ray import connected
+from xenomask.errors import XenomaskError, first_line
+
+if TYPE_CHECKING:
+    from xenomask.detector.prediction import Prediction
+    from xenomask.detector.predictor import Predictor
+
+LARGEST = 64 * 2**20  # bytes of a request's picture
+PATIENCE = 30  # seconds in which it has to arrive
+ANSWERS = ("objects", "overlay", "map")
+NAME = "xenomask"
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where it listens and how it shares out the work; the defaults are one replica on this machine alone."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    replicas: int = 1
+    cpus: int = 1  # a replica's
+    gpus: float = 0
+    batch: int = 4  # photos of one size go through the networks together
+    wait: float = 0.01  # seconds that a photo waits for others
+    queue: int = 64  # requests that wait; further ones are refused by 503
+    metrics_port: int | None = None  # of Prometheus' numbers, where Ray is started here
+
+
+class Replica:
+    """One process: the detector, opened once; requests come in, each is answered by its own Prediction.
+
+    `threshold`: None is the detector's own.
+    """
+
+    def __init__(self, open_detector: Callable[[], "Predictor"], threshold: float | None, service: Service):
+        self.detector, self.threshold = open_detector(), threshold
+        self.most = min(service.batch, self.detector.largest_batch or service.batch)
+        self.batches = _batches(self._predict, self.most, service.wait)
+
+    async def __call__(self, request: Any) -> Any:
+        """Answer one request; raises nothing that a request can cause."""
+        from starlette.responses import JSONResponse
+
+        try:
+            status, answer = await self._answer(request)
+        except XenomaskError as e:
+            status, answer = 400, str(e)
+        return answer if status == 200 else JSONResponse({"error": answer}, status)
+
+    async def _answer(self, request: Any) -> tuple[int, Any]:
+        from starlette.responses import JSONResponse
+
+        what = request.url.path.strip("/")
+        if what == "health":
+            return 200, JSONResponse({"detector": self.detector.name, "score": self.detector.score_name})
+        if what not in ANSWERS:
+            return 404, f"no such address: POST a picture to /{', /'.join(ANSWERS)}"
+        if request.method != "POST":
+            return 405, f"POST a picture's bytes to /{what}"
+        try:
+            data = await asyncio.wait_for(_body(request), PATIENCE)
+        except TimeoutError:
+            return 408, f"the picture did not arrive in {PATIENCE} s"
+        if data is None:
+            return 413, f"a picture may have {LARGEST >> 20} MB at most"
+        photo = await asyncio.to_thread(_decoded, data)
+        found = await self.batches(photo)
+        return 200, await asyncio.to_thread(_response, what, found)
+
+    def _predict(self, photos: list[Any]) -> "list[Prediction]":
+        found = self.detector(photos)
+        return found if self.threshold is None else [replace(p, threshold=self.threshold) for p in found]
+
+
+def _batches(predict: Callable[[list[Any]], list[Any]], most: int, wait: float) -> Any:
+    """A coroutine function of one photo that waits for others and sends them through together (Ray Serve's)."""
+    from ray import serve  # pyright: ignore[reportMissingImports]
+
+    @serve.batch(max_batch_size=most, batch_wait_timeout_s=wait)
+    async def together(photos: list[Any]) -> list[Any]:
+        return await asyncio.to_thread(predict, photos)
+
+    return together
+
+
+async def _body(request: Any) -> bytes | None:
+    """A request's bytes; None where they are too many, which are not read to their end."""
+    if int(request.headers.get("content-length") or 0) > LARGEST:
+        return None
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > LARGEST:
+            return None
+    return bytes(data)
+
+
+def _decoded(data: bytes) -> Any:
+    """The photo (H, W, 3), opened where all pictures are, with its checks; XenomaskError for what is none."""
+    from xenomask.datasets.read import read_photo
+
+    if not data:
+        raise XenomaskError("the request has no body: send the picture's bytes, as `curl --data-binary @street.jpg`")
+    with tempfile.TemporaryDirectory(prefix="xenomask-") as folder:
+        path = Path(folder) / "picture"
+        path.write_bytes(data)
+        try:
+            return read_photo(path)
+        except XenomaskError as e:
+            raise XenomaskError(str(e).replace(str(path), "the picture")) from None
+
+
+def _response(what: str, found: "Prediction") -> Any:
+    import numpy as np
+    from PIL import Image
+    from starlette.responses import JSONResponse, Response
+
+    from xenomask.files import portable
+
+    if what == "objects":
+        H, W = found.score_map.value.shape
+        objects = [] if found.threshold is None else [asdict(o) for o in found.objects]
+        numbers = {"size": [H, W], "score": found.score_map.score, "threshold": found.threshold, "objects": objects}
+        return JSONResponse(portable(numbers))
+    buffer = io.BytesIO()
+    if what == "overlay":
+        Image.fromarray(found.overlay()).save(buffer, "jpeg", quality=90)
+        return Response(buffer.getvalue(), media_type="image/jpeg")
+    np.save(buffer, found.score_map.value.astype(np.float16))
+    return Response(buffer.getvalue(), media_type="application/x-npy")
+
+
+def need_serve() -> Any:
+    """Ray Serve; raises XenomaskError where it is not installed."""
+    try:
+        from ray import serve  # pyright: ignore[reportMissingImports]
+    except ImportError as e:
+        raise XenomaskError(f"serve needs Ray Serve: pip install 'xenomask[serve]' ({first_line(e)})") from e
+    return serve
+
+
+def start(
+    open_detector: Callable[[], "Predictor"], service: Service, threshold: float | None = None,
+    address: str | None = None,
+) -> AbstractContextManager[str]:  # fmt: skip
+    """The running service's address, while the context is open; it ends with the requests that are under way.
+
+    `open_detector` is called once in each replica. On one machine Ray is started here, else `address` is the
+    cluster's. Raises XenomaskError where Ray Serve is not installed, the port is taken, or a replica does not start.
+    """
+    from contextlib import contextmanager
+
+    @contextmanager
+    def running():
+        serve = need_serve()
+        with connected(address, service.metrics_port):
+            logging.getLogger("ray.serve").setLevel(logging.ERROR)
+            try:
+                serve.start(http_options={"host": service.host, "port": service.port})
+                deployment = serve.deployment(
+                    Replica, name=NAME, num_replicas=service.replicas, max_queued_requests=service.queue,
+                    max_ongoing_requests=2 * service.batch, graceful_shutdown_timeout_s=PATIENCE,
+                    ray_actor_options={"num_cpus": service.cpus, "num_gpus": service.gpus},
+                )  # fmt: skip
+                serve.run(deployment.bind(open_detector, threshold, service), name=NAME, route_prefix="/")
+                yield f"http://{service.host}:{service.port}"
+                serve.delete(NAME)  # waits for the requests under way, which shutdown alone drops
+            except RuntimeError as e:  # a replica that does not start, a port that is taken
+                raise XenomaskError(f"the service did not start: {first_line(e)}") from e
+            finally:
+                serve.shutdown()
+
+    return running()
