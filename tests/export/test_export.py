@@ -300,12 +300,12 @@ def test_examples__run_without_xenomask_and_torch(exported, tmp_path, example, f
 
 # What an exported graph may be made of: operators that TensorRT and OpenVINO have, and no Einsum, Loop, If or NonZero.
 OPERATORS = {
-    "Add", "And", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant", "Conv",
-    "Cos", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherND", "Gelu", "Gemm",
-    "GlobalAveragePool", "Greater", "GridSample", "Identity", "InstanceNormalization", "IsNaN", "LayerNormalization",
-    "Less", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "ReduceMax", "ReduceMean",
-    "ReduceSum", "Relu", "Reshape", "Resize", "Round", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Split", "Sqrt", "Squeeze",
-    "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Add", "And", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant",
+    "Conv", "Cos", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherND", "Gelu", "Gemm",
+    "GlobalAveragePool", "Greater", "GridSample", "Identity", "InstanceNormalization", "IsNaN",
+    "LayerNormalization", "Less", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pad", "Pow",
+    "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Round", "Shape", "Sigmoid", "Sin",
+    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 OPSET = 20
 
