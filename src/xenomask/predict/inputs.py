@@ -2,11 +2,13 @@
 
 import glob
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir
 from xenomask.pictures import is_picture, read_header
+from xenomask.types import Size
 
 STDIN = "-"
 FIRST = 20  # photos whose headers are read before the networks: a mistake shows in the first ones
@@ -46,6 +48,15 @@ def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[
 def _below(folder: Path) -> str:
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
     return f"; its folders are not looked into: name one, such as {inner[0]}" if inner else ""
+
+
+def sizes_of(photos: Sequence[Path]) -> list[Size]:
+    """The upright sizes of the first photos, each once, from their headers; what is no picture is left out."""
+    found = []
+    for photo in photos[:FIRST]:
+        with suppress(XenomaskError):
+            found.append(read_header(photo, "photo").upright)
+    return list(dict.fromkeys(found))
 
 
 def check_photos(photos: Sequence[Path], out: Path) -> None:

@@ -8,25 +8,28 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from xenomask.errors import XenomaskError, first_line
 from xenomask.files import atomic, make_dir, platform_cache, read_object, sha256
-from xenomask.models.network import Network
-from xenomask.models.runtimes.graph import need, read_openvino
+from xenomask.models.config import CONFIG
+from xenomask.models.runtimes.sessions import need, read_openvino
 from xenomask.version import __version__
+
+if TYPE_CHECKING:
+    from xenomask.models.network import Network
 
 log = logging.getLogger(__name__)
 
 VARIABLE = "XENOMASK_CACHE"
 LIMIT = 4 * 2**30  # bytes of all graphs; the one used longest ago goes first
 GRAPH, WEIGHTS, FACTS = "graph.xml", "graph.bin", "facts.json"
+NAME = re.compile(r"[0-9a-f]{64}")
 # what may translate the same network to another graph
 MAKERS = ("openvino", "torch", "transformers", "timm")
 
@@ -44,19 +47,58 @@ def cache_folder() -> Path | None:
         return None
 
 
-def graph_key(network: Network, shape: tuple[int, ...]) -> str:
+def graph_key(network: "Network", shape: tuple[int, ...]) -> str:
     """The name of the graph of a network for batches of that shape.
 
     It is a hash of the numbers in the module, not of the file that they came from: they may have been changed since.
     """
+    import torch
+
     config: dict[str, Any] = {k: v for k, v in network.config.to_dict().items() if k != "_name_or_path"}
-    said = {"xenomask": __version__, **{p: metadata.version(p) for p in MAKERS}, "shape": shape,
-            "module": type(network.module).__name__, "config": config}  # fmt: skip
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(_made(shape, module=type(network.module).__name__, config=config))
     for name, t in [*network.module.named_parameters(), *network.module.named_buffers()]:
         digest.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
         digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _made(shape: tuple[int, ...], **what: Any) -> bytes:
+    """What a graph is made of, and by which versions, as text."""
+    said = {"xenomask": __version__, **{p: metadata.version(p) for p in MAKERS}, "shape": shape, **what}
+    return json.dumps(said, sort_keys=True, default=str).encode()
+
+
+def _note(checkpoint: Path, weights: str, shape: tuple[int, ...]) -> Path | None:
+    """Where it is noted which graph a checkpoint folder's network has; `weights` is the SHA-256 of their file."""
+    folder = cache_folder()
+    if folder is None or not (checkpoint / CONFIG).is_file():
+        return None
+    made = _made(shape, weights=weights, config=sha256(checkpoint / CONFIG))
+    return folder.parent / "checkpoints" / f"{hashlib.sha256(made).hexdigest()}.json"
+
+
+def note_graph(checkpoint: Path, weights: str, shape: tuple[int, ...], key: str, settings: str) -> None:
+    """Notes a kept graph as that of a checkpoint folder's files, so that it is found again without torch."""
+    path = _note(checkpoint, weights, shape)
+    if path is None:
+        return
+    try:
+        make_dir(path.parent)
+        with atomic(path) as part:
+            part.write_text(json.dumps({"graph": key, "settings": settings}) + "\n")
+    except (XenomaskError, OSError) as e:
+        log.warning("the graph is kept, but not found without torch (%s=off silences this): %s", VARIABLE, e)
+
+
+def noted(checkpoint: Path, weights: str, shape: tuple[int, ...]) -> tuple[str, str] | None:
+    """The key of the kept graph of a checkpoint folder's network, and the network's `settings`; None without one."""
+    path = _note(checkpoint, weights, shape)
+    try:
+        table = read_object(path) if path is not None and path.is_file() else {}
+    except XenomaskError:  # cut short, say: the graph is looked for by its network then, and noted anew
+        return None
+    key, settings = (str(table.get(k, "")) for k in ("graph", "settings"))
+    return (key, settings) if NAME.fullmatch(key) and NAME.fullmatch(settings) and is_kept(key) else None
 
 
 def is_kept(key: str) -> bool:
