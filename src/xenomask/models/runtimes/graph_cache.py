@@ -11,14 +11,23 @@ import os
 import re
 import shutil
 import tempfile
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xenomask.errors import XenomaskError, first_line
 from xenomask.files import atomic, make_dir, platform_cache, read_object, sha256
+from xenomask.jit import thread_count
 from xenomask.models.config import CONFIG
-from xenomask.models.runtimes.sessions import need, read_openvino
+from xenomask.models.runtimes.sessions import (
+    Session,
+    compile_openvino,
+    compiled_session,
+    need,
+    read_openvino,
+    read_tensor,
+)
 from xenomask.version import __version__
 
 if TYPE_CHECKING:
@@ -123,6 +132,47 @@ def read_graph(key: str) -> Any:
         log.warning("the kept graph %s is damaged and built anew: %s", entry, str(e).splitlines()[0])
         shutil.rmtree(entry, ignore_errors=True)
         return None
+
+
+def open_graph(key: str) -> Session | None:
+    """The kept graph of that name ready to run, or None; what OpenVINO compiles of it is kept for this processor.
+
+    Compiling is half of a first photo's CPU time. The file's name holds its SHA-256: OpenVINO runs damaged ones.
+    """
+    if not is_kept(key):
+        return None
+    entry, own = (cache_folder() or Path()) / key, _processor()
+    for path in entry.glob(f"{own}-*.compiled"):
+        try:
+            tensor, digest = read_tensor(path)
+            if path.stem != f"{own}-{digest}":
+                raise XenomaskError("it is not the file that was written")
+            os.utime(entry)
+            return compiled_session(need("openvino", "openvino").Core().import_model(tensor, "CPU"))
+        except (XenomaskError, OSError, RuntimeError, ValueError) as e:
+            log.warning("the compiled graph %s is damaged and compiled anew: %s", path, first_line(e))
+            path.unlink(missing_ok=True)
+    model = read_graph(key)
+    if model is None:
+        return None
+    compiled = compile_openvino(model)
+    try:
+        data = compiled.export_model().getvalue()
+        with atomic(entry / f"{own}-{hashlib.sha256(data).hexdigest()}.compiled") as part:
+            part.write_bytes(data)
+    except (XenomaskError, OSError, RuntimeError) as e:
+        log.warning("the compiled graph is not kept for the next start: %s", first_line(e))
+    return compiled_session(compiled)
+
+
+@cache
+def _processor() -> str:
+    """A hash of what OpenVINO compiles for: the processor with its instructions, and how many may be used."""
+    core = need("openvino", "openvino").Core()
+    said = [str(core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    cpus = Path("/proc/cpuinfo")  # the name of a virtual machine's processor says little
+    flags = [line for line in cpus.read_text().splitlines() if line.startswith("flags")][:1] if cpus.is_file() else []
+    return hashlib.sha256("\n".join([*said, *flags, str(thread_count())]).encode()).hexdigest()[:16]
 
 
 def keep_graph(key: str, model: Any) -> Any:

@@ -17,8 +17,8 @@ from xenomask.files import read_object, sha256
 from xenomask.masks import MaskOutput
 from xenomask.models.config import CARD, CONFIG, WEIGHTS, outlier_last, read_card
 from xenomask.models.preprocess import Prepared, Preprocess, input_size, network_array
-from xenomask.models.runtimes.graph_cache import noted, read_graph
-from xenomask.models.runtimes.sessions import Session, openvino_session
+from xenomask.models.runtimes.graph_cache import noted, open_graph
+from xenomask.models.runtimes.sessions import Session
 from xenomask.models.tta import View
 from xenomask.types import Size
 
@@ -87,11 +87,11 @@ class Kept:
     def _session(self, shape: tuple[int, ...]) -> Session | None:
         if shape not in self._sessions:
             found = noted(self.folder, self.sha256, shape)
-            graph = None if found is None else read_graph(found[0])
-            if graph is None:
+            session = None if found is None else open_graph(found[0])
+            if session is None:
                 log.warning("no graph is kept for inputs of %dx%d: torch runs them; `xenomask warmup --size` builds "
                             "one", shape[3], shape[2])  # fmt: skip
-            self._sessions[shape] = None if graph is None else openvino_session(graph)
+            self._sessions[shape] = session
         return self._sessions[shape]
 
     def predict(self, image: ImageLike, size_policy: Literal["stored", "native"] = "stored") -> MaskOutput:

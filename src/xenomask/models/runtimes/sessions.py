@@ -33,25 +33,40 @@ def read_openvino(path: Path, weights: Path) -> tuple[Any, bytes, str]:
     """
     openvino = need("openvino", "openvino")
     text = path.read_bytes()
-    with weights.open("rb") as f:
+    tensor, digest = read_tensor(weights)
+    return openvino.Core().read_model(text.decode(), tensor), text, digest
+
+
+def read_tensor(path: Path) -> tuple[Any, str]:
+    """A file's bytes as an openvino.Tensor, and their SHA-256; OSError, and ValueError where it was cut short."""
+    openvino = need("openvino", "openvino")
+    with path.open("rb") as f:
         size = os.fstat(f.fileno()).st_size
         tensor = openvino.Tensor(openvino.Type.u8, openvino.Shape([size]))
         view, done = memoryview(tensor.data), 0
         while done < size and (n := f.readinto(view[done:])):
             done += n
     if done < size:
-        raise ValueError(f"{weights} was cut short while it was read")
-    model = openvino.Core().read_model(text.decode(), tensor)
-    return model, text, hashlib.sha256(view).hexdigest()
+        raise ValueError(f"{path} was cut short while it was read")
+    return tensor, hashlib.sha256(view).hexdigest()
 
 
 def openvino_session(model: Any) -> Session:
     """An openvino.Model ready for the CPU, in float32 also where the CPU would take bfloat16."""
+    return compiled_session(compile_openvino(model))
+
+
+def compile_openvino(model: Any) -> Any:
+    """The openvino.CompiledModel of a model, in float32; XenomaskError where OpenVINO has none."""
     openvino = need("openvino", "openvino")
     try:
-        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except Exception as e:  # openvino raises RuntimeError and its own
         raise XenomaskError(f"openvino cannot compile this graph: {_short(e)}") from e
+
+
+def compiled_session(compiled: Any) -> Session:
+    """A session of an openvino.CompiledModel."""
 
     def run(x: np.ndarray) -> list[np.ndarray]:
         try:
