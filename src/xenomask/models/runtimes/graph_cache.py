@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import tempfile
 from functools import cache
@@ -38,7 +37,6 @@ log = logging.getLogger(__name__)
 VARIABLE = "XENOMASK_CACHE"
 LIMIT = 4 * 2**30  # bytes of all graphs; the one used longest ago goes first
 GRAPH, WEIGHTS, FACTS = "graph.xml", "graph.bin", "facts.json"
-NAME = re.compile(r"[0-9a-f]{64}")
 # what may translate the same network to another graph
 MAKERS = ("openvino", "torch", "transformers", "timm")
 
@@ -91,10 +89,11 @@ def note_graph(checkpoint: Path, weights: str, shape: tuple[int, ...], key: str,
     path = _note(checkpoint, weights, shape)
     if path is None:
         return
+    check = _check(path, key, settings)
     try:
         make_dir(path.parent)
         with atomic(path) as part:
-            part.write_text(json.dumps({"graph": key, "settings": settings}) + "\n")
+            part.write_text(json.dumps({"graph": key, "settings": settings, "check": check}) + "\n")
     except (XenomaskError, OSError) as e:
         log.warning("the graph is kept, but not found without torch (%s=off silences this): %s", VARIABLE, e)
 
@@ -107,13 +106,24 @@ def noted(checkpoint: Path, weights: str, shape: tuple[int, ...]) -> tuple[str, 
     except XenomaskError:  # cut short, say: the graph is looked for by its network then, and noted anew
         return None
     key, settings = (str(table.get(k, "")) for k in ("graph", "settings"))
-    return (key, settings) if NAME.fullmatch(key) and NAME.fullmatch(settings) and is_kept(key) else None
+    whole = path is not None and table.get("check") == _check(path, key, settings)
+    return (key, settings) if whole and is_kept(key) else None
+
+
+def _check(path: Path, key: str, settings: str) -> str:
+    """What tells a note that was damaged, or is another's."""
+    return hashlib.sha256(f"{path.stem} {key} {settings}".encode()).hexdigest()
 
 
 def is_kept(key: str) -> bool:
     """Whether the graph of that name is there."""
     folder = cache_folder()
     return folder is not None and (folder / key / FACTS).is_file()
+
+
+def kept_bytes(key: str) -> int:
+    """What the graph of that name, and what was compiled of it, takes on disk."""
+    return sum(p.stat().st_size for p in ((cache_folder() or Path()) / key).glob("*"))
 
 
 def read_graph(key: str) -> Any:

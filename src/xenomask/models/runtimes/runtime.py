@@ -19,7 +19,17 @@ from xenomask.models.mahalanobis import KIND
 from xenomask.models.network import PRECISIONS, WINDOWED, Network
 from xenomask.models.preprocess import input_size
 from xenomask.models.runtimes.graph import Raw, onnx_bytes, to_openvino, trace
-from xenomask.models.runtimes.graph_cache import graph_key, is_kept, keep_graph, note_graph, noted, read_graph
+from xenomask.models.runtimes.graph_cache import (
+    VARIABLE,
+    graph_key,
+    is_kept,
+    keep_graph,
+    kept_bytes,
+    note_graph,
+    noted,
+    open_graph,
+    read_graph,
+)
 from xenomask.models.runtimes.sessions import Session, need, onnx_session, openvino_session
 from xenomask.models.tta import View, at_edge
 from xenomask.types import Size
@@ -198,6 +208,20 @@ def _note(network: Network, key: str, shape: tuple[int, ...]) -> None:
         return
     if graph_key(load(folder), shape) == key:  # the module may have been changed since it was read
         note_graph(folder, network.sha256, shape, key, network.settings)
+
+
+def keep_ready(network: Network, shape: tuple[int, int, int, int]) -> tuple[bool, int]:
+    """Builds, compiles and keeps the OpenVINO graph for batches of that shape; whether it was there, and its bytes.
+
+    Raises XenomaskError where openvino is missing, where there is no graph, and where nothing can be kept.
+    """
+    need("openvino", "openvino")
+    key = graph_key(network, shape)
+    before = is_kept(key)
+    openvino_graph(network, torch.zeros(shape))
+    if open_graph(key) is None:
+        raise XenomaskError(f"graphs cannot be kept: name a folder that can be written to by {VARIABLE}, not off")
+    return before, kept_bytes(key)
 
 
 def _openvino(network: Network, x: Tensor) -> Run:
