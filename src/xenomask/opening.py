@@ -40,14 +40,14 @@ def open_detector(
     detector: str, device: str | None, score: str | None = None, member: str | None = None,
     runtime: str | None = None, *, say: Say = quiet, precision: str = "float32",
     work: tuple[tuple[int, int], int, int] | None = None, kernel: str | None = None, tta: str | None = None,
-    sizes: "Sequence[Size]" = (),
+    sizes: "Sequence[Size]" = (), once: bool = False,
 ) -> "Predictor":  # fmt: skip
     """Open a detector folder or a Hub's in the runtime asked for, or an exported file in its own.
 
     `work` is (size of the photos, how many, how many together): the runtime is then auto where none is named. Where the
     runtime may be OpenVINO and its graphs for photos of all `sizes` are kept, the networks run by these and torch is
-    not loaded. `kernel` is said where it is given. Raises XenomaskError for what is not there, damaged, or asks for
-    what it has not.
+    not loaded (`once`: each is dropped when it was run). `kernel` is said where it is given. Raises XenomaskError for
+    what is not there, damaged, or asks for what it has not.
     """
     from xenomask.detector.find import check_name, is_exported
     from xenomask.models.tta import parse_tta
@@ -59,7 +59,7 @@ def open_detector(
         raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
     kept = None
     if sizes and not exported and precision == "float32" and views is None:
-        kept = _open_kept(detector, device, say, runtime, sizes, work[2] if work else 1)
+        kept = _open_kept(detector, device, say, runtime, sizes, work[2] if work else 1, once)
     if kept is not None:
         found = kept
     elif exported:
@@ -124,8 +124,9 @@ def _open_folder(
 
 
 def _open_kept(
-    detector: str, device: str | None, say: Say, runtime: str | None, sizes: "Sequence[Size]", batch: int
-) -> "Detector | None":
+    detector: str, device: str | None, say: Say, runtime: str | None, sizes: "Sequence[Size]", batch: int,
+    once: bool,
+) -> "Detector | None":  # fmt: skip
     """The detector by graphs that earlier runs kept, without torch; None where it cannot be, or a GPU may be there."""
     from xenomask.detector import Detector
     from xenomask.detector.hub import is_remote
@@ -133,7 +134,7 @@ def _open_kept(
     gpu = device is None and (any(Path(p).exists() for p in GPUS) or shutil.which("nvidia-smi"))
     if gpu or device not in (None, "cpu") or runtime not in (None, "auto", "openvino") or is_remote(detector):
         return None
-    found = Detector.from_kept(detector, sizes, batch)
+    found = Detector.from_kept(detector, sizes, batch, once=once)
     if found is not None:
         chosen = ": its graphs are kept from an earlier run (choose with --runtime)" if runtime != "openvino" else ""
         say(f"device cpu{'' if device else ' (choose with --device)'}, runtime openvino{chosen}")

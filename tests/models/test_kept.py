@@ -50,6 +50,9 @@ def test_maps__are_those_of_the_graphs_that_torch_opens(own):
     for _ in range(2):  # compiled, then read
         kept = Detector.from_kept(own[0], [SIZE])
         assert np.abs(kept.detect(IMAGE).value - by_torch.detect(IMAGE).value).max() < 1e-6
+    once = Detector.from_kept(own[0], [SIZE], once=True)
+    assert np.array_equal(once.detect(IMAGE).value, kept.detect(IMAGE).value)
+    assert not any(m.network._sessions for m in once.members) and all(m.network._sessions for m in kept.members)
     found, true = (d([IMAGE])[0].nearest(IMAGE[..., 0] > 90) for d in (kept, by_torch))
     assert found[0] == true[0] and abs(found[1] - true[1]) < 1e-5
 

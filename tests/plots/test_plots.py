@@ -80,5 +80,5 @@ def test_panels__show_photo_and_map_side_by_side():
     white = (page[150:330, 800:1100] > 240).all(-1)  # anti-aliased
     assert white.any()  # the contour
     assert panels(np.zeros((4, 900, 3), np.uint8), np.zeros((4, 900)), (0, 1), title="flat").shape[0] == 186
-    with pytest.raises(XenomaskError, match="the map is 4x4"):
+    with pytest.raises(XenomaskError, match="map is 4x4"):
         panels(np.zeros((5, 4, 3), np.uint8), np.zeros((4, 4)), (0, 1), title="")

@@ -97,10 +97,8 @@ def detect(
     from xenomask.predict.inputs import sizes_of
     from xenomask.predict.photos import detect_photos
 
-    sizes = sizes_of(paths) if batch == 1 else ()
-    found = load_detector(
-        detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta, sizes=sizes
-    )
+    kept = {"sizes": sizes_of(paths) if batch == 1 else (), "once": len(paths) == 1}
+    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta, **kept)
     found = with_region(found, region)
     threshold, rate = choose_threshold(found, threshold, alarms)
     with progress("detect", len(paths)) as tick:

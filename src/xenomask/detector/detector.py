@@ -290,12 +290,15 @@ class Detector:
         return found
 
     @staticmethod
-    def from_kept(folder: str | Path, sizes: Sequence[Size], batch: int = 1) -> "Detector | None":
+    def from_kept(
+        folder: str | Path, sizes: Sequence[Size], batch: int = 1, *, once: bool = False
+    ) -> "Detector | None":
         """`from_folder` by OpenVINO graphs that earlier runs kept, which needs no torch; None where one is missing.
 
-        `sizes` are the photos' (height, width). Other sizes, and what else asks for the networks, load torch then.
+        `sizes` are the photos' (height, width); `once`: each graph is dropped when it was run, to save memory. Other
+        sizes, and what else asks for the networks, load torch then.
         """
-        return _read(find(folder), lambda checkpoint: open_kept(checkpoint, sizes, batch))
+        return _read(find(folder), lambda checkpoint: open_kept(checkpoint, sizes, batch, once=once))
 
     @staticmethod
     def from_hub(name: str, device: str = "cpu", token: str | None = None) -> "Detector":

@@ -40,6 +40,7 @@ class Kept:
     view: View = View()
     device: str = "cpu"
     per_pixel: bool = False
+    once: bool = False  # whether a graph is dropped when it was run: a single photo needs each one's memory in turn
     _sessions: dict[tuple[int, ...], Session | None] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
@@ -91,6 +92,8 @@ class Kept:
             if session is None:
                 log.warning("no graph is kept for inputs of %dx%d: torch runs them; `xenomask warmup --size` builds "
                             "one", shape[3], shape[2])  # fmt: skip
+            if self.once and session is not None:
+                return session
             self._sessions[shape] = session
         return self._sessions[shape]
 
@@ -102,7 +105,7 @@ class Kept:
         return self.whole(x)
 
 
-def open_kept(folder: Path, sizes: Sequence[Size], batch: int = 1) -> Kept | None:
+def open_kept(folder: Path, sizes: Sequence[Size], batch: int = 1, *, once: bool = False) -> Kept | None:
     """The network of a checkpoint folder by its kept graphs; None where a photo of one of the sizes has none.
 
     Whatever is wrong with the folder is None too: whoever loads it then says what.
@@ -121,4 +124,4 @@ def open_kept(folder: Path, sizes: Sequence[Size], batch: int = 1) -> Kept | Non
     if None in found or not found[0]:
         return None
     own = SimpleNamespace(id2label=names, model_type=config.get("model_type"), num_queries=config.get("num_queries"))
-    return Kept(folder, digest, own, p, facts, found[0][1])
+    return Kept(folder, digest, own, p, facts, found[0][1], once=once)
