@@ -16,6 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
+	$(BIN)/xenomask warmup
 	$(BIN)/xenomask demo --out demo_out
 
 test: $(STAMP)

@@ -44,7 +44,7 @@ def load_model(folder_or_name: str | Path, runtime: str = "torch", device: str =
     """
     from xenomask.detector import hub
     from xenomask.errors import unknown
-    from xenomask.models.load import load
+    from xenomask.models.loading import load
     from xenomask.models.runtimes.runtime import check_runtime, with_runtime
 
     check_runtime(runtime, device)

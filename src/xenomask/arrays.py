@@ -5,12 +5,17 @@ refused in one line. What fits already is handed on as it is, without a copy.
 """
 
 import math
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Float32, Float64, Integer, UInt8, UInt16
 
 from xenomask.errors import XenomaskError, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:  # torch takes two seconds to import, and annotations alone need not wait for it
+    Tensor = Any
 
 # What the functions below take: an array of any real dtype, a torch tensor, a PIL image, nested lists.
 MapLike = Annotated[Any, "map"]  # as_map, as_half
@@ -39,7 +44,7 @@ def as_array(x: Any, what: str) -> np.ndarray:
             f"the {what} is a masked array: fill it (x.filled(...)); void belongs into the label, as 255"
         )
     try:
-        if _is_torch(x):
+        if is_tensor(x):
             x = _from_torch(x)
         elif getattr(x, "mode", None) in ("P", "PA") and _is_pil(x):
             raise XenomaskError(f"the {what} has a palette: convert it to grey values first (mode L)")
@@ -57,8 +62,9 @@ def as_array(x: Any, what: str) -> np.ndarray:
     return a if a.dtype.isnative else a.astype(a.dtype.newbyteorder("="))
 
 
-def _is_torch(x: Any) -> bool:
-    return type(x).__module__.split(".")[0] == "torch" and hasattr(x, "detach")
+def is_tensor(x: Any) -> bool:
+    """Whether it is a tensor of torch, which is not imported for the question."""
+    return any(c.__name__ == "Tensor" and c.__module__.split(".")[0] == "torch" for c in type(x).__mro__)
 
 
 def _is_pil(x: Any) -> bool:
@@ -181,7 +187,7 @@ def as_image(image: ImageLike, what: str = "photo") -> UInt8[np.ndarray, "H W 3"
     such; 16-bit numbers where they use more than 14 bits or are 8-bit ones times 257. Raises XenomaskError for all
     that could be read in two ways, for bool, NaN, infinity and empty arrays.
     """
-    tensor = _is_torch(image)
+    tensor = is_tensor(image)
     if _is_pil(image):
         image = _from_pil(image, what)
     a = as_array(image, what)

@@ -2,6 +2,8 @@
 
 import inspect
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +83,15 @@ def _is_type(dtype: np.dtype, asked: str, known: dict[str, Any]) -> bool:
     if asked == "real":
         return dtype in (np.float32, np.float64) and dtype == known.setdefault("real", dtype)
     return dtype == np.dtype(asked)
+
+
+def thread_count() -> int:
+    """How many threads a loop may take: torch's number where it is loaded, else OMP_NUM_THREADS, else the cores."""
+    if torch := sys.modules.get("torch"):
+        return torch.get_num_threads()
+    named = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(named) if named.isdecimal() and int(named) else cores
 
 
 def in_threads(kernel: Callable, threads: int, n: int, arguments: Sequence[Any], results: Sequence[np.ndarray]) -> None:

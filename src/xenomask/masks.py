@@ -1,15 +1,15 @@
 """A network's output for one image, at that image's size: the one place where masks and class maps are resized."""
 
 import itertools
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from xenomask.arrays import TensorLike, as_array
+from xenomask.arrays import Tensor, TensorLike, as_array, is_tensor
 from xenomask.errors import XenomaskError
 from xenomask.types import Size
 
@@ -30,8 +30,9 @@ class MaskOutput:
     `mask_logits` cover `padded_size`, the network's whole input, of which only the top left `input_size`
     shows the image: the rest is cut off before anything is resized. `outlier_class`: whether the class before
     "no object" stands for outliers (UNO), so that K = N - 2 classes are known. `mirrored`: the network saw the image's
-    mirror image, so that the mask logits' columns count from the image's right edge. Raises XenomaskError for logits of
-    other shapes, and for sizes that do not hold each other.
+    mirror image, so that the mask logits' columns count from the image's right edge. Logits are tensors, or
+    float32 arrays as a runtime without torch gives them. Raises XenomaskError for logits of other shapes, and for sizes
+    that do not hold each other.
     """
 
     class_logits: Float[Tensor, "q n"]
@@ -43,8 +44,8 @@ class MaskOutput:
     mirrored: bool = False
 
     def __post_init__(self):
-        object.__setattr__(self, "class_logits", as_logits(self.class_logits, 2, "class logits (Q, N)"))
-        object.__setattr__(self, "mask_logits", as_logits(self.mask_logits, 3, "mask logits (Q, h, w)"))
+        object.__setattr__(self, "class_logits", _held(self.class_logits, 2, "class logits (Q, N)"))
+        object.__setattr__(self, "mask_logits", _held(self.mask_logits, 3, "mask logits (Q, h, w)"))
         (q, n), found = self.class_logits.shape, self.mask_logits.shape
         if q != found[0] or n < 2 + self.outlier_class:
             raise XenomaskError(
@@ -68,7 +69,7 @@ class PixelOutput:
     mirrored: bool = False
 
     def __post_init__(self):
-        object.__setattr__(self, "class_map_logits", as_logits(self.class_map_logits, 3, "class logits (K, h, w)"))
+        object.__setattr__(self, "class_map_logits", _held(self.class_map_logits, 3, "class logits (K, h, w)"))
         _check_sizes(self)
 
 
@@ -84,11 +85,27 @@ def as_logits(x: TensorLike, ndim: int, what: str) -> Tensor:
 
     Raises XenomaskError for another number of axes, none at all, and complex numbers.
     """
-    if not isinstance(x, Tensor):
+    if not is_tensor(x):
+        import torch
+
         x = torch.from_numpy(np.array(as_array(x, what), np.float32, order="C"))
     if x.is_complex() or x.ndim != ndim or not x.numel():
         raise XenomaskError(f"{what}: {x.dtype} {tuple(x.shape)}")
     return x if x.is_floating_point() else x.float()
+
+
+def _held(x: TensorLike, ndim: int, what: str) -> Any:
+    """`as_logits`, but an array that fits stays an array."""
+    fits = isinstance(x, np.ndarray) and x.dtype == np.float32 and x.ndim == ndim and x.size > 0
+    return x if fits else as_logits(x, ndim, what)
+
+
+def in_torch(output: Any) -> Any:
+    """The MaskOutput or PixelOutput with its logits as tensors."""
+    names = ("class_map_logits",) if isinstance(output, PixelOutput) else ("class_logits", "mask_logits")
+    found = {n: getattr(output, n) for n in names}
+    made = {n: as_logits(x, x.ndim, n) for n, x in found.items() if isinstance(x, np.ndarray)}
+    return replace(output, **made) if made else output
 
 
 def _check_sizes(output: "MaskOutput | PixelOutput") -> None:
@@ -100,12 +117,12 @@ def _check_sizes(output: "MaskOutput | PixelOutput") -> None:
         raise XenomaskError(f"input {(uh, uw)} of padded {(ph, pw)} for a photo of {(H, W)}: sizes that cannot be")
 
 
-def refuse_nan(x: Tensor) -> None:
+def refuse_nan(x: TensorLike) -> None:
     """Raises XenomaskError where a network's numbers hold NaN.
 
     A maximum of NaN would be the other number: a damaged network would give a clean map.
     """
-    if x.numel() and x.max().isnan():
+    if math.prod(x.shape) and math.isnan(float(x.max())):
         raise XenomaskError(DAMAGED)
 
 
@@ -116,7 +133,16 @@ def with_queries(output: MaskOutput | PixelOutput) -> MaskOutput:
             "this network has no queries: it classifies pixels. Query analyses are for mask transformers "
             "(Mask2Former, MaskFormer, OneFormer, EoMT); the scores that read classes alone need none"
         )
-    return output
+    return in_torch(output)
+
+
+def library(x: Any) -> Any:
+    """torch of a tensor, else numpy: both have amax, argmax, where, maximum and concatenate, with one meaning."""
+    if not is_tensor(x):
+        return np
+    import torch
+
+    return torch
 
 
 def class_probabilities(output: MaskOutput) -> Float[Tensor, "q k1"]:
@@ -124,8 +150,11 @@ def class_probabilities(output: MaskOutput) -> Float[Tensor, "q k1"]:
 
     The first K columns are inlier classes, the last is the rest: "no object", and the outlier class where there is one.
     """
-    p = output.class_logits.float().softmax(-1)
-    return torch.cat([p[:, :-2], p[:, -2:].sum(1, keepdim=True)], 1) if output.outlier_class else p
+    p = _softmax(output.class_logits)
+    if not output.outlier_class:
+        return p
+    rest = p[:, -2:-1] + p[:, -1:]
+    return library(p).concatenate([p[:, :-2], rest], 1)
 
 
 def outlier_probabilities(output: MaskOutput) -> Float[Tensor, " q"]:
@@ -135,7 +164,16 @@ def outlier_probabilities(output: MaskOutput) -> Float[Tensor, " q"]:
             "score uno reads a class for outliers, and this network has none: fine-tune it with exposure.loss = "
             '"uno", or choose a score of the known classes (rba, eam, max_logit, maskomaly)'
         )
-    return output.class_logits.float().softmax(-1)[:, -2]
+    return _softmax(output.class_logits)[:, -2]
+
+
+def _softmax(logits: Any) -> Any:
+    """Over the last axis, in float32, of a tensor or an array."""
+    if is_tensor(logits):
+        return logits.float().softmax(-1)
+    with np.errstate(invalid="ignore"):  # of infinite logits, NaN, as torch has it: refused later
+        e = np.exp(logits - logits.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
 
 
 def source(size: int, cells: int, padded: int, used: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -162,9 +200,11 @@ def row_groups(r0: np.ndarray, r1: np.ndarray, most: int) -> np.ndarray:
     return np.array([(a, b, r0[a], r1[a]) for a, b in itertools.pairwise([*edges, len(r0)])], np.int64)
 
 
-def _source(size: int, cells: int, padded: int, used: int, device: torch.device) -> tuple[Tensor, ...]:
+def _source(size: int, cells: int, padded: int, used: int, device: Any) -> tuple[Tensor, ...]:
     """The same as tensors. From numpy, and so constants of a traced graph: OpenVINO (2026.4.1) compiles a
     float64 `arange` that is shifted, scaled and shifted again without end."""
+    import torch
+
     return tuple(torch.tensor(part, device=device) for part in source(size, cells, padded, used))
 
 
@@ -187,6 +227,9 @@ def resized_logits(output: MaskOutput | PixelOutput, rows: slice | None = None) 
     Equals torch's `interpolate(..., align_corners=False)` of the cut mask wherever the cut falls between
     two mask pixels, and its limit where it falls inside one.
     """
+    import torch
+
+    output = in_torch(output)
     (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
     logits = output.class_map_logits if isinstance(output, PixelOutput) else output.mask_logits
     logits = bounded(logits.float())
@@ -218,4 +261,6 @@ def row_blocks(output: MaskOutput | PixelOutput) -> Iterator[slice]:
 
 def semantic(p: Float[Tensor, "q n"], m: Float[Tensor, "q r W"]) -> Float[Tensor, "k r W"]:
     """L_k(x) = sum_q P_q(k) m_q(x), k < K: Mask2Former's semantic "logits" (in [0, Q], not logits at all)."""
+    import torch
+
     return torch.einsum("qk,qrw->krw", p[:, :-1], m)

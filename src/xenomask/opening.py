@@ -3,7 +3,8 @@
 It stands above export. What it chooses itself (device, runtime, kernel) is said through `say`, a line each.
 """
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,10 @@ from xenomask.errors import XenomaskError
 if TYPE_CHECKING:
     from xenomask.detector import Detector
     from xenomask.detector.predictor import Predictor
+    from xenomask.types import Size
 
+# what is there where a GPU may be: NVIDIA's and AMD's drivers on Linux, Windows' in WSL
+GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 Say = Callable[[str], None]
 
 
@@ -36,11 +40,14 @@ def open_detector(
     detector: str, device: str | None, score: str | None = None, member: str | None = None,
     runtime: str | None = None, *, say: Say = quiet, precision: str = "float32",
     work: tuple[tuple[int, int], int, int] | None = None, kernel: str | None = None, tta: str | None = None,
+    sizes: "Sequence[Size]" = (), once: bool = False,
 ) -> "Predictor":  # fmt: skip
     """Open a detector folder or a Hub's in the runtime asked for, or an exported file in its own.
 
-    `work` is (size of the photos, how many, how many together): the runtime is then auto where none is named. `kernel`
-    is said where it is given. Raises XenomaskError for what is not there, damaged, or asks for what it has not.
+    `work` is (size of the photos, how many, how many together): the runtime is then auto where none is named. Where the
+    runtime may be OpenVINO and its graphs for photos of all `sizes` are kept, the networks run by these and torch is
+    not loaded (`once`: each is dropped when it was run). `kernel` is said where it is given. Raises XenomaskError for
+    what is not there, damaged, or asks for what it has not.
     """
     from xenomask.detector.find import check_name, is_exported
     from xenomask.models.tta import parse_tta
@@ -50,7 +57,12 @@ def open_detector(
     exported, auto = is_exported(detector), work is not None and runtime in (None, "auto")
     if exported and precision != "float32":
         raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
-    if exported:
+    kept = None
+    if sizes and not exported and precision == "float32" and views is None:
+        kept = _open_kept(detector, device, say, runtime, sizes, work[2] if work else 1, once)
+    if kept is not None:
+        found = kept
+    elif exported:
         found = _open_file(detector, device, say, None if auto else runtime)
     else:
         found = _open_folder(detector, device, say, "torch" if auto else runtime, precision, auto=auto)
@@ -60,7 +72,7 @@ def open_detector(
         if found.thresholds and not score:
             say(f"note: the stored threshold of {found.name} is for maps without test-time augmentation: left out")
         found = found.opened("tta").with_tta(*views)
-    if work and auto and not exported:
+    if work and auto and not exported and kept is None:
         found = _in_best_runtime(found, say, *work)
     if kernel is not None:
         found = _with_kernel(found, say, kernel)
@@ -111,6 +123,24 @@ def _open_folder(
     return Detector.from_folder(detector, own_device).with_precision(precision).with_runtime(chosen, own_device)
 
 
+def _open_kept(
+    detector: str, device: str | None, say: Say, runtime: str | None, sizes: "Sequence[Size]", batch: int,
+    once: bool,
+) -> "Detector | None":  # fmt: skip
+    """The detector by graphs that earlier runs kept, without torch; None where it cannot be, or a GPU may be there."""
+    from xenomask.detector import Detector
+    from xenomask.detector.hub import is_remote
+
+    gpu = device is None and (any(Path(p).exists() for p in GPUS) or shutil.which("nvidia-smi"))
+    if gpu or device not in (None, "cpu") or runtime not in (None, "auto", "openvino") or is_remote(detector):
+        return None
+    found = Detector.from_kept(detector, sizes, batch, once=once)
+    if found is not None:
+        chosen = ": its graphs are kept from an earlier run (choose with --runtime)" if runtime != "openvino" else ""
+        say(f"device cpu{'' if device else ' (choose with --device)'}, runtime openvino{chosen}")
+    return found
+
+
 def _open_file(file: str, device: str | None, say: Say, runtime: str | None) -> "Predictor":
     from xenomask.export import open_exported
 
@@ -119,7 +149,7 @@ def _open_file(file: str, device: str | None, say: Say, runtime: str | None) -> 
         raise XenomaskError(f"{file} runs in {own}, not in {runtime}: leave --runtime out, or name the detector folder")
     if device and not device.startswith("cpu"):
         raise XenomaskError(f"{file} runs in {own} on the CPU: leave --device {device} out, or name the folder")
-    choose_device("cpu", say, f", runtime {own}, as {Path(file).name} is a file for it")
+    say(f"device cpu, runtime {own}, as {Path(file).name} is a file for it")
     return open_exported(Path(file))
 
 

@@ -22,12 +22,12 @@ from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.export import ExportedDetector, export_detector, open_exported
+from xenomask.export.content import MARK, stamped
 from xenomask.export.free import Free, shrink
 from xenomask.export.fused import Fused, score_map
 from xenomask.export.resize import Resize
-from xenomask.export.write import MARK, stamped
 from xenomask.models.runtimes.graph import onnx_bytes, to_openvino, trace
-from xenomask.models.runtimes.runtime import onnx_session, openvino_session
+from xenomask.models.runtimes.sessions import onnx_session, openvino_session
 from xenomask.scores import SCORES, score_all
 from xenomask.types import QuerySet
 

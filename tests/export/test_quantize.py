@@ -18,7 +18,8 @@ from xenomask.detector.find import is_exported
 from xenomask.errors import XenomaskError
 from xenomask.export import open_exported, quantize_detector
 from xenomask.export.quantize import kept_in_float, photo_of, spread
-from xenomask.models.runtimes.runtime import logits, openvino_session
+from xenomask.models.runtimes.runtime import logits
+from xenomask.models.runtimes.sessions import openvino_session
 
 SIZE = (60, 100)
 

@@ -16,7 +16,8 @@ from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.export import open_exported
-from xenomask.export.write import describe, marked, save_openvino
+from xenomask.export.content import marked
+from xenomask.export.write import describe, save_openvino
 from xenomask.models import load
 from xenomask.models.runtimes.graph_cache import keep_graph, read_graph
 from xenomask.models.runtimes.runtime import openvino_graph, with_runtime

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 
-from xenomask.plots import coloured, contact_sheet, figure, frame_title, overlay
+from xenomask.errors import XenomaskError
+from xenomask.plots import coloured, contact_sheet, figure, frame_title, overlay, panels
 
 IMAGE = np.full((30, 50, 3), 100, np.uint8)
 VALUE = np.linspace(0, 1, 1500, dtype=np.float32).reshape(30, 50)
@@ -57,3 +59,26 @@ def test_overlay__is_the_plain_formula():
     assert np.abs(overlay(image, value, (0.2, 0.7)) - expected).max() < 0.51
     strided = np.asfortranarray(value)
     assert (overlay(image[::-1], strided[::-1], (0, 1))[::-1] == overlay(image, value, (0, 1))).all()
+
+
+def test_colours__are_matplotlibs_inferno():
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
+    value = np.random.default_rng(0).normal(0, 2, (40, 50)).astype(np.float32)
+    true = colormaps["inferno"](Normalize(-1, 1.5, clip=True)(value), bytes=True)[..., :3]
+    assert np.array_equal(coloured(value, (-1, 1.5)), true)
+
+
+def test_panels__show_photo_and_map_side_by_side():
+    value = np.zeros((60, 90), np.float32)
+    value[20:40, 30:60] = 1
+    page = panels(np.full((60, 90, 3), 77, np.uint8), value, (0, 1), title="ü$^.jpg", threshold=0.5)
+    assert page.shape[1] == 1400 and (page[100:400, 20:600] == 77).all()
+    inferno = coloured(np.array([[0, 1]], np.float32), (0, 1))[0]
+    assert (page[246, 960] == inferno[1]).all() and (page[100, 700] == inferno[0]).all()
+    white = (page[150:330, 800:1100] > 240).all(-1)  # anti-aliased
+    assert white.any()  # the contour
+    assert panels(np.zeros((4, 900, 3), np.uint8), np.zeros((4, 900)), (0, 1), title="flat").shape[0] == 186
+    with pytest.raises(XenomaskError, match="map is 4x4"):
+        panels(np.zeros((5, 4, 3), np.uint8), np.zeros((4, 4)), (0, 1), title="")

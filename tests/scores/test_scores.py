@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -208,3 +210,12 @@ def test_scores__scale_holds_what_a_pixel_can_be():
         assert low - 1e-3 <= owned <= high + 1e-3, name
         assert low - 1e-3 <= unclaimed <= high + 1e-3, name
         assert unclaimed >= owned - 1e-6, name
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores__of_arrays_are_those_of_tensors(name):
+    output = make_output(outlier_class=name == "uno", seed=3)
+    arrays = replace(output, class_logits=output.class_logits.numpy(), mask_logits=output.mask_logits.numpy())
+    queries = QuerySet("", {0: 1, 2: 0}, {1: 0.5}, (2,))
+    found, true = (score_of(o, queries, name).value for o in (arrays, output))
+    assert isinstance(arrays.mask_logits, np.ndarray) and np.abs(found - true).max() < 1e-6

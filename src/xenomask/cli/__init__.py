@@ -29,6 +29,7 @@ from xenomask.cli import (
     thresholds,
     train,
     video,
+    warmup,
     web_app,
 )
 from xenomask.cli.common import err_console, marked, out_console
@@ -38,7 +39,7 @@ from xenomask.version import __version__
 app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 PARTS = (
     predict, video, explain, components, ignore, web_app, serve, evaluate, report, thresholds, benchmark, convert,
-    export, train, datasets, detectors, doctor,
+    export, train, datasets, detectors, doctor, warmup,
 )  # fmt: skip
 for part in PARTS:
     app.add_typer(part.app)

@@ -94,9 +94,11 @@ def detect(
     check_json(coco)
     region = named_region(ignore)
     from xenomask.objects import write_coco
+    from xenomask.predict.inputs import sizes_of
     from xenomask.predict.photos import detect_photos
 
-    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta)
+    kept = {"sizes": sizes_of(paths) if batch == 1 else (), "once": len(paths) == 1}
+    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta, **kept)
     found = with_region(found, region)
     threshold, rate = choose_threshold(found, threshold, alarms)
     with progress("detect", len(paths)) as tick:
@@ -208,8 +210,9 @@ def score(
         return out_console.print(said, soft_wrap=True)
     if shard is not None:
         data = shard_of(data, *parse_shard(shard))
-    found = load_detector(detector, device, score, member, runtime, precision=precision, work=work(data, out, batch),
-                          kernel=kernel, tta=tta)  # fmt: skip
+    todo = work(data, out, batch)
+    found = load_detector(detector, device, score, member, runtime, precision=precision, work=todo, kernel=kernel,
+                          tta=tta, sizes=[todo[0]] if todo[1] else ())  # fmt: skip
     with progress("score", len(data.frames)) as tick:
         times = score_timed(found, data, out, leave_one_out=leave_one_out, batch=batch, tick=tick)
     if profile:

@@ -3,7 +3,7 @@
 import logging
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,15 @@ from xenomask.detector.prediction import predict
 from xenomask.errors import XenomaskError, unknown
 from xenomask.masks import MaskOutput, PixelOutput, class_count
 from xenomask.metrics.calibration import Calibration, read_calibration
-from xenomask.models import load
-from xenomask.models.mahalanobis import KIND
-from xenomask.models.network import Prepared
-from xenomask.models.runtimes.runtime import run_by, with_precision, with_runtime, with_tta
+from xenomask.models.config import MAHALANOBIS
+from xenomask.models.preprocess import Prepared
+from xenomask.models.runtimes.kept import open_kept
 from xenomask.models.tta import tta_views
 from xenomask.objects.ignore import IgnoreRegion, read_region
 from xenomask.queries import read_queries, without_frame
 from xenomask.scores import Score, add_score, check_classes, get_score
 from xenomask.scores.backend import choose
-from xenomask.types import QuerySet, ScoreMap
+from xenomask.types import QuerySet, ScoreMap, Size
 
 log = logging.getLogger(__name__)
 # What a network of the Hub that brings no score is scored with: RbA needs no query sets (see known.py).
@@ -190,7 +189,7 @@ class Detector:
         named = isinstance(score, str)
         score = get_score(score) if isinstance(score, str) else score
         narrow = score.fewest > 1 or bool(score.needs)
-        out = {m.name for m in self.used if narrow and m.network.config.model_type == KIND}
+        out = {m.name for m in self.used if narrow and m.network.config.model_type == MAHALANOBIS}
         chosen = [m.name for m in self.used if m.name not in out] or [m.name for m in self.used]
         members = tuple(replace(m, score=score, weight=(m.name in chosen) / len(chosen)) for m in self.members)
         if all((a.score, a.weight) == (b.score, b.weight) for a, b in zip(members, self.members, strict=True)):
@@ -214,8 +213,10 @@ class Detector:
         image too. Thresholds and calibration belong to maps without augmentation and are dropped. Raises XenomaskError
         for invalid edges, no view at all, a detector that has views already, and edges for a network of one input size.
         """
+        from xenomask.models.runtimes.runtime import with_tta
+
         views = tta_views(edges, mirror)
-        shown = [(m, with_tta(m.network, views)) for m in self.members]
+        shown = [(m, with_tta(m.network.whole, views)) for m in self.members]
         members = tuple(
             replace(m, name=f"{m.name}@{n.view}".rstrip("@"), network=n, weight=m.weight / len(networks))
             for m, networks in shown for n in networks
@@ -225,7 +226,9 @@ class Detector:
 
     def with_runtime(self, runtime: str, device: str = "cpu") -> "Detector":
         """The same networks run by another runtime; XenomaskError as `from_folder` has it."""
-        networks = run_by([m.network for m in self.members], runtime, device)
+        from xenomask.models.runtimes.runtime import run_by
+
+        networks = run_by([m.network.whole for m in self.members], runtime, device)
         members = tuple(replace(m, network=n) for m, n in zip(self.members, networks, strict=True))
         return replace(self, members=members)
 
@@ -237,7 +240,9 @@ class Detector:
 
     def with_precision(self, precision: str) -> "Detector":
         """The same networks computing in float32, bfloat16 or float16; XenomaskError where they cannot."""
-        members = tuple(replace(m, network=with_precision(m.network, precision)) for m in self.members)
+        from xenomask.models.runtimes.runtime import with_precision
+
+        members = tuple(replace(m, network=with_precision(m.network.whole, precision)) for m in self.members)
         return replace(self, members=members)
 
     @property
@@ -277,19 +282,23 @@ class Detector:
         Raises XenomaskError for a missing or damaged one, another architecture's weights, foreign queries, and a
         runtime (torch, compiled, openvino, onnxruntime) that is unknown, not installed or not for the device.
         """
-        path = find(folder)
-        try:
-            table = read_table(path)
-            thresholds = {k: {**t, "value": finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
-            calibration = read_calibration(table.get("calibration"))
-            members = tuple(_member(path, m, device, runtime) for m in table["members"])
-            tell_unnamed(path, table["members"])
-            found = Detector(
-                str(table["name"]), members, thresholds, calibration, ignore=read_region(table.get("ignore"))
-            )
-            return _with_own(found, path)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
-            raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
+        from xenomask.models.loading import load
+        from xenomask.models.runtimes.runtime import with_runtime
+
+        found = _read(find(folder), lambda checkpoint: with_runtime(load(checkpoint, device), runtime, device))
+        assert found is not None
+        return found
+
+    @staticmethod
+    def from_kept(
+        folder: str | Path, sizes: Sequence[Size], batch: int = 1, *, once: bool = False
+    ) -> "Detector | None":
+        """`from_folder` by OpenVINO graphs that earlier runs kept, which needs no torch; None where one is missing.
+
+        `sizes` are the photos' (height, width); `once`: each graph is dropped when it was run, to save memory. Other
+        sizes, and what else asks for the networks, load torch then.
+        """
+        return _read(find(folder), lambda checkpoint: open_kept(checkpoint, sizes, batch, once=once))
 
     @staticmethod
     def from_hub(name: str, device: str = "cpu", token: str | None = None) -> "Detector":
@@ -326,6 +335,24 @@ class Detector:
             return hub.upload(self.save(Path(scratch) / "detector", numbers), name, token, private)
 
 
+def _read(path: Path, network_of: Callable[[Path], Any]) -> Detector | None:
+    """The detector in a folder, its networks opened by that function; None where it gives none."""
+    try:
+        table = read_table(path)
+        thresholds = {k: {**t, "value": finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
+        calibration = read_calibration(table.get("calibration"))
+        members = []
+        for row in table["members"]:
+            if (member := _member(path, row, network_of)) is None:
+                return None
+            members.append(member)
+        tell_unnamed(path, table["members"])
+        region = read_region(table.get("ignore"))
+        return _with_own(Detector(str(table["name"]), tuple(members), thresholds, calibration, ignore=region), path)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
+        raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
+
+
 def _with_own(detector: Detector, path: Path) -> Detector:
     """Without the thresholds that were stored for other maps: its members, scores or weights were changed since."""
     own = fingerprint(detector.describe())
@@ -358,10 +385,11 @@ def _with_facts(member: Member, facts: Mapping[str, Any]) -> Member:
     return replace(member, network=replace(member.network, facts={**member.network.facts, **facts}))
 
 
-def _member(path: Path, table: Mapping[str, Any], device: str, runtime: str) -> Member:
+def _member(path: Path, table: Mapping[str, Any], network_of: Callable[[Path], Any]) -> Member | None:
     folder = path / plain(table["name"])
     check_files(path, table)
-    network = with_runtime(load(folder, device), runtime, device)
+    if (network := network_of(folder)) is None:
+        return None
     if facts := table.get("facts"):  # of a Hugging Face folder, which has no place for them
         network = replace(network, facts={**network.facts, **facts})
     queries = read_queries(folder, network.sha256)

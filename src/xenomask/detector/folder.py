@@ -26,8 +26,8 @@ from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, read_object, remove_litter
 from xenomask.files import finite as listed
 from xenomask.metrics.calibration import Calibration
-from xenomask.models import Preprocess, load
-from xenomask.models.load import identity, is_per_pixel
+from xenomask.models.config import is_per_pixel
+from xenomask.models.preprocess import Preprocess
 from xenomask.objects.ignore import IgnoreRegion
 from xenomask.queries import read_queries
 from xenomask.queries.analysis import FOLDER
@@ -87,6 +87,8 @@ def describe_folder(folder: Path) -> dict[str, Any]:
 
     Raises XenomaskError for a missing or damaged folder and for foreign queries.
     """
+    from xenomask.models.loading import identity
+
     table = read_table(folder)
     try:
         members, drawn = [], []
@@ -254,6 +256,8 @@ def assemble(
 
     `half` stores the weights as float16. Raises XenomaskError for a score not defined for a network.
     """
+    from xenomask.models.loading import load
+
     check_weights(weights, len(checkpoints))
     check_names(folder, [plain(member) for member, _ in checkpoints])
     members = []
@@ -272,6 +276,8 @@ def record_files(folder: Path) -> Path:
 
     Raises XenomaskError for a missing, damaged or shipped detector.
     """
+    from xenomask.models.loading import load
+
     check_own(folder)
     table = read_table(folder)
     rows = []

@@ -5,16 +5,20 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xenomask.errors import XenomaskError
 from xenomask.files import read_text, sha256
-from xenomask.models import Network
-from xenomask.models.network import CARD, CONFIG, OWN, WEIGHTS
+from xenomask.models.config import CARD, CONFIG, WEIGHTS
 from xenomask.queries import write_queries
 from xenomask.queries.analysis import FILE, FOLDER
 from xenomask.scores import Score
 from xenomask.types import QuerySet
+
+if TYPE_CHECKING:
+    from xenomask.models.network import Network
+else:  # or a runtimes.kept.Kept, which needs no torch
+    Network = Any
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,9 @@ def write_member(detector: Path, m: Member, half: bool | None = None, analysis: 
     analysis whose tables are copied along. Raises XenomaskError where a Hugging Face network's own folder, which is
     copied, is gone, for a score that is not defined for the network, and for a detector with test-time augmentation.
     """
-    network, queries = m.network, m.queries
+    from xenomask.models.network import OWN
+
+    network, queries = m.network.whole, m.queries
     if str(network.view):
         raise XenomaskError(
             "a folder holds no test-time augmentation: save the detector without, name it where it runs"

@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
-from xenomask.arrays import MaskLike, as_mask
+from xenomask.arrays import MaskLike, TensorLike, as_array, as_mask
 from xenomask.errors import XenomaskError
-from xenomask.masks import MaskOutput, PixelOutput, bounded, class_probabilities, semantic, source
+from xenomask.masks import MaskOutput, PixelOutput, class_probabilities, source
 
 Output = MaskOutput | PixelOutput
 Nearest = Callable[[MaskLike], tuple[str, float]]
@@ -43,12 +42,18 @@ def class_reader(seen: Sequence[tuple[float, Sequence[str], Output]]) -> Nearest
     return nearest
 
 
-@torch.inference_mode()
 def _probabilities(output: Output) -> Float32[np.ndarray, "k h w"]:
     if isinstance(output, PixelOutput):
-        return output.class_map_logits.float().softmax(0).cpu().numpy()
-    masks = bounded(output.mask_logits.float()).sigmoid()
-    return semantic(class_probabilities(output), masks).clamp(max=1).cpu().numpy()
+        e = _array(output.class_map_logits)
+        e = np.exp(e - e.max(0))
+        return e / e.sum(0)
+    with np.errstate(over="ignore"):  # e^1000 is infinite, its mask 0
+        masks = 1 / (1 + np.exp(-_array(output.mask_logits)))
+    return np.tensordot(_array(class_probabilities(output))[:, :-1].T, masks, 1).clip(max=1)
+
+
+def _array(x: TensorLike) -> Float32[np.ndarray, "..."]:
+    return as_array(x, "logits").astype(np.float32, copy=False)
 
 
 def _cells(output: Output) -> tuple[np.ndarray, np.ndarray]:

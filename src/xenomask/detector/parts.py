@@ -12,7 +12,7 @@ from typing import Any
 
 from xenomask.errors import XenomaskError
 from xenomask.files import sha256
-from xenomask.models.load import refuse_stripped
+from xenomask.models.config import refuse_stripped
 from xenomask.queries.analysis import FILE, FOLDER
 from xenomask.scores import get_score
 

@@ -13,13 +13,15 @@ from xenomask.datasets import Dataset, Frame, read_photo
 from xenomask.detector import Detector
 from xenomask.detector.find import QUANTIZED
 from xenomask.errors import XenomaskError, first_line
+from xenomask.export.content import marked
 from xenomask.export.fused import used_members
 from xenomask.export.read import open_exported, resized
-from xenomask.export.write import describe, marked, save_openvino
+from xenomask.export.write import describe, save_openvino
 from xenomask.files import atomic, make_dir, remove_litter, write_numbers
 from xenomask.models.preprocess import network_input
-from xenomask.models.runtimes.graph import need, quiet
+from xenomask.models.runtimes.graph import quiet
 from xenomask.models.runtimes.runtime import openvino_graph
+from xenomask.models.runtimes.sessions import need
 from xenomask.types import Size
 
 HELD_OUT = 5  # every fifth photo is kept from the calibration, to see what it did

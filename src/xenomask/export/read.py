@@ -3,17 +3,14 @@
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
-from torch import nn
-from transformers import PreTrainedConfig
 
 from xenomask.arrays import ImageLike, as_image
 from xenomask.datasets.photos import as_photo
@@ -23,12 +20,18 @@ from xenomask.detector.member import plain
 from xenomask.detector.prediction import predict
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError
-from xenomask.export.write import CONTENT, OUTPUTS, VERSION, content_of
+from xenomask.export.content import CONTENT, OUTPUTS, VERSION, content_of
 from xenomask.files import read_object
-from xenomask.models import Network, Preprocess
-from xenomask.models.preprocess import check_preprocess, target_size
-from xenomask.models.runtimes.graph import KEY, ONNX_LIMIT, need, read_openvino
-from xenomask.models.runtimes.runtime import Run, Session, logits, onnx_session, openvino_session
+from xenomask.models.preprocess import Preprocess, check_preprocess, target_size
+from xenomask.models.runtimes.sessions import (
+    KEY,
+    ONNX_LIMIT,
+    Session,
+    need,
+    onnx_session,
+    openvino_session,
+    read_openvino,
+)
 from xenomask.objects.ignore import IgnoreRegion, read_region
 from xenomask.scores import get_score
 from xenomask.types import QuerySet, ScoreMap, Size
@@ -200,6 +203,12 @@ def _fused(path: Path, metadata: Mapping[str, Any], start, digest: str) -> Expor
 
 
 def _queries(path: Path, metadata: Mapping[str, Any], start, digest: str) -> Detector:
+    from torch import nn
+    from transformers import PreTrainedConfig
+
+    from xenomask.models.network import Network
+    from xenomask.models.runtimes.runtime import logits
+
     (m,) = metadata["members"]
     config = PreTrainedConfig(id2label=dict(enumerate(m["classes"])))
     stored = m["queries"]
@@ -215,14 +224,14 @@ def _queries(path: Path, metadata: Mapping[str, Any], start, digest: str) -> Det
     return Detector(str(metadata["name"]), (member,), metadata["thresholds"], ignore=region)
 
 
-def _sized(path: Path, metadata: Mapping[str, Any], run: Run) -> Run:
+def _sized(path: Path, metadata: Mapping[str, Any], run: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Raises XenomaskError for batches of another size than the file's."""
     H, W = metadata["size"]
     p = _preprocess(metadata["members"][0])
     h, w = target_size(p, (int(H), int(W)))
     expected = (1, 3, h + -h % p.divisor, w + -w % p.divisor)
 
-    def checked(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def checked(x: Any) -> Any:
         if len(x) != 1:
             raise XenomaskError(f"{path} takes one photo at a time: leave --batch out, or name the detector folder")
         if tuple(x.shape) != expected:

@@ -1,6 +1,5 @@
 """Detector -> one file that needs neither xenomask nor torch to run."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,19 +11,17 @@ from torch import nn
 
 from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError, unknown
+from xenomask.export.content import CONTENT, OUTPUTS, VERSION, marked, stamped
 from xenomask.export.free import Free
 from xenomask.export.fused import Fused
 from xenomask.files import atomic, finite, make_dir, remove_litter, sha256
 from xenomask.models.preprocess import network_input
-from xenomask.models.runtimes.graph import KEY, Raw, need, onnx_bytes, to_openvino, trace
+from xenomask.models.runtimes.graph import Raw, onnx_bytes, to_openvino, trace
+from xenomask.models.runtimes.sessions import KEY, need
 from xenomask.types import Size
 from xenomask.version import __version__
 
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
-VERSION = 1  # of the metadata
-# before the SHA-256 of all that an exported file holds (with its .bin), this text and 64 zeros in its place
-CONTENT, MARK = "content", b"sha256-of-content:"
-OUTPUTS = {"map": ["score"], "queries": ["class_logits", "mask_logits"]}
 
 
 def export_detector(
@@ -70,37 +67,6 @@ def export_detector(
     else:
         content = save_openvino(to_openvino(program, ["image"], outputs), path, metadata)
     return {**metadata, CONTENT: content}
-
-
-def marked(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata with a place for the hash of the file that will hold them."""
-    return {**metadata, CONTENT: MARK.decode() + 64 * "0"}
-
-
-def content_of(data: bytes, *others: str) -> tuple[str, int]:
-    """The text that names a file's content (and its other files' hashes), and where in its bytes the hash belongs.
-
-    Raises ValueError where `marked` left not one such place.
-    """
-    at = data.find(MARK)
-    if at < 0 or data.find(MARK, at + 1) >= 0:
-        raise ValueError("it has no one place for the hash of its content")
-    at += len(MARK)
-    digest = hashlib.sha256(memoryview(data)[:at])
-    digest.update(64 * b"0")
-    digest.update(memoryview(data)[at + 64 :])
-    for other in others:
-        digest.update(other.encode())
-    return MARK.decode() + digest.hexdigest(), at
-
-
-def stamped(data: bytes, *others: str) -> tuple[bytes, str]:
-    """A file's bytes with the hash of its content in the place that `marked` left, and the text that now stands there.
-
-    Raises ValueError as `content_of` does.
-    """
-    content, at = content_of(data, *others)
-    return b"".join([data[:at], content[len(MARK) :].encode(), memoryview(data)[at + 64 :]]), content
 
 
 def _graph_of(

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
-from scipy.optimize import isotonic_regression, minimize
-from scipy.special import expit, log_expit, logit, xlog1py, xlogy
 
 from xenomask.arrays import NumbersLike, as_counts, as_numbers, check_same_length
 from xenomask.errors import XenomaskError, unknown
@@ -57,6 +55,8 @@ def reliability(p: NumbersLike, positive: NumbersLike, negative: NumbersLike, bi
     >>> r.p.tolist(), r.observed.tolist(), round(r.ece, 4), round(r.mce, 4)
     ([0.2, 0.9], [0.25, 1.0], 0.0667, 0.1)
     """
+    from scipy.special import xlog1py, xlogy
+
     if bins < 1:
         raise XenomaskError(f"{bins} bins: reliability needs at least one")
     p = as_numbers(p, "probabilities", ndim=1)
@@ -109,6 +109,8 @@ class Sigmoid:
 
     def __call__(self, value: NumbersLike) -> Float64[np.ndarray, "..."]:
         """Probabilities of raw scores, of the same shape; XenomaskError for NaN."""
+        from scipy.special import expit
+
         return expit(self.slope * _inputs(value, self.log_odds) + self.bias)
 
     def table(self) -> dict[str, Any]:
@@ -139,6 +141,8 @@ Fit = Sigmoid | Isotonic
 
 
 def _inputs(value: NumbersLike, log_odds: bool) -> np.ndarray:
+    from scipy.special import logit
+
     x = as_numbers(value, "scores")
     if not log_odds:
         return x
@@ -156,6 +160,8 @@ def fit_isotonic(counters: Counters) -> Isotonic:
     Never worse than any other rising rescaling in sample (Brier); 0 and 1 do occur. Raises XenomaskError without either
     kind of pixel.
     """
+    from scipy.optimize import isotonic_regression
+
     used = _used(counters)
     positive, pixels = counters.positive[used], (counters.positive + counters.negative)[used]
     found = isotonic_regression(positive / pixels, weights=pixels.astype(np.float64))
@@ -173,6 +179,9 @@ def fit_sigmoid(counters: Counters, kind: str) -> Sigmoid:
     labels. Raises XenomaskError without either kind of pixel, for scores outside [0, 1] but with platt, and for maps
     whose best slope is not positive.
     """
+    from scipy.optimize import minimize
+    from scipy.special import expit, log_expit
+
     used = _used(counters)
     positive, negative = counters.positive[used].astype(np.float64), counters.negative[used].astype(np.float64)
     P, N = positive.sum(), negative.sum()

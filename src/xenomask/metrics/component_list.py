@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Int32
-from scipy.ndimage import find_objects
 
 from xenomask.arrays import LabelLike, MapLike, as_half
 from xenomask.metrics.components import Sizes, binarise, numbered
@@ -59,6 +58,8 @@ def judge(
 
 
 def _located(frame: str, value: np.ndarray, picture: Int32[np.ndarray, "H W"], which, kinds, agreement) -> list[Judged]:
+    from scipy.ndimage import find_objects
+
     boxes = find_objects(picture)
     found = []
     for number, kind, v in zip(which, kinds, agreement, strict=True):

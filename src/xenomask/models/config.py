@@ -1,4 +1,4 @@
-"""config.json as data: looked through before transformers builds anything from it."""
+"""A checkpoint folder's JSON as data: looked through before transformers builds anything from it."""
 
 import math
 import re
@@ -6,12 +6,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
-
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, first_line
 from xenomask.files import read_object
+from xenomask.models.preprocess import Preprocess, check_preprocess
 
-CONFIG = "config.json"
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "xenomask.json"
+# Networks that give a logit for each class and pixel, and have no queries.
+PER_PIXEL = ("segformer", "upernet")
+MAHALANOBIS = "mahalanobis"  # the kind of models.mahalanobis
+OUTLIER_NAME = "outlier"
 MAX_ITEMS = 50_000
 MAX_NUMBER = 100_000  # of channels, queries, words, classes
 MAX_LAYERS = 1000  # each is built before any shape can be compared
@@ -59,6 +62,8 @@ def _walk(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _check(where: str, key: str, value: Any) -> None:
+    from transformers import PreTrainedConfig
+
     if key.startswith("__") or callable(getattr(PreTrainedConfig, key, None)):
         raise XenomaskError(f"{where} has an entry {key[:60]!r}, which is no setting of a network")
     if key in CODE and value not in CODE[key]:
@@ -87,3 +92,38 @@ def _with_backbone(where: str, part: Mapping[str, Any], key: str = "") -> dict[s
         raise XenomaskError(f"{where} names the backbone {name} and has no backbone_config that says how it is built")
     rest = {k: v for k, v in found.items() if k not in BY_NAME}
     return {**rest, "backbone_config": {**settings, "model_type": "timm_backbone", "backbone": name}}
+
+
+def refuse_stripped(folder: Path) -> None:
+    """Raises XenomaskError for our own checkpoint without its xenomask.json, which is no Hugging Face folder."""
+    if any((folder / p).is_file() for p in (CARD, "preprocessor_config.json", "processor_config.json")):
+        return
+    # transformers' save_pretrained names the class in `architectures`, Network.save does not
+    if read_object(folder / CONFIG).get("architectures", True) in (None, []):
+        raise XenomaskError(
+            f"{folder} is a checkpoint of xenomask without its {CARD}, which says how photos enter the network: copy "
+            "it from where the folder was written"
+        )
+
+
+def read_card(path: Path) -> tuple[Preprocess, dict[str, Any]]:
+    """The preprocessing in a xenomask.json, and all else that it says."""
+    card = read_object(path)
+    try:
+        stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.pop("preprocess").items()}
+        p = Preprocess(**stored)
+        check_preprocess(p)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise XenomaskError(f"{path} is damaged: its preprocess: {first_line(e)}") from e
+    return p, card
+
+
+def is_per_pixel(folder: Path) -> bool:
+    """Whether a checkpoint folder's configuration is a per-pixel network's; nothing is loaded."""
+    return read_object(folder / CONFIG).get("model_type") in PER_PIXEL
+
+
+def outlier_last(config: Any) -> bool:
+    """Whether a mask transformer's last class is called "outlier" (UNO): such a class is none of the known ones."""
+    names: Any = config.id2label or {}
+    return config.model_type not in PER_PIXEL and len(names) > 1 and names.get(len(names) - 1) == OUTLIER_NAME

@@ -14,7 +14,9 @@ from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-KIND = "mahalanobis"
+from xenomask.models.config import MAHALANOBIS
+
+KIND = MAHALANOBIS
 ORDINARY = "ordinary"
 MOST_ENLARGED = 4
 SURE = 20.0  # the class logit, and minus that of no object: a probability of 1 - 4e-18, which is 1 in float32

@@ -24,40 +24,26 @@ from xenomask.datasets.photos import as_photo
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.masks import MaskOutput, PixelOutput, as_logits
-from xenomask.models.config import CONFIG
+from xenomask.models.config import CARD, CONFIG, OUTLIER_NAME, PER_PIXEL, WEIGHTS, outlier_last
 from xenomask.models.deformable import use_kernel
 from xenomask.models.mahalanobis import KIND, Mahalanobis, MahalanobisConfig
 from xenomask.models.one_level import one_level
-from xenomask.models.preprocess import Preprocess, network_input
+from xenomask.models.preprocess import Prepared, Preprocess, network_input
 from xenomask.models.presets import preset, without_warnings
 from xenomask.models.tta import View
 from xenomask.models.weights import (
     as_type,
     check_shapes,
 )
-from xenomask.types import Size
 
-WEIGHTS, CARD = "model.safetensors", "xenomask.json"
-# Networks that give a logit for each class and pixel, and have no queries.
-PER_PIXEL = ("segformer", "upernet")
 # Networks whose position table fits one size.
 WINDOWED = ("eomt", "eomt_dinov3")
-OUTLIER_NAME = "outlier"
 # Keys of a config.json that are no setting of the network.
 WRITTEN = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype")
 
 
 # What networks may compute in; their weights and outputs stay float32.
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A photo as a network takes it: normalised and padded; `input_size` is the part that shows the photo."""
-
-    x: Float32[Tensor, "1 3 ph pw"]
-    input_size: Size
-    image_size: Size
 
 
 @dataclass(frozen=True)
@@ -75,6 +61,12 @@ class Network:
     precision: str = "float32"
     # how photos are shown to it; the edge is in `preprocess` already (xenomask.models.runtimes.with_tta)
     view: View = View()
+    folder: Path | None = None  # that it was read from, and its module maybe changed since
+
+    @property
+    def whole(self) -> "Network":
+        """The network with its module: itself (see runtimes.kept)."""
+        return self
 
     @property
     def device(self) -> str:
@@ -95,8 +87,7 @@ class Network:
     @property
     def outlier_class(self) -> bool:
         """Whether its last class is called "outlier" (UNO): such a class is none of the known ones."""
-        names: Any = self.config.id2label or {}
-        return not self.per_pixel and len(names) > 1 and names.get(len(names) - 1) == OUTLIER_NAME
+        return outlier_last(self.config)
 
     @torch.inference_mode()
     def __call__(self, x: TensorLike) -> tuple[Float32[Tensor, "b q n"], Float32[Tensor, "b q h w"]]:

@@ -5,11 +5,9 @@ from typing import Literal
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
-from torch import Tensor
 
-from xenomask.arrays import ImageLike, as_image
+from xenomask.arrays import ImageLike, Tensor, as_image
 from xenomask.types import Size
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -36,6 +34,15 @@ class Preprocess:
     resample: Literal["opencv", "nearest", "bilinear", "bicubic"] = "opencv"
     stretch: bool = False  # resized to multiples of the divisor, not padded to them
     black: bool = False  # padded before normalisation, with black
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A photo as a network takes it: normalised and padded; `input_size` is the part that shows the photo."""
+
+    x: Float32[Tensor, "1 3 ph pw"]
+    input_size: Size
+    image_size: Size
 
 
 def check_preprocess(p: Preprocess) -> None:
@@ -121,7 +128,15 @@ def averages(p: Preprocess, size: Size) -> bool:
 
 
 def network_input(p: Preprocess, image: ImageLike) -> tuple[Float32[Tensor, "1 3 ph pw"], Size]:
-    """The normalised, padded tensor and the size of its part that shows the image (H, W, 3).
+    """`network_array`, as a tensor."""
+    import torch
+
+    x, used = network_array(p, image)
+    return torch.from_numpy(x), used
+
+
+def network_array(p: Preprocess, image: ImageLike) -> tuple[Float32[np.ndarray, "1 3 ph pw"], Size]:
+    """The normalised, padded input of a network and the size of its part that shows the image (H, W, 3).
 
     Raises XenomaskError for what is no photo.
     """
@@ -135,7 +150,7 @@ def network_input(p: Preprocess, image: ImageLike) -> tuple[Float32[Tensor, "1 3
     x = (image.astype(np.float32) - np.array(p.mean, np.float32)) / np.array(p.std, np.float32)
     if not p.black:
         x = np.pad(x, padding)
-    return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))[None], (h, w)
+    return np.ascontiguousarray(x.transpose(2, 0, 1))[None], (h, w)
 
 
 def _resized(p: Preprocess, image: UInt8[np.ndarray, "H W 3"], size: Size) -> UInt8[np.ndarray, "h w 3"]:
@@ -143,6 +158,7 @@ def _resized(p: Preprocess, image: UInt8[np.ndarray, "H W 3"], size: Size) -> UI
     if p.resample == "opencv":
         how = cv2.INTER_AREA if averages(p, (image.shape[0], image.shape[1])) else cv2.INTER_LINEAR
         return cv2.resize(image, (w, h), interpolation=how)
+    import torch
     from torchvision.transforms.v2 import InterpolationMode, functional  # slow to import, and needed here alone
 
     how = InterpolationMode.NEAREST_EXACT if p.resample == "nearest" else InterpolationMode(p.resample)

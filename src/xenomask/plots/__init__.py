@@ -1,9 +1,8 @@
 """plots: arrays in, figure out."""
 
-from xenomask.plots.curves import precision_recall as precision_recall
-from xenomask.plots.curves import roc as roc
-from xenomask.plots.distribution import histogram as histogram
-from xenomask.plots.distribution import reliability_diagram as reliability_diagram
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from xenomask.plots.gallery import crop as crop
 from xenomask.plots.heatmap import coloured as coloured
 from xenomask.plots.heatmap import contact_sheet as contact_sheet
@@ -13,4 +12,23 @@ from xenomask.plots.heatmap import frame_title as frame_title
 from xenomask.plots.heatmap import overlay as overlay
 from xenomask.plots.heatmap import save_figure as save_figure
 from xenomask.plots.heatmap import tile as tile
-from xenomask.plots.vector import svg as svg
+from xenomask.plots.panels import panels as panels
+
+if TYPE_CHECKING:  # these load matplotlib
+    from xenomask.plots.curves import precision_recall as precision_recall
+    from xenomask.plots.curves import roc as roc
+    from xenomask.plots.distribution import histogram as histogram
+    from xenomask.plots.distribution import reliability_diagram as reliability_diagram
+    from xenomask.plots.vector import svg as svg
+
+_LATER = {
+    "precision_recall": "curves", "roc": "curves", "histogram": "distribution", "reliability_diagram": "distribution",
+    "svg": "vector",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    """What is imported when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'xenomask.plots' has no attribute {name!r}")
+    return getattr(import_module(f"xenomask.plots.{_LATER[name]}"), name)

@@ -3,16 +3,11 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from matplotlib import colormaps
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.patheffects import Normal, Stroke
 
 from xenomask.arrays import (
     ImageLike,
@@ -29,11 +24,15 @@ from xenomask.arrays import (
     check_same_size,
 )
 from xenomask.errors import XenomaskError, printable
+from xenomask.plots.colours import TABLE
 from xenomask.plots.kernels import blend
 from xenomask.types import VOID, Size
 
-# Perceptually uniform and readable without colour vision; white marks the decision, green the truth.
-COLOURS = "inferno"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+COLOURS = "inferno"  # matplotlib's name of plots.colours; white marks the decision, green the truth
 THRESHOLD, TRUTH = "white", "#19d3a2"
 BOX = (25, 211, 162)  # the same green
 OPAQUE = 0.8  # at the scale's upper end, so that the photo never disappears
@@ -80,8 +79,14 @@ def coloured(value: MapLike, scale: tuple[float, float]) -> UInt8[np.ndarray, "H
 
     Raises XenomaskError for what is no finite map, and for a scale that does not rise.
     """
-    rgba = colormaps[COLOURS](Normalize(*check_scale(scale), clip=True)(as_single(value)), bytes=True)
-    return np.ascontiguousarray(rgba[..., :3])
+    row = (_share(as_single(value), scale) * len(TABLE)).astype(np.intp)
+    return TABLE[row.clip(max=len(TABLE) - 1)]
+
+
+def _share(value: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """Where values lie between the ends of a scale, in [0, 1]."""
+    low, high = check_scale(scale)
+    return (value.clip(low, high) - np.float32(low)) / np.float32(high - low)
 
 
 def opacity(value: NumbersLike, scale: tuple[float, float]) -> Float[np.ndarray, "*s"]:
@@ -90,7 +95,7 @@ def opacity(value: NumbersLike, scale: tuple[float, float]) -> Float[np.ndarray,
     Raises XenomaskError for NaN, and for a scale that does not rise.
     """
     value = as_numbers(value, "map").astype(np.float32)
-    return Normalize(*check_scale(scale), clip=True)(value).filled() * OPAQUE
+    return _share(value, scale) * OPAQUE
 
 
 def overlay(
@@ -108,9 +113,8 @@ def overlay(
     image, value = as_image(image), as_single(value)
     check_same_size("map", value, "photo", image)
     out = np.empty(image.shape, np.uint8)
-    table = np.ascontiguousarray(colormaps[COLOURS](np.arange(colormaps[COLOURS].N), bytes=True)[:, :3])
     low, high = check_scale(scale)
-    blend(image, np.ascontiguousarray(value), low, high, table, OPAQUE, out)
+    blend(image, np.ascontiguousarray(value), low, high, TABLE, OPAQUE, out)
     if ignored is not None:
         ignored = as_mask(ignored, "ignored region")
         check_same_size("map", value, "ignored region", ignored)
@@ -147,11 +151,15 @@ def figure(
     title: str,
     label: LabelLike | None = None,
     threshold: float | None = None,
-) -> Figure:
+) -> "Figure":
     """Photo with the true anomaly's contour beside the map with colour bar, threshold contour and void hatched.
 
     Raises XenomaskError as `overlay` does, and for what is no label of 0, 1, 255 in the map's size.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patheffects import Normal, Stroke
+
     image, value = as_image(image), as_single(value)
     check_same_size("map", value, "photo", image)
     if label is not None:
@@ -183,11 +191,13 @@ def figure(
     return fig
 
 
-def draw_label(left, right, label: LabelLike) -> list[Patch]:
+def draw_label(left, right, label: LabelLike) -> "list[Patch]":
     """True anomalies outlined in both axes, void hatched in the right one; the legend's keys of what was drawn.
 
     Raises XenomaskError for what is no label of 0, 1, 255.
     """
+    from matplotlib.patches import Patch
+
     label, keys = as_truth(label), []
     if min(label.shape) < 2:  # no contour has an area to go around
         return keys
@@ -205,7 +215,7 @@ def draw_label(left, right, label: LabelLike) -> list[Patch]:
     return keys
 
 
-def save_figure(picture: Figure, path: Path) -> None:
+def save_figure(picture: "Figure", path: Path) -> None:
     """Writes a figure; letters of a frame's name that its font has not are boxes, of which nobody needs to be told."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

@@ -2,6 +2,7 @@
 
 import glob
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from xenomask.errors import XenomaskError
@@ -46,6 +47,15 @@ def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[
 def _below(folder: Path) -> str:
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
     return f"; its folders are not looked into: name one, such as {inner[0]}" if inner else ""
+
+
+def sizes_of(photos: Sequence[Path]) -> list[tuple[int, int]]:
+    """The upright sizes of the first photos, each once, from their headers; what is no picture is left out."""
+    found = []
+    for photo in photos[:FIRST]:
+        with suppress(XenomaskError):
+            found.append(read_header(photo, "photo").upright)
+    return list(dict.fromkeys(found))
 
 
 def check_photos(photos: Sequence[Path], out: Path) -> None:

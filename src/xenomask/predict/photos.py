@@ -10,10 +10,10 @@ from xenomask.datasets.read import photo_size
 from xenomask.detector.prediction import default_threshold, prediction
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError, printable
-from xenomask.files import atomic, make_dir
+from xenomask.files import make_dir
 from xenomask.objects import SMALLEST, AnomalyObject
 from xenomask.pictures import save_picture
-from xenomask.plots import figure, save_figure
+from xenomask.plots import panels
 from xenomask.predict.inputs import check_photos
 from xenomask.predict.pipeline import Profile, Stage, run
 from xenomask.store import ENDING, map_ids, map_path, write_map
@@ -100,7 +100,6 @@ def detect_photos(
     def draw(seen: Photo) -> Detection:
         return _draw(seen, out, threshold, smallest)
 
-    # matplotlib is not made for several threads: all of it happens in the last stage
     stages = [Stage("decode", read), *inference(detector, batch, keep=True), Stage("draw and write", draw)]
     return run(photos, stages, tick=tick)
 
@@ -111,9 +110,8 @@ def _draw(seen: Photo, out: Path, threshold: float | None, smallest: float) -> D
     name = printable(str(photo))
     said = replace(prediction(seen.detector, image, found, seen.outputs), threshold=threshold, smallest=smallest)
     write_map(out / f"{photo.stem}{ENDING}", found, photo=seen.digest)
-    picture = figure(image, found.value, scale, title=Path(name).name, threshold=threshold)
-    with atomic(out / f"{photo.stem}_heatmap.png") as part:
-        save_figure(picture, part)
+    picture = panels(image, found.value, scale, title=Path(name).name, threshold=threshold)
+    save_picture(out / f"{photo.stem}_heatmap.png", picture)
     save_picture(out / f"{photo.stem}_overlay.jpg", said.overlay())
     share, objects = (None, None) if threshold is None else (float(said.mask().mean()), said.objects)
     return Detection(str(photo), found.value.shape, float(found.value.max()), float(found.value.mean()), share, objects)

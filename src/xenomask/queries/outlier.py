@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from xenomask.arrays import LabelLike, NumbersLike, as_numbers, as_truth
@@ -12,13 +11,14 @@ from xenomask.masks import MaskOutput, row_blocks, soft_masks
 from xenomask.types import VOID
 
 
-@torch.inference_mode()
 def anomaly_iou(output: MaskOutput, label: LabelLike, mask_threshold: float) -> Float[np.ndarray, "q"]:
     """IoU of each mask (m_q > mask_threshold, at the image's size) with the anomaly; classes do not matter.
 
     Void pixels are left out of both sides. Raises XenomaskError for what is no label (H, W) of 0, 1, 255 in the image's
     size.
     """
+    import torch
+
     label = as_truth(label)
     if label.shape != output.image_size:
         (h, w), (H, W) = label.shape, output.image_size

@@ -3,12 +3,11 @@
 import itertools
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
-from xenomask.arrays import check_onto
+from xenomask.arrays import as_array, check_onto
 from xenomask.errors import XenomaskError
-from xenomask.jit import in_threads
+from xenomask.jit import in_threads, thread_count
 from xenomask.masks import DAMAGED, MaskOutput, row_groups, source
 from xenomask.scores import kernels
 from xenomask.scores.plan import Plan
@@ -26,7 +25,7 @@ def add_scores(
     """
     check_onto(onto, (len(todo.steps), *output.image_size))
     (H, W), (ph, pw), (uh, uw) = output.image_size, output.padded_size, output.input_size
-    logits = output.mask_logits.detach().cpu().float().contiguous().numpy()
+    logits = np.ascontiguousarray(as_array(output.mask_logits, "mask logits"), np.float32)
     _, h, w = logits.shape
     r0, r1, lower = source(H, h, ph, uh)
     c0, c1, share = source(W, w, pw, uw)
@@ -37,7 +36,7 @@ def add_scores(
     cells = np.stack([c0[starts], c1[np.minimum(starts + kernels.COLUMNS, W) - 1] + 1], 1)
     place = np.stack([c0, c1]), share, groups, lower, items
     gather = todo.peaks, todo.crowds, todo.sums, todo.classes, todo.steps, todo.mixes, np.float32(weight)
-    threads = threads or torch.get_num_threads()
+    threads = threads or thread_count()
     high, low = np.empty((2, h, len(starts), len(logits)), np.float32)
     damaged = np.zeros(len(logits), np.bool_)
     in_threads(kernels.extremes, threads, len(logits), (logits, cells), (high, low, damaged))

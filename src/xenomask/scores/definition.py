@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from xenomask.arrays import Tensor
 from xenomask.errors import XenomaskError, unknown
 from xenomask.masks import semantic
 from xenomask.types import QuerySet
@@ -73,6 +72,7 @@ class Score:
     reads: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     outlier_class: bool = False  # whether it needs a network with one
+    on_arrays: bool = False  # whether `gather` takes NumPy's arrays too, by masks.library: it then runs without torch
     # of how many classes it is defined: the entropy of a single one is 0 / log 1
     fewest: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -176,6 +176,8 @@ def get_score(name: str, options: Mapping[str, Any] | None = None) -> Score:
 
 def gather_rows(what: Gather, m: M) -> dict[str, Rows]:
     """What is gathered of soft masks m (Q, r, W), by PyTorch, by name."""
+    import torch
+
     found = {name: _largest(w, m) for name, w in what.peaks.items()}
     found |= {name: _exceeding(w, m) for name, w in what.counts.items()}
     return found | {name: torch.einsum("q,qrw->rw", w, m) for name, w in what.sums.items()}
@@ -190,7 +192,7 @@ def _largest(w: Float[Tensor, " q"], m: M) -> Rows:
 
 
 def _exceeding(w: Float[Tensor, " q"], m: M) -> Rows:
-    some = _of(torch.isfinite(w), m, w)
+    some = _of(w.isfinite(), m, w)
     if some is None:
         return m.new_zeros(m.shape[1:])
     m, w = some
@@ -199,6 +201,8 @@ def _exceeding(w: Float[Tensor, " q"], m: M) -> Rows:
 
 def _of(chosen: Tensor, m: M, w: Tensor) -> tuple[Tensor, Tensor] | None:
     """The chosen queries' masks and weights, None without any; in an exported graph, whose shapes are fixed, all."""
+    import torch
+
     if torch.compiler.is_exporting():
         return m, w
     return (m[chosen], w[chosen]) if chosen.any() else None

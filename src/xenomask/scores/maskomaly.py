@@ -6,10 +6,11 @@ Written from a description of the released code's arithmetic; nothing of that co
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
+from xenomask.arrays import Tensor
+from xenomask.masks import library
 from xenomask.scores.codes import MASKOMALY
 from xenomask.scores.definition import Gather, P, Rows, Score, Twin
 from xenomask.types import QuerySet
@@ -36,7 +37,7 @@ def gather(
     top, known, rejecting, fires, ground = roles(p, queries, inlier, confidence)
     # NOTE: the released code loops over all pairs i < j of masks and clears R where both exceed .1 (its comment says
     # .001). "Both of some pair" is "at least two", so a count does it in O(Q).
-    counts = {} if border is None else {BORDER: torch.where(known, float(border), torch.inf).to(top)}
+    counts = {} if border is None else {BORDER: library(top).where(known, 0 * top + border, np.inf)}
     return Gather({REJECTION: top * rejecting, OUTLIER: top * fires, GROUND: top * ground}, counts)
 
 
@@ -44,8 +45,8 @@ def branches(found: Mapping[str, Tensor]) -> tuple[Rows, Rows]:
     """R and O: R = 1 - the rejection's peak, 0 where two or more masks meet, then lowered by the ground queries."""
     r = 1 - found[REJECTION]
     if BORDER in found:
-        r = torch.where(found[BORDER] >= 2, torch.zeros_like(r), r)
-    return torch.minimum(r, 1 - found[GROUND]), found[OUTLIER]
+        r = library(r).where(found[BORDER] >= 2, 0 * r, r)
+    return library(r).minimum(r, 1 - found[GROUND]), found[OUTLIER]
 
 
 def finish(found: Mapping[str, Tensor], *, mix: float = MIX) -> Rows:
@@ -56,7 +57,7 @@ def finish(found: Mapping[str, Tensor], *, mix: float = MIX) -> Rows:
 
 def roles(p: P, queries: QuerySet, inlier: str, confidence: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """p_q, and which queries (Q,) have an inlier class, reject, fire on outliers and lie on the ground."""
-    top, argmax = p.max(1)
+    top, argmax = library(p).amax(p, 1), library(p).argmax(p, 1)
     known = argmax < p.shape[1] - 1
     # NOTE: the paper rejects by specialised queries found beforehand; its released code takes every query
     # of this image that is confident of a class (.7, not the .9 of the analysis). Both are offered.
@@ -64,9 +65,10 @@ def roles(p: P, queries: QuerySet, inlier: str, confidence: float) -> tuple[Tens
     return top, known, rejecting, _members(queries.outlier, p), _members(queries.ground, p)
 
 
-def _members(indices, p: P) -> Tensor:
+def _members(indices, p: P) -> Any:
     """The queries as a mask over Q."""
-    return torch.tensor([q in indices for q in range(len(p))], device=p.device)
+    chosen = [q in indices for q in range(len(p))]
+    return np.array(chosen) if isinstance(p, np.ndarray) else p.new_tensor(chosen).bool()
 
 
 def twin(what: Gather, *, mix: float = MIX) -> Twin:
@@ -75,7 +77,7 @@ def twin(what: Gather, *, mix: float = MIX) -> Twin:
     Ground queries lower what the rule of borders left of R, and its 0 cannot be lowered: so one peak of the rejecting
     and the ground queries together gives the same.
     """
-    inside = torch.maximum(what.peaks[REJECTION], what.peaks[GROUND])
+    inside = library(what.peaks[GROUND]).maximum(what.peaks[REJECTION], what.peaks[GROUND])
     fires = what.peaks[OUTLIER]
     return Twin(MASKOMALY, inside, fires if fires.any() else None, what.counts.get(BORDER), mix)
 
@@ -101,7 +103,8 @@ def notes(what: Gather, found: Mapping[str, Tensor], *, border: float | None = 0
 
 
 def _score(name: str, formula: str, reads: tuple[str, ...], **more: Any) -> Score:
-    return Score(name, formula, (0.0, 1.0), gather, finish, twin=twin, reads=reads, parts=parts, notes=notes, **more)
+    own: Any = {"parts": parts, "notes": notes, "on_arrays": True, **more}
+    return Score(name, formula, (0.0, 1.0), gather, finish, twin=twin, reads=reads, **own)
 
 
 SCORES = (

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int64
-from torch import Tensor
 
+from xenomask.arrays import NumbersLike, Tensor, as_array
 from xenomask.scores.codes import MASKOMALY, SUM
 from xenomask.scores.definition import Gather, Score
 
@@ -38,58 +37,66 @@ def has_twin(score: Score) -> bool:
 
 def plan(p: Float[Tensor, "q n"], scores: Sequence[tuple[Score, Gather | None]]) -> Plan:
     """The plan of scores that `has_twin` holds of, each with what it gathers (None: class masses), of P (Q, N)."""
-    p = p.cpu()
+    P = _array(p)
     peaks, crowds, sums, steps, mixes = [], [], [], [], []
-    classes = p[:, :0]
+    classes = P[:, :0]
     for score, what in scores:
         if what is None:
             assert isinstance(score.twin, int)
-            classes = p[:, :-1]
+            classes = P[:, :-1]
             step, mix = (score.twin, -1, -1, -1), 0.0
         elif callable(score.twin):
             t = score.with_own(score.twin, what)
             rows = ((peaks, t.inside), (peaks, t.outlier), (crowds, None if t.crowd is None else logits_of(t.crowd)))
-            places = (-1 if row is None else _place(into, row.cpu()) for into, row in rows)
+            places = (-1 if row is None else _place(into, _array(row)) for into, row in rows)
             step, mix = (t.code, *places), t.mix
         else:
             assert not what.peaks and not what.counts
-            step, mix = (SUM, _place(sums, sum_of(what).cpu()), -1, -1), what.constant
+            step, mix = (SUM, _place(sums, sum_of(what)), -1, -1), what.constant
         steps.append(step)
         mixes.append(mix)
-    return _plan(len(p), peaks, crowds, sums, classes, steps, mixes)
+    return _plan(len(P), peaks, crowds, sums, classes, steps, mixes)
 
 
 def handing_out(q: int, rows: Sequence[Float[Tensor, " q"]], peaks: Sequence[Float[Tensor, " q"]] = ()) -> Plan:
     """The plan that hands out sums (rows) and then peaks themselves, a map each, for a score without a twin."""
     steps = [(SUM, i, -1, -1) for i in range(len(rows))] + [(MASKOMALY, -1, i, -1) for i in range(len(peaks))]
-    given = [[x.cpu() for x in part] for part in (peaks, rows)]
-    return _plan(q, given[0], [], given[1], torch.zeros(q, 0), steps, [0.0] * len(steps))
+    given = [[_array(x) for x in part] for part in (peaks, rows)]
+    return _plan(q, given[0], [], given[1], np.zeros((q, 0), np.float32), steps, [0.0] * len(steps))
 
 
-def sum_of(what: Gather) -> Float[Tensor, " q"]:
+def sum_of(what: Gather) -> Float32[np.ndarray, " q"]:
     """The weights of the sum of all that is summed."""
-    return torch.stack(list(what.sums.values())).sum(0)
+    return np.sum([_array(w) for w in what.sums.values()], axis=0)
 
 
-def logits_of(masks: Float[Tensor, " q"]) -> Float[Tensor, " q"]:
+def logits_of(masks: NumbersLike) -> Float32[np.ndarray, " q"]:
     """Thresholds of masks as thresholds of their logits; infinite ones stay."""
-    return torch.where(torch.isfinite(masks), torch.logit(masks.double().clamp(0, 1)), torch.inf)
+    masks = _array(masks).astype(np.float64)
+    share = masks.clip(0, 1)
+    with np.errstate(divide="ignore"):
+        return np.where(np.isfinite(masks), np.log(share / (1 - share)), np.inf).astype(np.float32)
 
 
-def _plan(q: int, peaks: list, crowds: list, sums: list, classes: Tensor, steps: list, mixes: list) -> Plan:
+def _plan(q: int, peaks: list, crowds: list, sums: list, classes: np.ndarray, steps: list, mixes: list) -> Plan:
     table = {"peaks": peaks, "crowds": crowds, "sums": sums}
-    gathered = {k: _array(torch.stack(v)) if v else np.empty((0, q), np.float32) for k, v in table.items()}
-    return Plan(**gathered, classes=_array(classes), steps=np.array(steps, np.int64), mixes=np.array(mixes, np.float32))
+    gathered = {k: np.stack(v) if v else np.empty((0, q), np.float32) for k, v in table.items()}
+    return Plan(
+        **gathered,
+        classes=np.ascontiguousarray(classes),
+        steps=np.array(steps, np.int64),
+        mixes=np.array(mixes, np.float32),
+    )
 
 
-def _place(rows: list[Tensor], row: Tensor) -> int:
+def _place(rows: list[np.ndarray], row: np.ndarray) -> int:
     """The row's index; scores that gather the same share it."""
     for i, other in enumerate(rows):
-        if torch.equal(row, other):
+        if np.array_equal(row, other):
             return i
     rows.append(row)
     return len(rows) - 1
 
 
-def _array(x: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(x.numpy(), np.float32)
+def _array(x: NumbersLike) -> np.ndarray:
+    return np.ascontiguousarray(as_array(x, "row"), np.float32)

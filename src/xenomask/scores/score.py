@@ -1,11 +1,12 @@
 """MaskOutput + QuerySet, or PixelOutput -> ScoreMap: several scores of one image at once, on the chosen backend."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Float32
 
 from xenomask.arrays import check_onto
@@ -14,6 +15,7 @@ from xenomask.masks import (
     MaskOutput,
     PixelOutput,
     class_probabilities,
+    in_torch,
     outlier_probabilities,
     refuse_nan,
     resized_logits,
@@ -23,7 +25,7 @@ from xenomask.masks import (
 from xenomask.masks import semantic as class_masses
 from xenomask.scores import mask, maskomaly, semantic
 from xenomask.scores.backend import Backend, choose
-from xenomask.scores.definition import SCORES, Gather, Score, gather_rows, get_score
+from xenomask.scores.definition import SCORES, Gather, P, Score, gather_rows, get_score
 from xenomask.scores.plan import Plan, handing_out, has_twin, plan
 from xenomask.types import QuerySet, ScoreMap
 
@@ -37,7 +39,6 @@ def score_of(output: MaskOutput | PixelOutput, queries: QuerySet | None, score: 
     return score_all(output, queries, [score])[score.name]
 
 
-@torch.inference_mode()
 def score_all(
     output: MaskOutput | PixelOutput,
     queries: QuerySet | None,
@@ -55,10 +56,11 @@ def score_all(
     """
     scores, queries = list(scores), queries or QuerySet()
     maps = np.zeros((len(scores), *output.image_size), np.float32)
-    if isinstance(output, PixelOutput):
-        _of_pixels(output, scores, maps)
-    else:
-        _add(output, queries, scores, 1.0, maps, kernel)
+    with _inference(output):
+        if isinstance(output, PixelOutput):
+            _of_pixels(output, scores, maps)
+        else:
+            _add(output, queries, scores, 1.0, maps, kernel)
     return _checked({s.name: value for s, value in zip(scores, maps, strict=True)})
 
 
@@ -76,7 +78,7 @@ def add_score(
     """
     check_onto(onto, output.image_size)
     if isinstance(output, MaskOutput):
-        with torch.inference_mode():
+        with _inference(output):
             _add(output, queries, [score], weight, onto[None], kernel)
     else:
         onto += np.float32(weight) * score_all(output, queries, [score], kernel)[score.name].value
@@ -94,9 +96,7 @@ def as_released(output: MaskOutput, queries: QuerySet, score: Score) -> ScoreMap
     return ScoreMap(value, score.name)
 
 
-def gathered(
-    output: MaskOutput, p: torch.Tensor, queries: QuerySet, scores: Sequence[Score]
-) -> list[tuple[Score, Gather | None]]:
+def gathered(output: MaskOutput, p: P, queries: QuerySet, scores: Sequence[Score]) -> list[tuple[Score, Gather | None]]:
     """Each score with what it gathers of one image's masks, of P (Q, N); None where that is the class map."""
     outlier = outlier_probabilities(output) if any(s.outlier_class for s in scores) else None
     return [(s, None if s.on_classes else s.gathers(p, queries, outlier)) for s in scores]
@@ -106,6 +106,20 @@ def plan_of(output: MaskOutput, queries: QuerySet, scores: Sequence[Score]) -> P
     """The fused kernel's plan of scores that `has_twin` holds of."""
     p = class_probabilities(output)
     return plan(p, gathered(output, p, queries, scores))
+
+
+def _device(output: MaskOutput) -> str:
+    return "cpu" if isinstance(output.mask_logits, np.ndarray) else output.mask_logits.device.type
+
+
+def _inference(output: MaskOutput | PixelOutput) -> AbstractContextManager[Any]:
+    """What is to be open while a map is made: tensors keep no gradients."""
+    logits = output.class_map_logits if isinstance(output, PixelOutput) else output.mask_logits
+    if isinstance(logits, np.ndarray):
+        return nullcontext()
+    import torch
+
+    return torch.inference_mode()
 
 
 def _of_pixels(output: PixelOutput, scores: Sequence[Score], maps: Float32[np.ndarray, "t H W"]) -> None:
@@ -124,12 +138,14 @@ def _add(
     onto: Float32[np.ndarray, "t H W"], kernel: str,
 ) -> None:  # fmt: skip
     """Adds weight x each score to `onto`: what the fused kernel can do by it, the rest by PyTorch."""
+    backend = choose(kernel, _device(output))
+    if backend.add is None or not all(has_twin(s) and (s.on_classes or s.on_arrays) for s in scores):
+        output = in_torch(output)
     p = class_probabilities(output)
     refuse_nan(p)
     check_classes(scores, p.shape[1] - 1)
     check_queries(scores, queries, len(p))
     todo = gathered(output, p, queries, scores)
-    backend = choose(kernel, output.mask_logits.device.type)
     fused = [i for i, s in enumerate(scores) if backend.add is not None and has_twin(s)]
     if fused:
         _fused(output, backend, plan(p, [todo[i] for i in fused]), weight, onto, fused)
@@ -156,8 +172,10 @@ def _fused(
         onto[i] += value[:, ::-1] if output.mirrored else value
 
 
-def _handed_out(output: MaskOutput, backend: Backend, p: torch.Tensor, score: Score, what: Gather | None) -> np.ndarray:
+def _handed_out(output: MaskOutput, backend: Backend, p: P, score: Score, what: Gather | None) -> np.ndarray:
     """The map (H, W) of a score without a compiled finish: the fused kernel gathers, PyTorch finishes."""
+    import torch
+
     sums = list(what.sums.items()) if what else [(str(k), p[:, k]) for k in range(p.shape[1] - 1)]
     peaks = list(what.peaks.items()) if what else []
     found = np.zeros((len(sums) + len(peaks), *output.image_size), np.float32)
@@ -172,7 +190,7 @@ def _handed_out(output: MaskOutput, backend: Backend, p: torch.Tensor, score: Sc
 
 
 def _by_torch(
-    output: MaskOutput, p: torch.Tensor, todo: Sequence[tuple[Score, Gather | None]], weight: float,
+    output: MaskOutput, p: P, todo: Sequence[tuple[Score, Gather | None]], weight: float,
     onto: Sequence[Float32[np.ndarray, "H W"]],
 ) -> None:  # fmt: skip
     """The reference: adds weight x each score, gathered by PyTorch from the masks of a block of rows."""

@@ -7,7 +7,6 @@ probability. Of a per-pixel network, L are its logits, of any sign, on which fou
 from typing import Any
 
 import numpy as np
-import torch
 
 from xenomask.scores.codes import ENERGY, ENTROPY, ENTROPY_SOFTMAX, MAX_LOGIT, MAX_SHARE, MSP, NOT_COVERED, RBA
 from xenomask.scores.definition import Classes, Rows, Score
@@ -39,13 +38,17 @@ def max_share(L: Classes) -> Rows:
 
 def entropy(L: Classes) -> Classes:
     """The terms of -sum_k s_k log s_k / log K with s = L / sum_k L, in [0, 1]; L >= 0."""
-    s = shares(L)
-    return torch.special.entr(s) / torch.log(torch.tensor(float(len(s))))
+    return _entropy(shares(L))
 
 
 def entropy_softmax(L: Classes) -> Classes:
     """The terms of -sum_k s_k log s_k / log K with s = softmax(L), in [0, 1]; flat on masks, whose L is bounded."""
-    s = L.softmax(0)
+    return _entropy(L.softmax(0))
+
+
+def _entropy(s: Classes) -> Classes:
+    import torch
+
     return torch.special.entr(s) / torch.log(torch.tensor(float(len(s))))
 
 

@@ -1,12 +1,9 @@
 """A torch module -> an ONNX file or an OpenVINO model, by torch.export; nothing of the module is left changed."""
 
-import hashlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +11,7 @@ from torch import Tensor, nn
 
 from xenomask.errors import XenomaskError
 from xenomask.models.deformable import plain
-
-KEY = "xenomask"  # under which files hold what they are, as JSON
-ONNX_LIMIT = 2**31  # bytes of one protobuf message
+from xenomask.models.runtimes.sessions import KEY, ONNX_LIMIT, need
 
 
 class Raw(nn.Module):
@@ -30,16 +25,6 @@ class Raw(nn.Module):
         """(B, Q, N) class logits and (B, Q, h, w) mask logits of a (B, 3, H, W) batch."""
         out = self.module(pixel_values=image)
         return out.class_queries_logits.float(), out.masks_queries_logits.float()
-
-
-def need(package: str, extra: str) -> Any:
-    """The imported optional package; raises XenomaskError that says what to install."""
-    import importlib
-
-    try:
-        return importlib.import_module(package)
-    except ImportError as e:
-        raise XenomaskError(f"{package} is not installed: pip install 'xenomask[{extra}]'") from e
 
 
 def trace(module: nn.Module, image: Tensor, free: Sequence[int] = ()) -> torch.export.ExportedProgram:
@@ -147,26 +132,6 @@ def to_openvino(program: torch.export.ExportedProgram, inputs: Sequence[str], ou
         for port, name in zip(ports, names, strict=True):
             port.get_tensor().set_names({name})
     return model
-
-
-def read_openvino(path: Path, weights: Path) -> tuple[Any, bytes, str]:
-    """The openvino.Model of an .xml and a .bin file, the bytes of the one and the SHA-256 of the other.
-
-    Both are read into memory: a mapped .bin, OpenVINO's own way, that is written over changes the network under way,
-    and cut short ends the process. Raises OSError, and RuntimeError or ValueError for damaged files.
-    """
-    openvino = need("openvino", "openvino")
-    text = path.read_bytes()
-    with weights.open("rb") as f:
-        size = os.fstat(f.fileno()).st_size
-        tensor = openvino.Tensor(openvino.Type.u8, openvino.Shape([size]))
-        view, done = memoryview(tensor.data), 0
-        while done < size and (n := f.readinto(view[done:])):
-            done += n
-    if done < size:
-        raise ValueError(f"{weights} was cut short while it was read")
-    model = openvino.Core().read_model(text.decode(), tensor)
-    return model, text, hashlib.sha256(view).hexdigest()
 
 
 def _input_shape(program: torch.export.ExportedProgram) -> list[int]:

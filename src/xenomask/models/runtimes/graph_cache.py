@@ -10,17 +10,27 @@ import logging
 import os
 import shutil
 import tempfile
+from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from xenomask.errors import XenomaskError, first_line
 from xenomask.files import atomic, make_dir, platform_cache, read_object, sha256
-from xenomask.models.network import Network
-from xenomask.models.runtimes.graph import need, read_openvino
+from xenomask.jit import thread_count
+from xenomask.models.config import CONFIG
+from xenomask.models.runtimes.sessions import (
+    Session,
+    compile_openvino,
+    compiled_session,
+    need,
+    read_openvino,
+    read_tensor,
+)
 from xenomask.version import __version__
+
+if TYPE_CHECKING:
+    from xenomask.models.network import Network
 
 log = logging.getLogger(__name__)
 
@@ -44,25 +54,76 @@ def cache_folder() -> Path | None:
         return None
 
 
-def graph_key(network: Network, shape: tuple[int, ...]) -> str:
+def graph_key(network: "Network", shape: tuple[int, ...]) -> str:
     """The name of the graph of a network for batches of that shape.
 
     It is a hash of the numbers in the module, not of the file that they came from: they may have been changed since.
     """
+    import torch
+
     config: dict[str, Any] = {k: v for k, v in network.config.to_dict().items() if k != "_name_or_path"}
-    said = {"xenomask": __version__, **{p: metadata.version(p) for p in MAKERS}, "shape": shape,
-            "module": type(network.module).__name__, "config": config}  # fmt: skip
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(_made(shape, module=type(network.module).__name__, config=config))
     for name, t in [*network.module.named_parameters(), *network.module.named_buffers()]:
         digest.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
         digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
+def _made(shape: tuple[int, ...], **what: Any) -> bytes:
+    """What a graph is made of, and by which versions, as text."""
+    said = {"xenomask": __version__, **{p: metadata.version(p) for p in MAKERS}, "shape": shape, **what}
+    return json.dumps(said, sort_keys=True, default=str).encode()
+
+
+def _note(checkpoint: Path, weights: str, shape: tuple[int, ...]) -> Path | None:
+    """Where it is noted which graph a checkpoint folder's network has; `weights` is the SHA-256 of their file."""
+    folder = cache_folder()
+    if folder is None or not (checkpoint / CONFIG).is_file():
+        return None
+    made = _made(shape, weights=weights, config=sha256(checkpoint / CONFIG))
+    return folder.parent / "checkpoints" / f"{hashlib.sha256(made).hexdigest()}.json"
+
+
+def note_graph(checkpoint: Path, weights: str, shape: tuple[int, ...], key: str, settings: str) -> None:
+    """Notes a kept graph as that of a checkpoint folder's files, so that it is found again without torch."""
+    path = _note(checkpoint, weights, shape)
+    if path is None:
+        return
+    check = _check(path, key, settings)
+    try:
+        make_dir(path.parent)
+        with atomic(path) as part:
+            part.write_text(json.dumps({"graph": key, "settings": settings, "check": check}) + "\n")
+    except (XenomaskError, OSError) as e:
+        log.warning("the graph is kept, but not found without torch (%s=off silences this): %s", VARIABLE, e)
+
+
+def noted(checkpoint: Path, weights: str, shape: tuple[int, ...]) -> tuple[str, str] | None:
+    """The key of the kept graph of a checkpoint folder's network, and the network's `settings`; None without one."""
+    path = _note(checkpoint, weights, shape)
+    try:
+        table = read_object(path) if path is not None and path.is_file() else {}
+    except XenomaskError:  # cut short, say: the graph is looked for by its network then, and noted anew
+        return None
+    key, settings = (str(table.get(k, "")) for k in ("graph", "settings"))
+    whole = path is not None and table.get("check") == _check(path, key, settings)
+    return (key, settings) if whole and is_kept(key) else None
+
+
+def _check(path: Path, key: str, settings: str) -> str:
+    """What tells a note that was damaged, or is another's."""
+    return hashlib.sha256(f"{path.stem} {key} {settings}".encode()).hexdigest()
+
+
 def is_kept(key: str) -> bool:
     """Whether the graph of that name is there."""
     folder = cache_folder()
     return folder is not None and (folder / key / FACTS).is_file()
+
+
+def kept_bytes(key: str) -> int:
+    """What the graph of that name, and what was compiled of it, takes on disk."""
+    return sum(p.stat().st_size for p in ((cache_folder() or Path()) / key).glob("*"))
 
 
 def read_graph(key: str) -> Any:
@@ -81,6 +142,47 @@ def read_graph(key: str) -> Any:
         log.warning("the kept graph %s is damaged and built anew: %s", entry, str(e).splitlines()[0])
         shutil.rmtree(entry, ignore_errors=True)
         return None
+
+
+def open_graph(key: str) -> Session | None:
+    """The kept graph of that name ready to run, or None; what OpenVINO compiles of it is kept for this processor.
+
+    Compiling is half of a first photo's CPU time. The file's name holds its SHA-256: OpenVINO runs damaged ones.
+    """
+    if not is_kept(key):
+        return None
+    entry, own = (cache_folder() or Path()) / key, _processor()
+    for path in entry.glob(f"{own}-*.compiled"):
+        try:
+            tensor, digest = read_tensor(path)
+            if path.stem != f"{own}-{digest}":
+                raise XenomaskError("it is not the file that was written")
+            os.utime(entry)
+            return compiled_session(need("openvino", "openvino").Core().import_model(tensor, "CPU"))
+        except (XenomaskError, OSError, RuntimeError, ValueError) as e:
+            log.warning("the compiled graph %s is damaged and compiled anew: %s", path, first_line(e))
+            path.unlink(missing_ok=True)
+    model = read_graph(key)
+    if model is None:
+        return None
+    compiled = compile_openvino(model)
+    try:
+        data = compiled.export_model().getvalue()
+        with atomic(entry / f"{own}-{hashlib.sha256(data).hexdigest()}.compiled") as part:
+            part.write_bytes(data)
+    except (XenomaskError, OSError, RuntimeError) as e:
+        log.warning("the compiled graph is not kept for the next start: %s", first_line(e))
+    return compiled_session(compiled)
+
+
+@cache
+def _processor() -> str:
+    """A hash of what OpenVINO compiles for: the processor with its instructions, and how many may be used."""
+    core = need("openvino", "openvino").Core()
+    said = [str(core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+    cpus = Path("/proc/cpuinfo")  # the name of a virtual machine's processor says little
+    flags = [line for line in cpus.read_text().splitlines() if line.startswith("flags")][:1] if cpus.is_file() else []
+    return hashlib.sha256("\n".join([*said, *flags, str(thread_count())]).encode()).hexdigest()[:16]
 
 
 def keep_graph(key: str, model: Any) -> Any:

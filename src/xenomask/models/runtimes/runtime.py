@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +18,19 @@ from xenomask.errors import XenomaskError, unknown
 from xenomask.models.mahalanobis import KIND
 from xenomask.models.network import PRECISIONS, WINDOWED, Network
 from xenomask.models.preprocess import input_size
-from xenomask.models.runtimes.graph import Raw, need, onnx_bytes, to_openvino, trace
-from xenomask.models.runtimes.graph_cache import graph_key, is_kept, keep_graph, read_graph
+from xenomask.models.runtimes.graph import Raw, onnx_bytes, to_openvino, trace
+from xenomask.models.runtimes.graph_cache import (
+    VARIABLE,
+    graph_key,
+    is_kept,
+    keep_graph,
+    kept_bytes,
+    note_graph,
+    noted,
+    open_graph,
+    read_graph,
+)
+from xenomask.models.runtimes.sessions import Session, need, onnx_session, openvino_session
 from xenomask.models.tta import View, at_edge
 from xenomask.types import Size
 
@@ -32,7 +42,6 @@ RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
 KEPT = 4  # input sizes whose graphs stay in memory
 CPU_ONLY = GRAPHS = ("openvino", "onnxruntime")
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
-Session = Callable[[np.ndarray], list[np.ndarray]]
 
 
 def check_runtime(runtime: str, device: str) -> None:
@@ -179,13 +188,40 @@ def _compiled(network: Network, x: Tensor) -> Run:
 
 def openvino_graph(network: Network, x: Tensor) -> Any:
     """The network as an openvino.Model for batches of x's size, read from disk, where it is kept once it was built."""
-    key = graph_key(network, tuple(x.shape))
+    shape = (int(x.shape[0]), int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
+    key = graph_key(network, shape)
     model = read_graph(key)
     if model is None:
         program = trace(Raw(network.module), x.float())
         model = to_openvino(program, ["image"], ["class_logits", "mask_logits"])
         model = keep_graph(key, model)
+    _note(network, key, shape)
     return model
+
+
+def _note(network: Network, key: str, shape: tuple[int, ...]) -> None:
+    """Notes the kept graph as that of the network's checkpoint folder, where its files give these very numbers."""
+    from xenomask.models.loading import load
+
+    folder = network.folder
+    if folder is None or not is_kept(key) or noted(folder, network.sha256, shape):
+        return
+    if graph_key(load(folder), shape) == key:  # the module may have been changed since it was read
+        note_graph(folder, network.sha256, shape, key, network.settings)
+
+
+def keep_ready(network: Network, shape: tuple[int, int, int, int]) -> tuple[bool, int]:
+    """Builds, compiles and keeps the OpenVINO graph for batches of that shape; whether it was there, and its bytes.
+
+    Raises XenomaskError where openvino is missing, where there is no graph, and where nothing can be kept.
+    """
+    need("openvino", "openvino")
+    key = graph_key(network, shape)
+    before = is_kept(key)
+    openvino_graph(network, torch.zeros(shape))
+    if open_graph(key) is None:
+        raise XenomaskError(f"graphs cannot be kept: name a folder that can be written to by {VARIABLE}, not off")
+    return before, kept_bytes(key)
 
 
 def _openvino(network: Network, x: Tensor) -> Run:
@@ -205,47 +241,3 @@ def logits(session: Session) -> Run:
         return torch.from_numpy(classes), torch.from_numpy(masks)
 
     return run
-
-
-def openvino_session(model: Any) -> Session:
-    """An openvino.Model ready for the CPU, in float32 also where the CPU would take bfloat16."""
-    openvino = need("openvino", "openvino")
-    try:
-        compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    except Exception as e:  # openvino raises RuntimeError and its own
-        raise XenomaskError(f"openvino cannot compile this graph: {_short(e)}") from e
-
-    def run(x: np.ndarray) -> list[np.ndarray]:
-        try:
-            found = compiled([x])
-        except Exception as e:
-            raise XenomaskError(f"openvino stopped: {_short(e)}") from e
-        return [np.array(found[i]) for i in range(len(compiled.outputs))]
-
-    return run
-
-
-def onnx_session(model: bytes) -> Session:
-    """The bytes of an ONNX model ready for ONNX Runtime's CPU provider."""
-    onnxruntime = need("onnxruntime", "onnx")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors come as exceptions
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as e:  # onnxruntime's exceptions have no common class
-        raise XenomaskError(f"onnxruntime cannot load this graph: {_short(e)}") from e
-    name = session.get_inputs()[0].name
-
-    def run(x: np.ndarray) -> list[np.ndarray]:
-        try:
-            return session.run(None, {name: x})
-        except Exception as e:
-            raise XenomaskError(f"onnxruntime stopped: {_short(e)}") from e
-
-    return run
-
-
-def _short(e: BaseException) -> str:
-    """The last line that says something, as these libraries put the cause there."""
-    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(e).__name__

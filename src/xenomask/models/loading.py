@@ -3,20 +3,19 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
 from xenomask.errors import XenomaskError, first_line
-from xenomask.files import read_object, sha256
+from xenomask.files import sha256
 from xenomask.models import hf
-from xenomask.models.config import CONFIG, read_config
+from xenomask.models.config import CARD, CONFIG, WEIGHTS, read_card, read_config, refuse_stripped
 from xenomask.models.convert.checkpoint import bare_names
 from xenomask.models.device import check_device
-from xenomask.models.network import CARD, OWN, PER_PIXEL, WEIGHTS, Network, settings_of
-from xenomask.models.preprocess import Preprocess, check_preprocess
+from xenomask.models.network import OWN, Network, settings_of
+from xenomask.models.preprocess import Preprocess
 from xenomask.models.presets import without_warnings
 from xenomask.models.weights import MAX_BUFFERS, Entry, check_shapes, fill, fill_buffers, own_buffers, read_header
 
@@ -35,24 +34,12 @@ def load(folder: Path, device: str = "cpu") -> Network:
         if not (folder / name).is_file():
             raise XenomaskError(f"{folder} is no checkpoint folder: it has no {name}")
     config = _config(folder)
-    p, card = _read_card(folder / CARD)
+    p, card = read_card(folder / CARD)
     header = read_header(folder / WEIGHTS)
     with ThreadPoolExecutor(1) as pool:  # hashing takes about as long as all else, and another core
         digest = pool.submit(sha256, folder / WEIGHTS)
         module = _filled(config, folder / WEIGHTS, header)
-        return Network(module.to(device).eval(), config, p, digest.result(), card)
-
-
-def refuse_stripped(folder: Path) -> None:
-    """Raises XenomaskError for our own checkpoint without its xenomask.json, which is no Hugging Face folder."""
-    if any((folder / p).is_file() for p in (CARD, "preprocessor_config.json", "processor_config.json")):
-        return
-    # transformers' save_pretrained names the class in `architectures`, Network.save does not
-    if read_object(folder / CONFIG).get("architectures", True) in (None, []):
-        raise XenomaskError(
-            f"{folder} is a checkpoint of xenomask without its {CARD}, which says how photos enter the network: copy "
-            "it from where the folder was written"
-        )
+        return Network(module.to(device).eval(), config, p, digest.result(), card, folder=folder)
 
 
 def _config(folder: Path) -> PreTrainedConfig:
@@ -87,28 +74,11 @@ def _filled(config: PreTrainedConfig, weights: Path, header: Mapping[str, Entry]
     return module.to(memory_format=torch.channels_last)  # pyright: ignore
 
 
-def _read_card(path: Path) -> tuple[Preprocess, dict[str, Any]]:
-    """The preprocessing in a xenomask.json, and all else that it says."""
-    card = read_object(path)
-    try:
-        stored: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in card.pop("preprocess").items()}
-        p = Preprocess(**stored)
-        check_preprocess(p)
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise XenomaskError(f"{path} is damaged: its preprocess: {first_line(e)}") from e
-    return p, card
-
-
 def identity(folder: Path) -> tuple[str, str, Preprocess]:
     """`sha256`, `settings` and `preprocess` of the network in a checkpoint folder, from its files: nothing is loaded.
 
     Raises XenomaskError for damaged files, and OSError where the weights cannot be read.
     """
     if (folder / CARD).is_file():
-        return sha256(folder / WEIGHTS), settings_of(_config(folder)), _read_card(folder / CARD)[0]
+        return sha256(folder / WEIGHTS), settings_of(_config(folder)), read_card(folder / CARD)[0]
     return hf.identity(folder)
-
-
-def is_per_pixel(folder: Path) -> bool:
-    """Whether a checkpoint folder's configuration is a per-pixel network's; nothing is loaded."""
-    return read_object(folder / CONFIG).get("model_type") in PER_PIXEL

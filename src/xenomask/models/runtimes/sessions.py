@@ -1,0 +1,104 @@
+"""Graphs ready to run: OpenVINO's and ONNX Runtime's sessions, arrays in and out. Nothing here imports torch."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xenomask.errors import XenomaskError
+
+KEY = "xenomask"  # under which files hold what they are, as JSON
+ONNX_LIMIT = 2**31  # bytes of one protobuf message
+Session = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def need(package: str, extra: str) -> Any:
+    """The imported optional package; raises XenomaskError that says what to install."""
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ImportError as e:
+        raise XenomaskError(f"{package} is not installed: pip install 'xenomask[{extra}]'") from e
+
+
+def read_openvino(path: Path, weights: Path) -> tuple[Any, bytes, str]:
+    """The openvino.Model of an .xml and a .bin file, the bytes of the one and the SHA-256 of the other.
+
+    Both are read into memory: a mapped .bin, OpenVINO's own way, that is written over changes the network under way,
+    and cut short ends the process. Raises OSError, and RuntimeError or ValueError for damaged files.
+    """
+    openvino = need("openvino", "openvino")
+    text = path.read_bytes()
+    tensor, digest = read_tensor(weights)
+    return openvino.Core().read_model(text.decode(), tensor), text, digest
+
+
+def read_tensor(path: Path) -> tuple[Any, str]:
+    """A file's bytes as an openvino.Tensor, and their SHA-256; OSError, and ValueError where it was cut short."""
+    openvino = need("openvino", "openvino")
+    with path.open("rb") as f:
+        size = os.fstat(f.fileno()).st_size
+        tensor = openvino.Tensor(openvino.Type.u8, openvino.Shape([size]))
+        view, done = memoryview(tensor.data), 0
+        while done < size and (n := f.readinto(view[done:])):
+            done += n
+    if done < size:
+        raise ValueError(f"{path} was cut short while it was read")
+    return tensor, hashlib.sha256(view).hexdigest()
+
+
+def openvino_session(model: Any) -> Session:
+    """An openvino.Model ready for the CPU, in float32 also where the CPU would take bfloat16."""
+    return compiled_session(compile_openvino(model))
+
+
+def compile_openvino(model: Any) -> Any:
+    """The openvino.CompiledModel of a model, in float32; XenomaskError where OpenVINO has none."""
+    openvino = need("openvino", "openvino")
+    try:
+        return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    except Exception as e:  # openvino raises RuntimeError and its own
+        raise XenomaskError(f"openvino cannot compile this graph: {_short(e)}") from e
+
+
+def compiled_session(compiled: Any) -> Session:
+    """A session of an openvino.CompiledModel."""
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        try:
+            found = compiled([x])
+        except Exception as e:
+            raise XenomaskError(f"openvino stopped: {_short(e)}") from e
+        return [np.array(found[i]) for i in range(len(compiled.outputs))]
+
+    return run
+
+
+def onnx_session(model: bytes) -> Session:
+    """The bytes of an ONNX model ready for ONNX Runtime's CPU provider."""
+    onnxruntime = need("onnxruntime", "onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its errors come as exceptions
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime's exceptions have no common class
+        raise XenomaskError(f"onnxruntime cannot load this graph: {_short(e)}") from e
+    name = session.get_inputs()[0].name
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        try:
+            return session.run(None, {name: x})
+        except Exception as e:
+            raise XenomaskError(f"onnxruntime stopped: {_short(e)}") from e
+
+    return run
+
+
+def _short(e: BaseException) -> str:
+    """The last line that says something, as these libraries put the cause there."""
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(e).__name__
