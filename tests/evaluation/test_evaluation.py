@@ -22,6 +22,7 @@ from xenomask.types import ScoreMap
 GOLDEN = TESTS / "golden" / "evaluation"
 PIXEL = {
     "aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold", "prevalence", "pixels", "positives",
+    "tpr_fpr5",
 }  # fmt: skip
 
 

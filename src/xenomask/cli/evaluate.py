@@ -34,8 +34,8 @@ MapsOption = Annotated[
 ]
 TrackOption = Annotated[
     str | None,
-    typer.Option("--track", autocompletion=names(TRACKS), callback=one_of("track", TRACKS), help="anomaly or obstacle: "
-                 "whose component sizes; default: the data set's"),
+    typer.Option("--track", autocompletion=names(TRACKS), callback=one_of("track", TRACKS), help="anomaly, obstacle "
+                 "or issu: whose component sizes; default: the data set's"),
 ]  # fmt: skip
 ResamplesOption = Annotated[int, typer.Option("--resamples", min=0, help="of the bootstrap over frames; 0: none")]
 SeedOption = Annotated[int, typer.Option("--seed", help="of the bootstrap")]
@@ -47,6 +47,9 @@ def evaluate(
     dataset: DatasetOption,
     root: RootOption,
     track: TrackOption = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="folder of predicted classes (score --classes): adds open-world IoU")
+    ] = None,
     conventions: Annotated[Literal["two", "all"], typer.Option(help="all: everybody else's too, in one table")] = "two",
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
@@ -68,8 +71,8 @@ def evaluate(
     folder = map_folders([maps], pattern, key)[0]
     data, given = load_dataset(dataset, root, split, resize), track
     track = track_of(dataset, track)
-    with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
-        result = evaluate_maps(folder, data, track, resamples=resamples, seed=seed, tick=tick)
+    with progress("evaluate", (2 + (classes is not None)) * len(data.labelled().frames)) as tick:
+        result = evaluate_maps(folder, data, track, classes=classes, resamples=resamples, seed=seed, tick=tick)
     out_console.print(f"{dataset}, {maps}", soft_wrap=True)  # no title of a table, which would break the path
     for part in result.tables():
         out_console.print(part)

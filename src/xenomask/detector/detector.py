@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from xenomask.arrays import ImageLike
 from xenomask.datasets.photos import as_photo
@@ -27,7 +27,7 @@ from xenomask.detector.folder import (
 )
 from xenomask.detector.fuse import check_weights
 from xenomask.detector.member import Member, class_names, plain
-from xenomask.detector.nearest import Nearest, class_reader
+from xenomask.detector.nearest import Nearest, class_reader, predicted_classes
 from xenomask.detector.parts import check_files, tell_unnamed
 from xenomask.detector.prediction import predict
 from xenomask.errors import XenomaskError, unknown
@@ -156,8 +156,18 @@ class Detector:
 
     def nearest(self, outputs: Sequence[MaskOutput | PixelOutput]) -> Nearest:
         """Return the function that names the class of a mask (H, W) of the photo, given the networks' outputs."""
+        return class_reader(self._seen(outputs))
+
+    def classes(self, outputs: Sequence[MaskOutput | PixelOutput]) -> UInt8[np.ndarray, "H W"]:
+        """Return the photo's predicted classes (H, W), Cityscapes train ids, given the networks' outputs.
+
+        Raises XenomaskError where no member's network has these classes.
+        """
+        return predicted_classes(self._seen(outputs))
+
+    def _seen(self, outputs: Sequence[MaskOutput | PixelOutput]) -> list:
         pairs = zip(self.used, outputs, strict=True)
-        return class_reader([(m.weight, class_names(m, class_count(o))[:-1], o) for m, o in pairs])
+        return [(m.weight, class_names(m, class_count(o))[:-1], o) for m, o in pairs]
 
     def probability(self, score_map: ScoreMap) -> Float32[np.ndarray, "H W"]:
         """What the stored calibration makes of one of this detector's maps: p(anomaly) of each pixel, in [0, 1].

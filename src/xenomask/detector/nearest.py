@@ -1,15 +1,26 @@
-"""What the networks take an object for: their most probable inlier class over its pixels."""
+"""What the networks take an object, or a pixel, for: their most probable inlier class."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from xenomask.arrays import MaskLike, as_mask
 from xenomask.errors import XenomaskError
-from xenomask.masks import MaskOutput, PixelOutput, bounded, class_probabilities, semantic, source
+from xenomask.masks import (
+    MaskOutput,
+    PixelOutput,
+    bounded,
+    class_probabilities,
+    resized_logits,
+    row_blocks,
+    semantic,
+    soft_masks,
+    source,
+)
+from xenomask.types import CITYSCAPES_CLASSES
 
 Output = MaskOutput | PixelOutput
 Nearest = Callable[[MaskLike], tuple[str, float]]
@@ -41,6 +52,31 @@ def class_reader(seen: Sequence[tuple[float, Sequence[str], Output]]) -> Nearest
         return names[int(mean.argmax())], float(mean.max())
 
     return nearest
+
+
+@torch.inference_mode()
+def predicted_classes(seen: Sequence[tuple[float, Sequence[str], Output]]) -> UInt8[np.ndarray, "H W"]:
+    """The most probable class of each pixel, as Cityscapes train ids 0..18, by the members' weights.
+
+    The arguments and class scores are those of `class_reader`, at the photo's size. Members with other classes are left
+    out; raises XenomaskError where none is left.
+    """
+    alike = [(w, o) for w, names, o in seen if tuple(names) == CITYSCAPES_CLASSES]
+    if not alike:
+        raise XenomaskError(
+            "predicted classes are stored as Cityscapes train ids, and no member's network has these 19 classes"
+        )
+    found = np.empty(alike[0][1].image_size, np.uint8)
+    for rows in row_blocks(alike[0][1]):
+        total = sum(w * _at_size(o, rows) for w, o in alike)
+        found[rows] = torch.as_tensor(total).argmax(0).cpu().numpy()
+    return found
+
+
+def _at_size(output: Output, rows: slice) -> torch.Tensor:
+    if isinstance(output, PixelOutput):
+        return resized_logits(output, rows).softmax(0)
+    return semantic(class_probabilities(output), soft_masks(output, rows))
 
 
 @torch.inference_mode()

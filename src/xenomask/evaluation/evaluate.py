@@ -3,19 +3,21 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from xenomask.datasets import DATASETS, Dataset
-from xenomask.errors import unknown
+from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics import EvalResult, check_frames, evaluate
 from xenomask.metrics.components import TRACKS
 from xenomask.metrics.conventions import CONVENTIONS, RESIZED, Convention, all_conventions, resized_counters
-from xenomask.metrics.evaluate import Read, each_frame, resample
+from xenomask.metrics.evaluate import Read, ReadClasses, each_frame, resample
 from xenomask.metrics.guards import float16_loss
 from xenomask.metrics.resampling import draw, interval
 from xenomask.metrics.table import lower_is_better
 from xenomask.store import Maps, as_maps, map_format
+from xenomask.store.classes import class_ids, read_classes
 from xenomask.types import Tick, nothing
 
 THREADS = min(4, os.cpu_count() or 1)
@@ -65,13 +67,33 @@ def evaluate_maps(
     data: Dataset,
     track: str | None = None,
     *,
+    classes: Path | None = None,
     resamples: int = 1000,
     seed: int = 0,
     tick: Tick = nothing,
 ) -> EvalResult:
-    """The numbers of a folder of maps on the labelled frames of a data set; raises XenomaskError as `reader` does."""
+    """The numbers of a folder of maps on the labelled frames of a data set; raises XenomaskError as `reader` does.
+
+    `classes`, a folder of predicted classes, adds the open-world numbers.
+    """
     ids, read = reader(maps, data)
-    return evaluate(ids, read, track, resamples=resamples, seed=seed, threads=THREADS, tick=tick)
+    own = None if classes is None else classes_of(classes, data)
+    return evaluate(ids, read, track, classes=own, resamples=resamples, seed=seed, threads=THREADS, tick=tick)
+
+
+def classes_of(folder: Path, data: Dataset) -> ReadClasses:
+    """The function that reads a frame's predicted classes and its label of classes and anomalies.
+
+    Raises XenomaskError where a labelled frame has no predicted classes, or the labels do not name both.
+    """
+    frames = {f.id: f for f in data.labelled().frames}
+    if lacking := sorted(frames.keys() - set(class_ids(folder))):
+        raise XenomaskError(
+            f"{folder} has no predicted classes of {len(lacking)} of {len(frames)} labelled frames, the first is "
+            f"{lacking[0]}; write them with `xenomask score ... --classes {folder}`"
+        )
+    data.open_label(next(iter(frames.values())))  # said before the maps are read
+    return lambda i: (read_classes(folder, i, frames[i].image), data.open_label(frames[i]))
 
 
 def track_of(dataset: str, track: str | None) -> str:

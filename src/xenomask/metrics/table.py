@@ -28,6 +28,7 @@ class Number:
     column: str = ""
     place: int = 0
     per_frame: bool = False  # whether the report's table of frames shows it
+    classes: bool = False  # whether it needs the predicted classes beside the maps (openworld)
 
 
 def aupr_sum(c: Curve) -> float:
@@ -45,9 +46,24 @@ def auroc(c: Curve) -> float:
     return float(np.trapezoid(np.append(0.0, c.recall), np.append(0.0, c.fpr)))
 
 
+def first_at_tpr95(c: Curve) -> int:
+    """The first point, from the largest threshold down, with TPR >= .95."""
+    return int(np.argmax(c.recall >= 0.95))
+
+
+def first_at_fpr5(c: Curve) -> int:
+    """The first point with FPR >= .05, as ISSU's code has it; where few values are left, FPR may be far above."""
+    return int(np.argmax(c.fpr >= 0.05))
+
+
 def fpr95(c: Curve) -> float:
     """The FPR at the first threshold with TPR >= .95, without interpolation."""
-    return float(c.fpr[np.argmax(c.recall >= 0.95)])
+    return float(c.fpr[first_at_tpr95(c)])
+
+
+def tpr_fpr5(c: Curve) -> float:
+    """The TPR at the first threshold with FPR >= .05, without interpolation."""
+    return float(c.recall[first_at_fpr5(c)])
 
 
 def best_f1(c: Curve) -> float:
@@ -67,8 +83,12 @@ NUMBERS: dict[str, Number] = {
         Number("aupr_trapz", "AUPR-trapz", "higher", aupr_trapz, "AUPR-trapz", 2),
         Number("auroc", "AUROC", "higher", auroc, "AUROC", 5),
         Number("fpr95", "FPR95", "lower", fpr95, "FPR95", 3, per_frame=True),
+        Number("tpr_fpr5", "TPR at FPR 5 %", "higher", tpr_fpr5),
         Number("best_f1", "best F1", "higher", best_f1, "F1", 4, per_frame=True),
         Number("best_f1_threshold", "  at threshold", None, best_f1_threshold),
+        Number("oiou_tpr95", "open IoU at TPR 95 %", "higher", classes=True),
+        Number("oiou_fpr5", "open IoU at FPR 5 %", "higher", classes=True),
+        Number("closed_iou", "closed IoU", "higher", classes=True),
         Number("sIoU_gt", "sIoU (true)", "higher", column="sIoU", place=11),
         Number("sIoU_pred", "sIoU (predicted)", "higher"),
         Number("prec_pred", "PPV", "higher", column="PPV", place=12),
@@ -95,7 +115,12 @@ def pixel_numbers() -> list[Number]:
 
 def component_numbers() -> list[Number]:
     """The numbers of components, in the order of tables."""
-    return [n for n in NUMBERS.values() if n.of is None]
+    return [n for n in NUMBERS.values() if n.of is None and not n.classes]
+
+
+def class_numbers() -> list[Number]:
+    """The numbers of predicted classes and anomalies together, in the order of tables."""
+    return [n for n in NUMBERS.values() if n.classes]
 
 
 def columns(found: list[Number]) -> list[Number]:
