@@ -8,7 +8,7 @@ import numpy as np
 
 from xenomask.metrics.counters import FrameCounters
 from xenomask.metrics.resampling import LEVEL
-from xenomask.metrics.table import NUMBERS, class_numbers, component_numbers, pixel_numbers
+from xenomask.metrics.table import NUMBERS, component_numbers, of_kind, pixel_numbers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -80,7 +80,7 @@ class EvalResult:
         from rich.text import Text
 
         table = Table("number", *CONVENTIONS)
-        for n in (*pixel_numbers(), *(class_numbers() if self.measured.confusions else ())):
+        for n in (*pixel_numbers(), *(of_kind("classes") if self.measured.confusions else ())):
             table.add_row(n.label, *(self._cell(c, n.key) for c in CONVENTIONS))
         exact = self.numbers["exact"]
         pixels = f"{exact['pixels']:,} pixels, {100 * exact['prevalence']:.2f} % of them anomalous"
