@@ -65,6 +65,11 @@ def test_obstacle_track__sub_splits_follow_the_scene(tmp_path):
     assert ids("obstacle-track", tmp_path, "test") == ["gravel_bag_3"]
     assert ids("obstacle-track", tmp_path, "validation") == ["validation_1"]
     assert [f.id for f in open_dataset("obstacle-track", tmp_path).labelled().frames] == ["validation_1"]
+    for i in (2, 19, 20, 21, 29, 30, 40):
+        save(tmp_path / f"dataset_ObstacleTrack/images/validation_{i}.webp", PHOTO)
+    kept = ["validation_1", "validation_2", "validation_20", "validation_30", "validation_40"]
+    assert ids("obstacle-track", tmp_path, "validation-listed") == kept
+    assert len(ids("obstacle-track", tmp_path, "validation")) == 8
     with pytest.raises(XenomaskError, match="unknown split of obstacle-track 'nigth'; did you mean 'night'"):
         open_dataset("obstacle-track", tmp_path, split="nigth")
 

@@ -192,6 +192,16 @@ def test_guards__binary_maps_give_an_empty_official_mask():
     assert "mask, score > threshold, is empty" in warned({k: (y.astype(np.float16), y) for k, (_, y) in some().items()})
 
 
+def test_guards__masks_instead_of_scores():
+    frames = some()
+    few, many = ({k: ((s * n).round(), y) for k, (s, y) in frames.items()} for n in (8, 40))
+    assert len(np.unique([s for s, _ in few.values()])) <= guards.FEW_VALUES
+    assert "distinct values: they are masks" in warned(few)
+    assert "distinct values: they are masks" not in warned(many)
+    half = {k: (np.where(s > 1.2, s, 0.5), y) for k, (s, y) in frames.items()}  # FPR jumps from almost 0 to 1
+    assert "has FPR 100.0 %" in warned(half) and "TPR at FPR 5 % is too good" not in warned(frames)
+
+
 def test_guards__constant_maps():
     assert "single value 0.5" in warned({k: (s * 0 + np.float16(0.5), y) for k, (s, y) in some().items()})
 
