@@ -87,6 +87,9 @@ def test_refusals():
     still = [np.zeros((2, 2), bool)] * 3
     with pytest.raises(XenomaskError, match="3 masks and 2 labels"):
         clip_objects(still, [m.astype(int) for m in still[:2]], Sizes(1, 1))
-    with pytest.raises(XenomaskError, match="not the same pixels"):
+    with pytest.raises(XenomaskError, match="3 masks and 2 labels"):
         video_consistency(still, [m.astype(int) for m in still[:2]])
+    with pytest.raises(XenomaskError, match="the same pixels"):
+        video_consistency(still, [np.zeros((2, 2), int)] * 2 + [np.zeros((2, 3), int)])
+    assert math.isnan(video_consistency([], []))
     assert all(math.isnan(v) for v in flicker_numbers([]).values())

@@ -21,6 +21,7 @@ from xenomask.cli.common import (
     marked,
     one_of,
     out_console,
+    print_numbers,
     progress,
     write_json,
 )
@@ -50,6 +51,7 @@ def evaluate(
     classes: Annotated[
         Path | None, typer.Option(help="folder of predicted classes (score --classes): adds open-world IoU")
     ] = None,
+    clips: Annotated[bool, typer.Option("--clips", help="frames are of video clips: also numbers over time")] = False,
     conventions: Annotated[Literal["two", "all"], typer.Option(help="all: everybody else's too, in one table")] = "two",
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
@@ -66,7 +68,7 @@ def evaluate(
     Example: xenomask evaluate --maps maps/at --dataset anomaly-track --root data/smiyc --json at.json
     """
     from xenomask.datasets import DATASETS
-    from xenomask.evaluation.evaluate import conventions_of, evaluate_maps, rounding_note, track_of
+    from xenomask.evaluation.evaluate import clip_numbers, conventions_of, evaluate_maps, rounding_note, track_of
 
     folder = map_folders([maps], pattern, key)[0]
     data, given = load_dataset(dataset, root, split, resize), track
@@ -95,6 +97,9 @@ def evaluate(
             table.add_row(c.name, marked("{}\n[dim]{}[/dim]", c.used_by, c.text), *_cells(n))
         out_console.print(table)
         found["conventions"] = {c.name: {"used_by": c.used_by, "text": c.text, **n} for c, n in others}
+    if clips:
+        found["clips"] = clip_numbers(result, folder, data)
+        print_numbers("over time", found["clips"])
     write_json(json_file, found)
 
 

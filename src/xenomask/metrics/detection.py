@@ -1,4 +1,4 @@
-"""Average precision of boxes, by COCO's rule: greedy matching of the surest first, 101 points of recall.
+"""Average precision of boxes, by COCO's rule: greedy matching, the most confident first, 101 points of recall.
 
 Lin et al. 2014 and the released COCOeval, for one category without crowds or size ranges; OoDIS' detection track takes
 it for anomalies.
@@ -18,12 +18,12 @@ from xenomask.metrics.instances import SMALLEST
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-MOST = 100  # boxes of an image that count, the surest
+MOST = 100  # boxes of an image that count, the most confident
 
 
 @dataclass(frozen=True)
 class FrameBoxes:
-    """One image's predicted boxes, the surest first, against its true ones: `scores` (p,) and `iou` (p, g)."""
+    """One image's predicted boxes, the most confident first, against its true ones: `scores` (p,) and `iou` (p, g)."""
 
     scores: Float64[np.ndarray, "p"]
     iou: Float64[np.ndarray, "p g"]

@@ -38,10 +38,13 @@ def video_consistency(masks: Sequence[MaskLike], labels: Sequence[LabelLike], wi
     >>> round(video_consistency(still, [m.astype(int) for m in still]), 6)  # nothing moves: b is 1e-6
     2e-06
     """
-    clips = [np.stack([as_mask(m) for m in masks]), np.stack([as_label(y) for y in labels])]
-    if clips[0].shape != clips[1].shape:
-        what = f"{clips[0].shape} predicted masks and {clips[1].shape} labels"
-        raise XenomaskError(f"{what} of a clip: not the same pixels")
+    if len(masks) != len(labels):
+        raise XenomaskError(f"{len(masks)} masks and {len(labels)} labels of a clip")
+    pairs = [(as_mask(m), as_label(y)) for m, y in zip(masks, labels, strict=True)]
+    for pair in pairs:
+        for own in pair:
+            check_same_size("a mask or label of the clip", own, "its first", pairs[0][0])
+    clips = [np.stack(c) for c in zip(*pairs, strict=True)] or [np.zeros(0)]
     shares = []
     for i in range(len(clips[0]) - window):
         same = [c[i] == c[i + 1 : i + window] for c in clips]
