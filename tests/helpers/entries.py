@@ -50,6 +50,7 @@ from xenomask.metrics import (
     openworld,
     resampling,
     segmentation,
+    temporal,
 )
 from xenomask.metrics.components import Sizes
 from xenomask.metrics.evaluate import resample
@@ -313,8 +314,19 @@ LEVELS16 = np.arange(LABEL.size).reshape(LABEL.shape) % 7
 entry(
     "metrics.bravo.frame_counts", "predicted", odd.labels(masks=True), lambda x: bravo.frame_counts(x, LEVELS16, TRUTH)
 )
-entry("metrics.bravo.frame_counts", "label", TRUTHS[:-2], lambda x: bravo.frame_counts(CLASSES, LEVELS16, x))
+entry("metrics.bravo.frame_counts", "label", given(TRUTHS[:-2]), lambda x: bravo.frame_counts(CLASSES, LEVELS16, x))
 entry("metrics.bravo.frame_counts", "truth", given(TRUTHS), lambda x: bravo.frame_counts(CLASSES, LEVELS16, truth=x))
+half = partial(temporal.video_consistency, window=2)
+entry("metrics.temporal.half_mask", "value", MAPS, temporal.half_mask)
+entry("metrics.temporal.video_consistency", "masks", MASKS, lambda x: half([SCORES > 3, x, x], [TRUTH] * 3))
+entry("metrics.temporal.video_consistency", "labels", LABELS, lambda x: half([SCORES > 3] * 3, [x, TRUTH, x]))
+entry("metrics.temporal.clip_objects", "masks", MASKS, lambda x: temporal.clip_objects([x, x], [TRUTH] * 2, ONE))
+entry(
+    "metrics.temporal.clip_objects",
+    "labels",
+    TRUTHS,
+    lambda x: temporal.clip_objects([SCORES > 3] * 2, [TRUTH, x], ONE),
+)
 BOXES = np.array([[0.0, 0, 4, 4], [1, 1, 2, 2], [5, 5, 1, 1]])
 BOX_ROWS = [
     *[(t, BOXES.astype(t), BOXES) for t in ("f2", "u1", ">i4", "g")],
@@ -531,6 +543,7 @@ EXEMPT = {
     r"pictures\..*|datasets\.(read|synthetic)\..*": "pictures that were read and checked by the readers themselves",
     r"metrics\.instances\.(FrameInstances|average_precision|instance_numbers)": "counts of frame_instances",
     r"metrics\.result\.(Measured|EvalResult)": "results",
+    r"metrics\.(bravo\.(Counts|ece)|detection\.FrameBoxes)": "counts of frame_counts, overlaps of frame_boxes",
     r"metrics\.(calibration\.Reliability|components\.Numbered|curve_bands\.Bands)": "results",
     r"queries\.inlier\.InlierCounts": "results, which nobody gives",
     r"arrays\.(as_array|is_finite|foreign_values|check_same_size|check_same_length)": "parts of the others",

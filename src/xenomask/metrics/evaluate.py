@@ -165,10 +165,10 @@ def measure(
     threshold = numbers(curves[1])["best_f1_threshold"]
     confusions = {}
     if classes is not None:
-        own, at = classes, openworld.thresholds(curves)
+        own, points = classes, openworld.thresholds(curves)
 
         def confuse(i: str) -> np.ndarray:
-            return openworld.frame_confusions(_pair(read(i))[0], *own(i), at)
+            return openworld.frame_confusions(_pair(read(i))[0], *own(i), points)
 
         confusions = each_frame(ids, confuse, threads=threads, tick=tick)
     if track is None:
