@@ -12,6 +12,7 @@ OUT = Path(__file__).parents[1] / "data"
 SIZES = {
     "anomaly": "predicted ones from 500 px, ground-truth ones from 100 px",
     "obstacle": "predicted ones from 50 px, ground-truth ones from 10 px",
+    "issu": "both from 49 px",
     None: "no official sizes",
 }
 EVALUATE = """\

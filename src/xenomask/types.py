@@ -27,7 +27,7 @@ CITYSCAPES_CLASSES = (
     "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
 )  # fmt: skip
 VOID = arrays.VOID
-OUTLIER = 254  # a pasted object's label while training; never in a file
+OUTLIER = 254  # a pasted object's label while training, and an annotated anomaly's; ISSU's files store it
 
 
 @dataclass(frozen=True)

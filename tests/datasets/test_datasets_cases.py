@@ -65,6 +65,11 @@ def test_obstacle_track__sub_splits_follow_the_scene(tmp_path):
     assert ids("obstacle-track", tmp_path, "test") == ["gravel_bag_3"]
     assert ids("obstacle-track", tmp_path, "validation") == ["validation_1"]
     assert [f.id for f in open_dataset("obstacle-track", tmp_path).labelled().frames] == ["validation_1"]
+    for i in (2, 19, 20, 21, 29, 30, 40):
+        save(tmp_path / f"dataset_ObstacleTrack/images/validation_{i}.webp", PHOTO)
+    kept = ["validation_1", "validation_2", "validation_20", "validation_30", "validation_40"]
+    assert ids("obstacle-track", tmp_path, "validation-listed") == kept
+    assert len(ids("obstacle-track", tmp_path, "validation")) == 8
     with pytest.raises(XenomaskError, match="unknown split of obstacle-track 'nigth'; did you mean 'night'"):
         open_dataset("obstacle-track", tmp_path, split="nigth")
 
@@ -304,7 +309,7 @@ def run(*args: str):
 def test_command__lists_every_set_and_tells_all_about_one(tmp_path):
     listed = run("--json", str(tmp_path / "all.json"))
     facts = json.loads((tmp_path / "all.json").read_text())
-    assert listed.exit_code == 0 and all(f["name"] in listed.stdout for f in facts) and len(facts) == 17
+    assert listed.exit_code == 0 and all(f["name"] in listed.stdout for f in facts) and len(facts) == 19
     assert "0 inlier, 2 anomaly, 255 void" in run("--dataset", "road-anomaly").stdout
 
 

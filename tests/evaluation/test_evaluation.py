@@ -22,6 +22,7 @@ from xenomask.types import ScoreMap
 GOLDEN = TESTS / "golden" / "evaluation"
 PIXEL = {
     "aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold", "prevalence", "pixels", "positives",
+    "tpr_fpr5",
 }  # fmt: skip
 
 
@@ -166,6 +167,27 @@ def test_evaluate__says_what_rounding_to_float16_costs(tmp_path, capsys):
     assert code == 0 and "stored in wider floats (frame f0)" in err and "% of the distinct values" in err
 
 
+def test_evaluate__clips_add_numbers_over_time(tmp_path, capsys):
+    frames = {}
+    for i in range(12):  # one clip of ten frames, one of two; the object of the first is lost in frame 4
+        y = np.zeros((40, 60), np.uint8)
+        y[10:22, 5 + i : 17 + i] = 1
+        s = np.where((y == 1) & (i != 4), 0.9, 0.1) + np.arange(60) / 1e4
+        frames[f"{'a' if i < 10 else 'b'}_{i}"] = s.astype(np.float16), y
+    maps = lay_out(tmp_path, frames)
+    command = ("evaluate", "--maps", maps, "--dataset", "folder", "--root", tmp_path, "--track", "obstacle", "--clips")
+    code, out, err = run(capsys, *command, "--json", tmp_path / "x.json")
+    assert code == 0 and "over time" in out, err
+    found = json.loads((tmp_path / "x.json").read_text())["clips"]
+    assert found["clips"] == 2 and found["found"] == 1 and found["lost_again"] == 0.5 and 0 < found["vc_star"] < 1
+    assert found["false_lifetime"] is None and found["false_per_frame"] == 0
+    for name in frames:
+        for path in (maps / f"{name}.hdf5", tmp_path / "labels_masks" / f"{name}.png"):
+            path.rename(path.with_name(path.name.replace("_", "-")))
+    code, _, err = run(capsys, *command)
+    assert code == 2 and "no two frames are of one clip" in err
+
+
 def warned(frames, track="anomaly"):
     return " | ".join(evaluate(list(frames), frames.__getitem__, track, resamples=0).warnings)
 
@@ -189,6 +211,16 @@ def test_guards__flipped_polarity():
 
 def test_guards__binary_maps_give_an_empty_official_mask():
     assert "mask, score > threshold, is empty" in warned({k: (y.astype(np.float16), y) for k, (_, y) in some().items()})
+
+
+def test_guards__masks_instead_of_scores():
+    frames = some()
+    few, many = ({k: ((s * n).round(), y) for k, (s, y) in frames.items()} for n in (8, 40))
+    assert len(np.unique([s for s, _ in few.values()])) <= guards.FEW_VALUES
+    assert "distinct values: they are masks" in warned(few)
+    assert "distinct values: they are masks" not in warned(many)
+    half = {k: (np.where(s > 1.2, s, 0.5), y) for k, (s, y) in frames.items()}  # FPR jumps from almost 0 to 1
+    assert "has FPR 100.0 %" in warned(half) and "TPR at FPR 5 % is too good" not in warned(frames)
 
 
 def test_guards__constant_maps():

@@ -12,6 +12,8 @@ ROWS = {
     "street_hazards": ([1, 7, 13, 14], [0, 0, 0, 1]),
     "small_obstacle": ([1, 2, 254, 0], [0, 1, 1, VOID]),
     "bdd_anomaly": ([0, 15, 16, 17, 18, 255], [0, 0, 1, 1, 1, VOID]),
+    "issu": ([0, 7, 18, 254, 255], [0, 0, 0, 1, VOID]),
+    "issu_road": ([0, 7, 18, 254, 255], [0, VOID, VOID, 1, VOID]),
     "train_ids": ([0, 13, 18, 255], [0, 13, 18, VOID]),
     "cityscapes_ids": ([7, 26, 33, 0, 9], [0, 13, 18, VOID, VOID]),
     "idd_ids": ([0, 12, 32, 10, 11, 39], [0, 13, 8, 18, VOID, VOID]),
@@ -115,6 +117,16 @@ COPIES = (
         said="bdd-anomaly: no label ROOT/bdd100k/seg/labels/val/*_train_id.* or "
         "ROOT/bdd100k/seg/train_labels/val/*_train_id.*; found in ROOT/bdd100k/seg: images/",
         foreign=20, like=CITYSCAPES_LIKE,
+    ),
+    Copy(
+        "issu", "dataset_ISSUTrack/images/{}.png", "dataset_ISSUTrack/labels_masks/{}.png", "issu",
+        ("static_0_009599", "temporal_99_520"), lost="dataset_ISSUTrack",
+        said=f"issu: {PAIRS} dataset_ISSUTrack; {NOTHING_LEFT}", foreign=19, like=CITYSCAPES_LIKE,
+    ),
+    Copy(
+        "issu-obstacle", "dataset_ISSUTrack/images/{}.png", "dataset_ISSUTrack/labels_masks/{}.png", "issu_road",
+        ("static_fog_1", "static_rain_2"), "static-low-light", lost="dataset_ISSUTrack",
+        said=f"issu-obstacle: {PAIRS} dataset_ISSUTrack; {NOTHING_LEFT}", foreign=19, like=CITYSCAPES_LIKE,
     ),
     Copy(
         "bravo", "bravo_SMIYC/RoadAnomaly21/images/{}.jpg", "bravo_SMIYC/RoadAnomaly21/images/{}_labels_semantic.png",

@@ -34,6 +34,7 @@ from xenomask.evaluation import agreement as run_agreement
 from xenomask.export import read as exported
 from xenomask.masks import MaskOutput, PixelOutput
 from xenomask.metrics import (
+    bravo,
     calibration,
     component_list,
     components,
@@ -42,11 +43,14 @@ from xenomask.metrics import (
     counters,
     curve_bands,
     curves,
+    detection,
     guards,
     instances,
     official,
+    openworld,
     resampling,
     segmentation,
+    temporal,
 )
 from xenomask.metrics.components import Sizes
 from xenomask.metrics.evaluate import resample
@@ -62,7 +66,7 @@ from xenomask.report.objects import boxed
 from xenomask.scores import get_score
 from xenomask.scores.cpu import add_scores
 from xenomask.scores.score import plan_of
-from xenomask.store import formats
+from xenomask.store import classes, formats
 from xenomask.types import QuerySet, Sample, ScoreMap
 
 TRUTH, ONE = LABEL, Sizes(1, 1)
@@ -110,6 +114,11 @@ def written(x):
 def read_by_a_format(x):
     formats.FORMATS[".odd"] = store.FileFormat(".odd", lambda path, key: x)
     return store.read_stored(SCRATCH / "x.odd")
+
+
+def classes_written(x):
+    classes.write_classes(SCRATCH / "c.png", x)
+    return classes.read_classes(SCRATCH, "c")
 
 
 def label_drawn(x):
@@ -271,6 +280,79 @@ entry(
         ("masked", np.ma.masked_array(SQUARE, SQUARE > 2), None),
     ],
     segmentation.miou,
+)
+CLASSES = LABEL.astype(np.uint8).clip(0, 18)
+entry(
+    "metrics.openworld.frame_confusions",
+    "value",
+    MAPS,
+    lambda x: openworld.frame_confusions(x, CLASSES, TRUTH, [3.0]),
+)
+entry(
+    "metrics.openworld.frame_confusions",
+    "predicted",
+    odd.labels(masks=True),
+    lambda x: openworld.frame_confusions(SCORES, x, TRUTH, [3.0]),
+)
+MATRIX = [
+    *[(t, SQUARE.astype(t), SQUARE) for t in ("f2", "u1", ">i4")],
+    ("NaN", SQUARE * np.nan, None),
+    ("below 0", -SQUARE, None),
+    ("column", COLUMN, None),
+    ("text", "x", None),
+    ("not square", SQUARE[:1], None),
+    ("masked", np.ma.masked_array(SQUARE, SQUARE > 2), None),
+]
+entry("metrics.openworld.class_iou", "matrix", MATRIX, openworld.class_iou)
+entry(
+    "metrics.openworld.numbers",
+    "matrices",
+    [(n, [x] * 3 if p is not None else x, None if p is None else [p] * 3) for n, x, p in MATRIX],
+    lambda x: openworld.numbers(x, ["exact"]),
+)
+LEVELS16 = np.arange(LABEL.size).reshape(LABEL.shape) % 7
+entry(
+    "metrics.bravo.frame_counts", "predicted", odd.labels(masks=True), lambda x: bravo.frame_counts(x, LEVELS16, TRUTH)
+)
+entry("metrics.bravo.frame_counts", "label", given(TRUTHS[:-2]), lambda x: bravo.frame_counts(CLASSES, LEVELS16, x))
+entry("metrics.bravo.frame_counts", "truth", given(TRUTHS), lambda x: bravo.frame_counts(CLASSES, LEVELS16, truth=x))
+half = partial(temporal.video_consistency, window=2)
+entry("metrics.temporal.half_mask", "value", MAPS, temporal.half_mask)
+entry("metrics.temporal.video_consistency", "masks", MASKS, lambda x: half([SCORES > 3, x, x], [TRUTH] * 3))
+entry("metrics.temporal.video_consistency", "labels", LABELS, lambda x: half([SCORES > 3] * 3, [x, TRUTH, x]))
+entry("metrics.temporal.clip_objects", "masks", MASKS, lambda x: temporal.clip_objects([x, x], [TRUTH] * 2, ONE))
+entry(
+    "metrics.temporal.clip_objects",
+    "labels",
+    TRUTHS,
+    lambda x: temporal.clip_objects([SCORES > 3] * 2, [TRUTH, x], ONE),
+)
+BOXES = np.array([[0.0, 0, 4, 4], [1, 1, 2, 2], [5, 5, 1, 1]])
+BOX_ROWS = [
+    *[(t, BOXES.astype(t), BOXES) for t in ("f2", "u1", ">i4", "g")],
+    ("list", BOXES.tolist(), BOXES),
+    ("NaN", BOXES * np.nan, None),
+    ("below 0", -BOXES, None),
+    ("turned", BOXES.T, None),
+    ("column", COLUMN, None),
+    ("text", "x", None),
+    ("masked", np.ma.masked_array(BOXES, BOXES > 4), None),
+]
+for argument in ("boxes", "true"):
+    entry(
+        "metrics.detection.frame_boxes",
+        argument,
+        BOX_ROWS,
+        lambda x, a=argument: detection.frame_boxes(**{"boxes": BOXES, "scores": COLUMN, "true": BOXES, a: x}),
+    )
+entry("metrics.detection.frame_boxes", "scores", FLOATS, lambda x: detection.frame_boxes(BOXES, x, BOXES))
+entry("metrics.detection.true_boxes", "label", TRUTHS, lambda x: detection.true_boxes(x, 1))
+entry("store.classes.write_classes", "predicted", odd.labels(masks=True), classes_written)
+entry(
+    "metrics.openworld.frame_confusions",
+    "label",
+    TRUTHS[:-2],
+    lambda x: openworld.frame_confusions(SCORES, CLASSES, x, [3.0]),
 )
 entry(
     "metrics.guards.float16_loss",
@@ -461,6 +543,7 @@ EXEMPT = {
     r"pictures\..*|datasets\.(read|synthetic)\..*": "pictures that were read and checked by the readers themselves",
     r"metrics\.instances\.(FrameInstances|average_precision|instance_numbers)": "counts of frame_instances",
     r"metrics\.result\.(Measured|EvalResult)": "results",
+    r"metrics\.(bravo\.(Counts|ece)|detection\.FrameBoxes)": "counts of frame_counts, overlaps of frame_boxes",
     r"metrics\.(calibration\.Reliability|components\.Numbered|curve_bands\.Bands)": "results",
     r"queries\.inlier\.InlierCounts": "results, which nobody gives",
     r"arrays\.(as_array|is_finite|foreign_values|check_same_size|check_same_length)": "parts of the others",

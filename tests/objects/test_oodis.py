@@ -6,6 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from helpers.cli import fails, run, write_maps
 from xenomask.datasets import open_dataset
@@ -45,6 +46,16 @@ def test_instances__are_the_labels_components_and_a_flat_map_gets_its_highest_re
     # two frames are right to the pixel, in the third all is missed and one pixel is false
     ap, ap50 = numbers["numbers"]["ap"], numbers["numbers"]["ap50"]
     assert 0 < ap < 1 and ap == pytest.approx(ap50)
+    # boxes: the true ones are found, and the false pixel has the lowest score
+    found = sum(ndimage.label(y == 1, np.ones((3, 3)))[1] for i, y in labels.items() if i != last)
+    missed = ndimage.label(labels[last] == 1, np.ones((3, 3)))[1]
+    expected = np.floor(100 * found / (found + missed) + 1e-9) + 1
+    assert [numbers["numbers"][k] for k in ("box_ap", "box_ap50")] == pytest.approx([expected / 101] * 2)
+    with zipfile.ZipFile(tmp_path / "o_detection.zip") as z:
+        assert sorted(z.namelist()) == ["description.txt", "roadanomaly.json"]
+        boxes = json.loads(z.read("roadanomaly.json"))
+    assert {b["image_id"] for b in boxes} == {f"{i}.png" for i in labels} and {b["category_id"] for b in boxes} == {1}
+    assert [b["bbox"] for b in boxes if b["image_id"] == f"{last}.png"] == [[7, 5, 1, 1]]
     with zipfile.ZipFile(tmp_path / "o.zip") as z:
         assert z.read("description.txt").decode() == "name: mine\npaper_link: \ncode_link: https://example.org\n"
         for i, label in labels.items():

@@ -19,7 +19,7 @@ from xenomask.models.network import with_outlier_class
 from xenomask.scores import SCORES, score_all, score_of
 from xenomask.train import train
 from xenomask.train.augment import augment
-from xenomask.train.config import Augment, Exposure, Optim
+from xenomask.train.config import Augment, Data, Exposure, Optim
 from xenomask.train.cutouts import KNOWN, list_cutouts
 from xenomask.train.exposure import (
     Counts,
@@ -32,9 +32,10 @@ from xenomask.train.exposure import (
     targets,
     tune_only,
 )
+from xenomask.train.loop import _open
 from xenomask.train.paste import matched, paste
 from xenomask.train.records import read_scalars
-from xenomask.types import Sample
+from xenomask.types import CITYSCAPES_CLASSES, OUTLIER, VOID, Sample
 
 LOSSES: dict[str, Any] = {"rba": rba, "mask2anomaly": mask2anomaly, "eam": eam}
 OWN_MARGIN = {"rba": float(np.tanh(1)), "mask2anomaly": 1.0, "eam": 1.0}
@@ -230,6 +231,38 @@ def exposed_recipe(scenes, objects, work_dir, exposure, **changes):
 
 
 @pytest.mark.slow
+def annotated(scenes, folder):
+    """The scenes with their anomalies annotated: 99 in the label files, and a label map that says so."""
+    (folder / "labels").mkdir(parents=True)
+    (folder / "images").symlink_to(scenes / "images")
+    for i, path in enumerate(sorted((scenes / "labels").glob("*.png"))):
+        label = np.asarray(Image.open(path)).copy()
+        label[8:24, 10 + i : 40] = 99
+        Image.fromarray(label).save(folder / "labels" / path.name)
+    known = "\n".join(f'{i} = "{name}"' for i, name in enumerate(CITYSCAPES_CLASSES))
+    classes = json.dumps(list(CITYSCAPES_CLASSES))
+    (folder / "map.toml").write_text(f'classes = {classes}\n[ids]\n{known}\n99 = "outlier"\n')
+    return folder / "map.toml"
+
+
+def test_train__exposure_with_annotated_outliers_pastes_nothing(scenes, tmp_path):
+    labels = annotated(scenes, tmp_path / "own")
+    own = Data(dataset="folder", labels=labels, train=tmp_path / "own", val=tmp_path / "own", val_frames=2)
+    e = Exposure(loss="rba")
+    config = recipe(tmp_path / "own", tmp_path / "work", exposure=e, optim=Optim(iterations=4, batch=2), data=own)
+    folder = train(config)
+    assert load(folder).facts["trained"]["exposure"]["loss"] == "rba"
+    data = _open(config, tmp_path / "own", "train")
+    assert data is not None
+    label = data.label(data.frames[0])
+    stored = np.asarray(Image.open(tmp_path / "own/labels" / f"{data.frames[0].id}.png"))
+    assert np.array_equal(label == OUTLIER, stored == 99) and set(np.unique(label)) <= {*range(19), OUTLIER, VOID}
+    assert pixel_counts(torch.from_numpy(label)[None], 4).outlier > 0  # which the loss reads
+    labels.write_text(labels.read_text().replace('99 = "outlier"', '99 = "void"'))
+    with pytest.raises(XenomaskError, match="has no objects: set augment.paste, .* or data.labels"):
+        train(config.model_copy(update={"work_dir": tmp_path / "w2"}))
+
+
 @pytest.mark.parametrize("loss", ["void", "rba", "mask2anomaly", "eam", "uno"])
 def test_train__with_exposure_reports_the_miou_before_and_after(scenes, objects, tmp_path, loss, caplog):
     config = exposed_recipe(scenes, objects, tmp_path, Exposure(loss=loss))

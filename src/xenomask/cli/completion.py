@@ -8,8 +8,8 @@ SCORES = (
 )  # fmt: skip
 DATASETS = (
     "anomaly-track", "obstacle-track", "lost-and-found", "fishyscapes-lost-and-found", "fishyscapes-static",
-    "road-anomaly", "street-hazards", "small-obstacle", "bdd-anomaly", "bravo", "acdc", "cityscapes", "vistas", "idd",
-    "camvid", "folder", "synthetic",
+    "road-anomaly", "street-hazards", "small-obstacle", "bdd-anomaly", "issu", "issu-obstacle",
+    "bravo", "acdc", "cityscapes", "vistas", "idd", "camvid", "folder", "synthetic",
 )  # fmt: skip
 RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -17,7 +17,7 @@ KERNELS = ("auto", "numba", "triton", "torch")
 ENGINES = ("local", "ray", "slurm")
 FORMATS = ("onnx", "openvino")
 FITS = ("isotonic", "platt", "temperature", "temperature-bias")
-TRACKS = ("anomaly", "obstacle")
+TRACKS = ("anomaly", "obstacle", "issu")
 SUITES = ("smiyc-val", "road-val")
 CHOICES = ("queries", "weights", "lambda")
 DETECTORS = ("nano", "nano-general", "maskomaly-paper", "mask2former-swin-s", "eomt-l")

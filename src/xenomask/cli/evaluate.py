@@ -21,6 +21,7 @@ from xenomask.cli.common import (
     marked,
     one_of,
     out_console,
+    print_numbers,
     progress,
     write_json,
 )
@@ -34,8 +35,8 @@ MapsOption = Annotated[
 ]
 TrackOption = Annotated[
     str | None,
-    typer.Option("--track", autocompletion=names(TRACKS), callback=one_of("track", TRACKS), help="anomaly or obstacle: "
-                 "whose component sizes; default: the data set's"),
+    typer.Option("--track", autocompletion=names(TRACKS), callback=one_of("track", TRACKS), help="anomaly, obstacle "
+                 "or issu: whose component sizes; default: the data set's"),
 ]  # fmt: skip
 ResamplesOption = Annotated[int, typer.Option("--resamples", min=0, help="of the bootstrap over frames; 0: none")]
 SeedOption = Annotated[int, typer.Option("--seed", help="of the bootstrap")]
@@ -47,6 +48,10 @@ def evaluate(
     dataset: DatasetOption,
     root: RootOption,
     track: TrackOption = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="folder of predicted classes (score --classes): adds open-world IoU")
+    ] = None,
+    clips: Annotated[bool, typer.Option("--clips", help="frames are of video clips: also numbers over time")] = False,
     conventions: Annotated[Literal["two", "all"], typer.Option(help="all: everybody else's too, in one table")] = "two",
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
@@ -68,11 +73,11 @@ def evaluate(
 
     check_complete(folder, data)
     from xenomask.datasets import DATASETS
-    from xenomask.evaluation.evaluate import conventions_of, evaluate_maps, rounding_note, track_of
+    from xenomask.evaluation.evaluate import clip_numbers, conventions_of, evaluate_maps, rounding_note, track_of
 
     track = track_of(dataset, track)
-    with progress("evaluate", 2 * len(data.labelled().frames)) as tick:
-        result = evaluate_maps(folder, data, track, resamples=resamples, seed=seed, tick=tick)
+    with progress("evaluate", (2 + (classes is not None)) * len(data.labelled().frames)) as tick:
+        result = evaluate_maps(folder, data, track, classes=classes, resamples=resamples, seed=seed, tick=tick)
     out_console.print(f"{dataset}, {maps}", soft_wrap=True)  # no title of a table, which would break the path
     for part in result.tables():
         out_console.print(part)
@@ -95,6 +100,9 @@ def evaluate(
             table.add_row(c.name, marked("{}\n[dim]{}[/dim]", c.used_by, c.text), *_cells(n))
         out_console.print(table)
         found["conventions"] = {c.name: {"used_by": c.used_by, "text": c.text, **n} for c, n in others}
+    if clips:
+        found["clips"] = clip_numbers(result, folder, data)
+        print_numbers("over time", found["clips"])
     write_json(json_file, found)
 
 

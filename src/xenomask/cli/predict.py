@@ -150,6 +150,8 @@ def score(
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder of maps, one <id>.hdf5 a frame")],
+    classes: Annotated[Path | None, typer.Option(help="also write predicted classes into this folder, one <id>.png a "
+                                                 "frame, for evaluate --classes")] = None,
     detector: DetectorOption = DEFAULT_DETECTOR,
     score: ScoreOption = None,
     member: MemberOption = None,
@@ -184,7 +186,8 @@ def score(
     fleet.check_engine(
         engine, shard, {"--workers": workers, "--worker-cpus": worker_cpus, "--ray-address": ray_address,
                         "--shards": shards, "--sbatch": sbatch, "--dry-run": dry_run, "--batch": batch > 1,
-                        "--precision": precision != "float32", "--profile": profile, "--kernel": kernel != "auto"}
+                        "--precision": precision != "float32", "--profile": profile, "--kernel": kernel != "auto",
+                        "--classes": classes is not None}
     )  # fmt: skip
     if engine != "local":
         root, out = root.absolute(), out.absolute()  # workers and jobs have working folders of their own
@@ -214,7 +217,7 @@ def score(
     found = load_detector(detector, device, score, member, runtime, precision=precision, work=todo, kernel=kernel,
                           tta=tta, sizes=[todo[0]] if todo[1] else ())  # fmt: skip
     with progress("score", len(data.frames)) as tick:
-        times = score_timed(found, data, out, leave_one_out=leave_one_out, batch=batch, tick=tick)
+        times = score_timed(found, data, out, leave_one_out=leave_one_out, batch=batch, classes=classes, tick=tick)
     if profile:
         print_profile(times)
     said = f"{len(data.frames)} maps in {out}, {times.items} of them new; score {found.score_name}"

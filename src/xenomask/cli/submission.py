@@ -18,12 +18,13 @@ from xenomask.cli.common import (
     marked,
     named_region,
     out_console,
+    print_numbers,
     progress,
     write_json,
 )
 from xenomask.errors import XenomaskError
 
-app = typer.Typer(help="Write and check submissions to SegmentMeIfYouCan and OoDIS.", no_args_is_help=True)
+app = typer.Typer(help="Write and check submissions to SegmentMeIfYouCan, OoDIS and BRAVO.", no_args_is_help=True)
 
 SHOWN = 30
 
@@ -113,6 +114,55 @@ def instances(
     out_console.print(f"written: {done.folder if archive is None else archive}; the upload itself is not verified",
                       soft_wrap=True)  # fmt: skip
     write_json(json_file, {**asdict(done), "folder": str(done.folder), "notes": notes})
+
+
+@app.command()
+def bravo(
+    root: RootOption,
+    out: Annotated[Path, typer.Option(help="folder that bravo_<split>/ are made in, or are checked in")],
+    maps: Annotated[
+        Path | None, typer.Option(callback=maps_there, help="folder of <split>/<id>.hdf5; none: only check --out")
+    ] = None,
+    classes: Annotated[Path | None, typer.Option(help="folder of <split>/<id>.png, of score --classes")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Write classes and confidence for the BRAVO challenge, and check them; where labels are, its numbers and index.
+
+    Example: xenomask submission bravo --root data/bravo --maps maps/bravo --classes classes/bravo --out sub
+    """
+    from dataclasses import replace
+
+    from xenomask.evaluation.bravo import check_submission, splits_in, write_submission
+
+    if (maps is None) != (classes is None):
+        raise XenomaskError("--maps and --classes belong together: a confidence is of a predicted class")
+    splits = [s for s in splits_in(root) if maps is None or (maps / s).is_dir()]
+    if not splits:
+        raise XenomaskError(f"{maps} holds no folder of maps called like a split, such as SMIYC or ACDC")
+    with progress("bravo", None) as tick:
+        scales = write_submission(maps, classes, root, splits, out, tick=tick) if maps and classes else {}
+        done = replace(check_submission(root, splits, out, tick=tick), scales=scales)
+    table = Table("split", "images", "score of confidence 1", "of 0")
+    for split, count in done.images.items():
+        table.add_row(split, str(count), *(f"{v:.4g}" for v in scales.get(split, ())))
+    out_console.print(table)
+    if done.numbers:
+        for kind in ("_valid", "_ood"):
+            keys = dict.fromkeys(k for n in done.numbers.values() for k in n if k.endswith(kind))
+            table = Table(
+                "subset", *(k.removesuffix(kind) for k in keys), title=f"numbers {kind}", title_justify="left"
+            )
+            for subset, n in done.numbers.items():
+                if keys and n.keys() >= keys.keys():
+                    table.add_row(subset, *(f"{n[k]:.4f}" for k in keys))
+            if keys:
+                out_console.print(table)
+        print_numbers("harmonic means", done.summary)
+        if "bravo_index" not in done.summary:
+            out_console.print("the index needs labels of classes and of anomalies both", style="dim")
+    out_console.print(f"{out}: no errors; packing by the challenge's own tool and the upload are not verified",
+                      soft_wrap=True)  # fmt: skip
+    write_json(json_file, {**asdict(done), "folder": str(done.folder)})
 
 
 def _show(report: Any, json_file: Path | None) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from xenomask.datasets import bravo, driving, fishyscapes, hendrycks, lostandfound, roadanomaly, smiyc
+from xenomask.datasets import bravo, driving, fishyscapes, hendrycks, issu, lostandfound, roadanomaly, smiyc
 from xenomask.datasets.codings import CODINGS
 from xenomask.datasets.identity import is_own, refuse_other
 from xenomask.datasets.layout import (
@@ -66,6 +66,8 @@ DATASETS: dict[str, Entry] = {
         hendrycks.STREET_HAZARDS,
         lostandfound.SMALL_OBSTACLE,
         hendrycks.BDD_ANOMALY,
+        issu.ISSU,
+        issu.OBSTACLE,
         bravo.BRAVO,
         driving.ACDC,
         driving.CITYSCAPES,

@@ -121,6 +121,15 @@ _ALL = (
         "bdd_anomaly", "anomaly", "train ids 0..15 inlier, 16 train, 17 motorcycle and 18 bicycle anomaly, 255 void",
         {**{i: 0 for i in range(16)}, 16: 1, 17: 1, 18: 1, VOID: VOID},
     ),
+    # benchmark_issu, datasets/tracks.py: usual classes 0..18 (obstacle track: 0), anomaly 254, ignore 255
+    Coding(
+        "issu", "anomaly", "train ids 0..18 inlier, 254 anomaly, 255 void",
+        {**{i: 0 for i in range(19)}, 254: 1, VOID: VOID},
+    ),
+    Coding(
+        "issu_road", "anomaly", "0 road: inlier, 254 anomaly, train ids 1..18 and 255 void",
+        {0: 0, **{i: VOID for i in range(1, 19)}, 254: 1, VOID: VOID},
+    ),
     Coding("idd_ids", "train_ids", "IDD ids 0..39 (19 of them classes, the rest void)", _ids(IDD_IDS, 39)),
     Coding(
         "vistas_ids", "train_ids", "Mapillary Vistas 1.2 ids 0..65 (what no Cityscapes class covers is void)",
@@ -141,6 +150,11 @@ _ALL = (
 )  # fmt: skip
 
 CODINGS: dict[str, Coding] = {c.name: c for c in _ALL}
+
+# Codings whose label files name classes and anomalies: the same files read as train ids 0..18, 254 anomaly, 255 void.
+OPEN_WORLD: dict[str, Coding] = {
+    "issu": Coding("open_world", "train_ids", CODINGS["issu"].meaning, {i: i for i in (*range(19), 254, VOID)}),
+}
 
 
 def resembles(values: Iterable[int]) -> str:

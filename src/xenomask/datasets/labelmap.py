@@ -2,10 +2,11 @@
 
     classes = ["road", "car"]       # the network's classes, in this order
     other = "void"                  # what is listed nowhere; "error": it is refused, with the file's name
-    [ids]                           # the value in the label image: the class, or "void"
+    [ids]                           # the value in the label image: the class, "void" or "outlier"
     7 = "road"
     26 = "car"
     27 = "car"
+    99 = "outlier"                  # an annotated anomaly: what outlier exposure trains on, as on pasted objects
 
 or, in place of [ids], for label images that are coloured, [colours] with "128,64,128" = "road".
 """
@@ -20,10 +21,11 @@ from typing import Any
 from xenomask.datasets.codings import Coding, Colour
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import read_text
-from xenomask.types import VOID
+from xenomask.types import OUTLIER, VOID
 
 KEYS = ("classes", "ids", "colours", "other")
-NOTHING = "void"  # the name that stands for no class
+# names that stand for no class: nothing is known of it; it is an anomaly (`Coding.table` has these numbers)
+NOTHING, ANOMALOUS = "void", "outlier"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class LabelMap:
 
     classes: tuple[str, ...]
     coding: Coding
+
+    @property
+    def outliers(self) -> bool:
+        """Whether some value or colour stands for annotated anomalies."""
+        return OUTLIER in (*self.coding.table.values(), *self.coding.colours.values())
 
 
 def read_label_map(path: Path) -> LabelMap:
@@ -66,7 +73,7 @@ def _label_map(table: Mapping[str, Any], path: Path) -> LabelMap:
     if not isinstance(table[kind], dict) or not table[kind]:
         example = "7" if kind == "ids" else '"0,0,142"'
         raise XenomaskError(f'[{kind}] is no table such as {example} = "{classes[0]}"')
-    number = {name: i for i, name in enumerate(classes)} | {NOTHING: VOID}
+    number = {name: i for i, name in enumerate(classes)} | {NOTHING: VOID, ANOMALOUS: OUTLIER}
     decoded: dict[Any, int] = {}
     for key, name in table[kind].items():
         if not isinstance(name, str) or name not in number:
@@ -85,12 +92,12 @@ def _label_map(table: Mapping[str, Any], path: Path) -> LabelMap:
 
 
 def _classes(found: Any) -> tuple[str, ...]:
-    if not isinstance(found, list) or not 1 <= len(found) <= VOID or not all(_is_name(c) for c in found):
-        raise XenomaskError(f"classes must be a list of 1 to {VOID} names")
+    if not isinstance(found, list) or not 1 <= len(found) <= OUTLIER or not all(_is_name(c) for c in found):
+        raise XenomaskError(f"classes must be a list of 1 to {OUTLIER} names")
     if twice := [c for c in found if found.count(c) > 1]:
         raise XenomaskError(f"class '{twice[0]}' is named twice")
-    if NOTHING in found:
-        raise XenomaskError(f"'{NOTHING}' stands for no class, so it cannot be one")
+    if name := next((n for n in (NOTHING, ANOMALOUS) if n in found), None):
+        raise XenomaskError(f"'{name}' stands for no class, so it cannot be one")
     return tuple(found)
 
 

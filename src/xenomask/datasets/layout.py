@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from xenomask.datasets.codings import CODINGS
+from xenomask.datasets.codings import CODINGS, OPEN_WORLD, Coding
 from xenomask.datasets.labelmap import LabelMap
 from xenomask.datasets.read import decode, read_label, read_photo, read_stored, stored_values, upright_label
 from xenomask.errors import XenomaskError
@@ -75,10 +75,26 @@ class Dataset:
 
     def label(self, frame: Frame) -> np.ndarray:
         """The frame's label (H, W) uint8, upright as its photo is, its values checked."""
+        return self._label(frame, self.labels.coding if self.labels else None)
+
+    def open_label(self, frame: Frame) -> np.ndarray:
+        """The same with classes and anomalies: train ids 0..18, 254 anomaly, 255 void.
+
+        Raises XenomaskError for a data set whose labels do not name both.
+        """
+        stored = self.stored or self.coding
+        if self.labels or stored not in OPEN_WORLD:
+            raise XenomaskError(
+                f"the labels of {self.name} do not name classes and anomalies both, which open-world IoU needs: data "
+                "set issu's do (0..18, 254 anomaly, 255 void)"
+            )
+        return self._label(frame, OPEN_WORLD[stored])
+
+    def _label(self, frame: Frame, coding: Coding | None) -> np.ndarray:
         if frame.label is None:
             raise XenomaskError(f"frame {frame.id} of {self.name} has no label")
-        if self.labels:
-            label = decode(read_stored(frame.label, self.labels.coding), self.labels.coding, frame.label)
+        if coding:
+            label = decode(read_stored(frame.label, coding), coding, frame.label)
         else:
             label = read_label(frame.label, self.stored_as(frame.label))
         if frame.image:
@@ -135,8 +151,8 @@ class Entry:
     splits: tuple[str, ...] = ("all",)
     # what "val", the default of every command, means; it is "val" where a split is called so
     default: str = "all"
-    # which component sizes the official benchmark uses: "anomaly" 500 / 100 px, "obstacle" 50 / 10 px
-    track: Literal["anomaly", "obstacle"] | None = None
+    # which component sizes the official benchmark uses: "anomaly" 500 / 100 px, "obstacle" 50 / 10, "issu" 49 / 49
+    track: Literal["anomaly", "obstacle", "issu"] | None = None
     use: Literal["evaluation", "training"] = "evaluation"
     # official number of frames of a split, where known
     counts: Mapping[str, int] = field(default_factory=dict)

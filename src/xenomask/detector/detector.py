@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 
 from xenomask.arrays import ImageLike
 from xenomask.datasets.photos import as_photo
@@ -155,8 +155,20 @@ class Detector:
 
     def nearest(self, outputs: Sequence[MaskOutput | PixelOutput]) -> Nearest:
         """Return the function that names the class of a mask (H, W) of the photo, given the networks' outputs."""
+        return class_reader(self._seen(outputs))
+
+    def classes(self, outputs: Sequence[MaskOutput | PixelOutput]) -> UInt8[np.ndarray, "H W"]:
+        """Return the photo's predicted classes (H, W), Cityscapes train ids, given the networks' outputs.
+
+        Raises XenomaskError where no member's network has these classes.
+        """
+        from xenomask.detector.classes import predicted_classes  # torch
+
+        return predicted_classes(self._seen(outputs))
+
+    def _seen(self, outputs: Sequence[MaskOutput | PixelOutput]) -> list:
         pairs = zip(self.used, outputs, strict=True)
-        return class_reader([(m.weight, class_names(m, class_count(o))[:-1], o) for m, o in pairs])
+        return [(m.weight, class_names(m, class_count(o))[:-1], o) for m, o in pairs]
 
     def probability(self, score_map: ScoreMap) -> Float32[np.ndarray, "H W"]:
         """What the stored calibration makes of one of this detector's maps: p(anomaly) of each pixel, in [0, 1].

@@ -1,4 +1,4 @@
-"""What the networks take an object for: their most probable inlier class over its pixels."""
+"""What the networks take an object, or a pixel, for: their most probable inlier class."""
 
 from collections.abc import Callable, Sequence
 from functools import cache

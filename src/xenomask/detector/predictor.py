@@ -93,6 +93,10 @@ class Predictor(Protocol):
         """Return the function that names the class of a mask of the photo; None where the networks are not seen."""
         ...
 
+    def classes(self, outputs: Any) -> Any:
+        """Return the photo's predicted classes (H, W); raises XenomaskError where the networks are not seen."""
+        ...
+
     def describe(self) -> dict[str, Any]:
         """Return what decides its maps, ready for JSON."""
         ...

@@ -1,17 +1,19 @@
 """Detectors x scores x data sets -> maps on disk -> one table; each network is run once a frame, for all scores."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from xenomask.datasets import Dataset
 from xenomask.detector.fuse import ensemble
+from xenomask.detector.prediction import default_threshold
 from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError
 from xenomask.evaluation.evaluate import evaluate_maps, reader
 from xenomask.metrics import EvalResult
+from xenomask.objects.oodis import measure_instances
 from xenomask.predict.photos import open_maps
 from xenomask.queries import without_frame
 from xenomask.scores import Score, score_all
@@ -26,6 +28,9 @@ SUITES: dict[str, tuple[str, ...]] = {
         "anomaly-track", "obstacle-track", "fishyscapes-lost-and-found", "fishyscapes-static", "road-anomaly",
     ),
 }  # fmt: skip
+
+
+UNKNOWN = "unknown"  # what a checkpoint does not say
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,11 @@ class Method:
     def describe(self) -> dict[str, Any]:
         """Return what table.json holds about it."""
         return self.detector.describe()
+
+    @property
+    def trained_on(self) -> str:
+        """The data that its networks were trained on, as their checkpoints say."""
+        return "; ".join(dict.fromkeys(_training_data(m.network.facts) for m in _used(self.detector))) or UNKNOWN
 
     @property
     def held_out(self) -> bool:
@@ -73,7 +83,7 @@ class OwnMaps:
 
     name: str
     maps: MapFolder
-    score = networks = queries = "-"
+    score = networks = queries = trained_on = "-"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w .+()-]{0,63}", self.name):
@@ -128,6 +138,23 @@ def _kinds(detector: Predictor, dataset: str) -> list[str]:
     if dataset not in detector.chosen_on:
         return [f"of {', '.join(sorted(detector.chosen_on)) or 'none'}"]
     return ["in-sample", "leave-one-out"] if detector.members else ["in-sample"]
+
+
+def _training_data(facts: Mapping[str, Any]) -> str:
+    """One network's training data: a data set's name, or the last two folders of a path, with what was pasted.
+
+    >>> _training_data({"trained": {"data": {"dataset": "folder", "train": "../x/mine/train"}, "augment": {}}})
+    'mine/train'
+    """
+    if fitted := facts.get("fitted"):
+        return f"{fitted.get('photos', 'unknown')} photos (fitted)"
+    try:
+        data, augment = facts["trained"]["data"], facts["trained"].get("augment", {})
+        own = data["dataset"] if data["dataset"] != "folder" else "/".join(Path(data["train"]).parts[-2:])
+        pasted = [Path(augment[k]).name for k in ("paste", "paste_coco") if augment.get(k)]
+        return " + ".join([own, *(f"pasted {p}" for p in pasted)])
+    except (KeyError, TypeError, AttributeError):
+        return UNKNOWN
 
 
 def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tick = nothing) -> None:
@@ -218,5 +245,14 @@ def benchmark(
         places = [(w, as_maps(folder / data.name / w.folder)) for w in ways]
         for method, place in (*places, *((m, m.of(data.name)) for m in maps)):
             result = evaluate_maps(place, labelled, track, resamples=resamples, seed=seed)
-            entries.append(Entry(data.name, method, result))
+            entries.append(Entry(data.name, method, _with_instances(result, method, place, labelled)))
     return entries
+
+
+def _with_instances(result: EvalResult, method: Method | OwnMaps, maps: MapFolder, data: Dataset) -> EvalResult:
+    """The result with instance and box AP of the objects that the detector finds above its own threshold, if any."""
+    threshold = default_threshold(method.detector) if isinstance(method, Method) else None
+    if threshold is None or not isinstance(method, Method):
+        return result
+    found = measure_instances(maps, data, threshold, ignore=method.detector.ignore)
+    return replace(result, numbers={**result.numbers, "instances": found})

@@ -3,19 +3,22 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from xenomask.datasets import DATASETS, Dataset
-from xenomask.errors import unknown
+from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics import EvalResult, evaluate
-from xenomask.metrics.components import TRACKS
+from xenomask.metrics.components import TRACKS, binarise
 from xenomask.metrics.conventions import CONVENTIONS, RESIZED, Convention, all_conventions, resized_counters
-from xenomask.metrics.evaluate import Read, each_frame, resample
+from xenomask.metrics.evaluate import Read, ReadClasses, each_frame, resample
 from xenomask.metrics.guards import float16_loss
 from xenomask.metrics.resampling import draw, interval
 from xenomask.metrics.table import lower_is_better
+from xenomask.metrics.temporal import clip_objects, flicker_numbers, half_mask, video_consistency
 from xenomask.store import Maps, as_maps, check_complete, map_format
+from xenomask.store.classes import class_ids, read_classes
 from xenomask.types import Tick, nothing
 
 THREADS = min(4, os.cpu_count() or 1)
@@ -61,13 +64,66 @@ def evaluate_maps(
     data: Dataset,
     track: str | None = None,
     *,
+    classes: Path | None = None,
     resamples: int = 1000,
     seed: int = 0,
     tick: Tick = nothing,
 ) -> EvalResult:
-    """The numbers of a folder of maps on the labelled frames of a data set; raises XenomaskError as `reader` does."""
+    """The numbers of a folder of maps on the labelled frames of a data set; raises XenomaskError as `reader` does.
+
+    `classes`, a folder of predicted classes, adds the open-world numbers.
+    """
     ids, read = reader(maps, data)
-    return evaluate(ids, read, track, resamples=resamples, seed=seed, threads=THREADS, tick=tick)
+    own = None if classes is None else classes_of(classes, data)
+    return evaluate(ids, read, track, classes=own, resamples=resamples, seed=seed, threads=THREADS, tick=tick)
+
+
+def classes_of(folder: Path, data: Dataset) -> ReadClasses:
+    """The function that reads a frame's predicted classes and its label of classes and anomalies.
+
+    Raises XenomaskError where a labelled frame has no predicted classes, or the labels do not name both.
+    """
+    frames = {f.id: f for f in data.labelled().frames}
+    if lacking := sorted(frames.keys() - set(class_ids(folder))):
+        raise XenomaskError(
+            f"{folder} has no predicted classes of {len(lacking)} of {len(frames)} labelled frames, the first is "
+            f"{lacking[0]}; write them with `xenomask score ... --classes {folder}`"
+        )
+    data.open_label(next(iter(frames.values())))  # said before the maps are read
+    return lambda i: (read_classes(folder, i, frames[i].image), data.open_label(frames[i]))
+
+
+def clips_of(ids: Sequence[str]) -> dict[str, list[str]]:
+    """{clip: its frames in order} of frame ids that end in the number of the frame in its clip.
+
+    >>> clips_of(["02_road_000000_000010", "02_road_000000_000020", "temporal_9_1000", "temporal_9_520"])
+    {'02_road_000000': ['02_road_000000_000010', '02_road_000000_000020'], 'temporal_9': ['temporal_9_520', ...
+    """
+    found: dict[str, list[str]] = {}
+    for i in sorted(ids, key=lambda i: (i.rpartition("_")[0], len(i), i)):
+        found.setdefault(i.rpartition("_")[0] or i, []).append(i)
+    return found
+
+
+def clip_numbers(result: EvalResult, maps: Maps, data: Dataset) -> dict[str, float]:
+    """Numbers over time of the evaluated frames: VC* (mean over clips) and those of `temporal.flicker_numbers`.
+
+    Objects are components of score > the threshold of the result's own components, with its track's sizes. Raises
+    XenomaskError where no clip has two frames.
+    """
+    _, read = reader(maps, data)
+    clips = {c: ids for c, ids in clips_of(result.frames).items() if len(ids) > 1}
+    if not clips:
+        raise XenomaskError(f"{data.name}: no two frames are of one clip; their ids do not end in a frame's number")
+    sizes, consistency, objects = TRACKS[result.track or "anomaly"], [], []
+    for ids in clips.values():
+        found = [read(i) for i in ids]
+        labels = [y for _, y in found]
+        objects.append(clip_objects([binarise(v, result.measured.threshold) for v, _ in found], labels, sizes))
+        consistency.append(video_consistency([half_mask(v) for v, _ in found], labels))
+    known = [v for v in consistency if v == v]
+    mean = sum(known) / len(known) if known else float("nan")
+    return {"clips": len(clips), "vc_star": mean, **flicker_numbers(objects)}
 
 
 def track_of(dataset: str, track: str | None) -> str:

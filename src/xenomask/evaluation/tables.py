@@ -10,29 +10,31 @@ from typing import Any
 from xenomask.evaluation.benchmark import Entry
 from xenomask.evaluation.published import PUBLISHED
 from xenomask.files import atomic, write_numbers
-from xenomask.metrics.table import columns, component_numbers, pixel_numbers
+from xenomask.metrics.table import columns, of_kind
 
 CONVENTIONS = ("exact", "official")
-OF = ("data set", "detector", "networks", "score", "outlier queries", "convention")
+OF = ("data set", "detector", "networks", "training data", "score", "outlier queries", "convention")
+OBJECTS = ("components", "instances")  # which stand in the official convention's rows
 
 
 def head() -> list[str]:
     """The headings: of which run, then the numbers."""
-    return [*OF, *(n.column for n in (*columns(pixel_numbers()), *columns(component_numbers())))]
+    return [*OF, *(n.column for kind in ("pixels", *OBJECTS) for n in columns(of_kind(kind)))]
 
 
 def rows(entries: Sequence[Entry], cell: Callable[[float, tuple[float, float] | None], str]) -> list[list[str]]:
-    """One row a method, data set and convention; components stand in the official one's."""
+    """One row a method, data set and convention; components and instances stand in the official one's."""
     found = []
-    pixels, components = ([n.key for n in columns(found)] for found in (pixel_numbers(), component_numbers()))
     for e in entries:
         for c in CONVENTIONS:
-            spans = e.result.intervals.get(c, {})
-            cells = [cell(e.result.numbers[c][k], spans.get(k)) for k in pixels]
-            own, spans = e.result.numbers.get("components", {}), e.result.intervals.get("components", {})
-            cells += [cell(own[k], spans.get(k)) if c == "official" and own else "" for k in components]
+            cells = []
+            for where, kind in ((c, "pixels"), *((k, k) for k in OBJECTS)):
+                own, spans = e.result.numbers.get(where, {}), e.result.intervals.get(where, {})
+                shown = where == c or c == "official"
+                keys = [n.key for n in columns(of_kind(kind))]
+                cells += [cell(own[k], spans.get(k)) if shown and k in own else "" for k in keys]
             m = e.method
-            found.append([e.dataset, m.name, m.networks, m.score, m.queries, c, *cells])
+            found.append([e.dataset, m.name, m.networks, m.trained_on, m.score, m.queries, c, *cells])
     return found
 
 
@@ -78,11 +80,11 @@ def latex(entries: Sequence[Entry]) -> str:
 
     lines = [
         "% numbers in percent, 95 % bootstrap interval over frames; needs \\usepackage{booktabs}",
-        r"\begin{tabular}{" + "l" * 6 + "r" * (len(head()) - 6) + "}",
+        r"\begin{tabular}{" + "l" * len(OF) + "r" * (len(head()) - len(OF)) + "}",
         r"\toprule",
         " & ".join(head()).replace("F1*", "F1$^*$") + r" \\",
         r"\midrule",
-        *(" & ".join([*map(for_latex, r[:6]), *r[6:]]) + r" \\" for r in rows(entries, cell)),
+        *(" & ".join([*map(for_latex, r[: len(OF)]), *r[len(OF) :]]) + r" \\" for r in rows(entries, cell)),
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -104,17 +106,19 @@ def table_csv(entries: Sequence[Entry]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["data_set", "detector", "networks", "score", "outlier_queries", "convention", "number", "value",
-                     "low", "high", "source"])  # fmt: skip
+                     "low", "high", "source", "training_data"])  # fmt: skip
     for e in entries:
         m = e.method
         for c, own in e.result.numbers.items():
             for k, v in own.items():
                 low, high = e.result.intervals.get(c, {}).get(k, ("", ""))
-                writer.writerow([e.dataset, m.name, m.networks, m.score, m.queries, c, k, v, low, high, "here"])
+                writer.writerow(
+                    [e.dataset, m.name, m.networks, m.score, m.queries, c, k, v, low, high, "here", m.trained_on]
+                )
     for d, p in published(entries):
         for k in ("aupr", "fpr95"):
             if p[k] is not None:
-                writer.writerow([d, p["method"], "", "", "", "published", k, p[k], "", "", p["source"]])
+                writer.writerow([d, p["method"], "", "", "", "published", k, p[k], "", "", p["source"], ""])
     return out.getvalue()
 
 
@@ -124,7 +128,8 @@ def table_json(entries: Sequence[Entry]) -> dict[str, Any]:
         "rows": [
             {
                 "data_set": e.dataset, "detector": e.method.describe(), "networks": e.method.networks,
-                "score": e.method.score, "outlier_queries": e.method.queries, "frames": len(e.result.frames),
+                "training_data": e.method.trained_on, "score": e.method.score, "outlier_queries": e.method.queries,
+                "frames": len(e.result.frames),
                 "track": e.result.track, "numbers": e.result.numbers, "intervals": e.result.intervals,
                 "official_order_range": e.result.order_range, "warnings": e.result.warnings,
             }

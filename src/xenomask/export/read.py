@@ -120,6 +120,12 @@ class ExportedDetector:
     def nearest(self, outputs: tuple[Float32[np.ndarray, "_ _"], Size]) -> None:
         """The graph gives the map alone."""
 
+    def classes(self, outputs: Any) -> None:
+        """Raises XenomaskError: the graph gives the map alone."""
+        raise XenomaskError(
+            f"{self.name} is an exported file, which gives maps and no classes: name the detector itself"
+        )
+
     def describe(self) -> dict[str, Any]:
         """What decides its maps, ready for JSON: the detector that was exported, and the file."""
         return {**self.metadata["describe"], "exported": {"sha256": self.sha256, "size": self.metadata["size"]}}

@@ -37,7 +37,7 @@ class Sizes:
     true: int
 
 
-TRACKS = {"anomaly": Sizes(500, 100), "obstacle": Sizes(50, 10)}
+TRACKS = {"anomaly": Sizes(500, 100), "obstacle": Sizes(50, 10), "issu": Sizes(49, 49)}
 
 
 @dataclass(frozen=True)

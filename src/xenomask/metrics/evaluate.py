@@ -10,18 +10,20 @@ import numpy as np
 
 from xenomask.arrays import LabelLike, LabelsLike, MapLike, MapsLike, NumbersLike, as_half, as_truth
 from xenomask.errors import XenomaskError, unknown
-from xenomask.metrics import components, official, resampling
+from xenomask.metrics import components, official, openworld, resampling
 from xenomask.metrics.components import TRACKS
 from xenomask.metrics.conventions import with_anomaly
 from xenomask.metrics.counters import count, pool
 from xenomask.metrics.curves import curve
 from xenomask.metrics.guards import warnings
-from xenomask.metrics.result import EvalResult, Measured
+from xenomask.metrics.result import CONVENTIONS, EvalResult, Measured
 from xenomask.metrics.table import numbers
 from xenomask.types import Tick, nothing
 
 # (map, label 0 / 1 / 255) of a frame
 Read = Callable[[str], tuple[MapLike, LabelLike]]
+# (predicted classes 0..18, label of classes, 254 anomaly, 255 void) of a frame
+ReadClasses = Callable[[str], tuple[LabelLike, LabelLike]]
 T = TypeVar("T")
 
 
@@ -30,6 +32,7 @@ def evaluate(
     read: Read,
     track: str | None = None,
     *,
+    classes: ReadClasses | None = None,
     resamples: int = 1000,
     seed: int = 0,
     threads: int = 2,
@@ -38,15 +41,16 @@ def evaluate(
     """All numbers of some frames' maps and labels, whose `read(id)` gives both: the one evaluation of xenomask.
 
     Two passes over the frames: counters of every frame, then its components at the threshold that these give. `track`
-    ("anomaly", "obstacle") names the components' sizes; without one there are none. `tick` is called once a frame and
-    pass. Raises XenomaskError that names the frame, and without an anomalous or an inlier pixel in all of them.
+    ("anomaly", "obstacle", "issu") names the components' sizes; without one there are none. `classes(id)`, where given,
+    adds the open-world numbers in one more pass. `tick` is called once a frame and pass. Raises XenomaskError that
+    names the frame, and without an anomalous or an inlier pixel in all of them.
 
     >>> def read(frame):
     ...     return np.array([[0.1, 0.9, 0.8, 0.2]]), np.array([[0, 1, 0, 255]])
     >>> evaluate(["a"], read).numbers["exact"]["aupr_sum"]
     1.0
     """
-    measured = measure(ids, read, track, threads=threads, tick=tick)
+    measured = measure(ids, read, track, classes=classes, threads=threads, tick=tick)
     return summarise(measured, resamples=resamples, seed=seed, threads=threads)
 
 
@@ -123,10 +127,11 @@ def measure(
     read: Read,
     track: str | None = None,
     *,
+    classes: ReadClasses | None = None,
     threads: int = 2,
     tick: Tick = nothing,
 ) -> Measured:
-    """Reads every frame once for its counters and, where a track is given, once more for its components.
+    """Reads every frame once for its counters and, for a track's components and for `classes`, once more each.
 
     The components' threshold is the official one: the best F1's of the official curve of these very frames.
     `tick` is called once a frame and pass. Raises XenomaskError that names the frame.
@@ -140,9 +145,18 @@ def measure(
         raise XenomaskError(f"frame {next(a for a, b in pairwise(ids) if a == b)} is named twice")
     counters = each_frame(ids, lambda i: count(*_pair(read(i))), threads=threads, tick=tick)
     bins = [official.frame_bins(f) for f in counters.values()]
-    threshold = numbers(official.curve(bins))["best_f1_threshold"]
+    curves = [curve(pool(counters.values())), official.curve(bins)]  # of CONVENTIONS
+    threshold = numbers(curves[1])["best_f1_threshold"]
+    confusions = {}
+    if classes is not None:
+        own, points = classes, openworld.thresholds(curves)
+
+        def confuse(i: str) -> np.ndarray:
+            return openworld.frame_confusions(_pair(read(i))[0], *own(i), points)
+
+        confusions = each_frame(ids, confuse, threads=threads, tick=tick)
     if track is None:
-        return Measured(counters, {}, track, threshold)
+        return Measured(counters, {}, track, threshold, confusions=confusions)
     sizes = TRACKS[track]
     others = {numbers(c)["best_f1_threshold"] for c in official.orders(bins)}
 
@@ -153,9 +167,8 @@ def measure(
 
     found = each_frame(ids, tally, threads=threads, tick=tick)
     at = {t: {i: own[t] for i, own in found.items()} for t in {threshold, *others}}
-    return Measured(
-        counters, at[threshold], track, threshold, {t: at[t] for t in others} if others != {threshold} else {}
-    )
+    by_order = {t: at[t] for t in others} if others != {threshold} else {}
+    return Measured(counters, at[threshold], track, threshold, by_order, confusions)
 
 
 def _pair(found: Any) -> tuple[MapLike, LabelLike]:
@@ -176,6 +189,9 @@ def summarise(measured: Measured, *, resamples: int = 1000, seed: int = 0, threa
     pooled = pool(frames)
     bins = [official.frame_bins(f) for f in frames]
     found: dict[str, dict[str, float]] = {"exact": numbers(curve(pooled)), "official": numbers(official.curve(bins))}
+    if measured.confusions:
+        for c, own in openworld.numbers(np.sum(list(measured.confusions.values()), axis=0), CONVENTIONS).items():
+            found[c] |= _plain(own)
     if measured.track:
         found["components"] = _plain(components.numbers(np.sum(list(measured.tallies.values()), axis=0)))
     ranges = official.order_range(bins)
@@ -198,7 +214,7 @@ def _plain(found: Mapping[str, Any]) -> dict[str, float]:
 def resample(measured: Measured, weights: NumbersLike, threads: int = 2) -> dict[str, dict[str, np.ndarray]]:
     """{convention: {number: its value in each resample}}; weights (R, frames) say how often a frame is drawn.
 
-    The components' threshold stays that of all frames: their masks are not drawn anew.
+    Thresholds of components and of open-world IoU stay those of all frames: their masks are not drawn anew.
     """
     frames = list(measured.counters.values())
     weights = resampling.as_weights(weights, len(frames))
@@ -207,6 +223,10 @@ def resample(measured: Measured, weights: NumbersLike, threads: int = 2) -> dict
         "exact": resampling.curve_numbers(*resampling.exact_steps(frames), weights, threads),
         "official": resampling.curve_numbers(*resampling.official_steps(bins), weights, threads),
     }
+    if measured.confusions:
+        drawn = np.tensordot(weights, np.array(list(measured.confusions.values())), 1)
+        for c, own in openworld.numbers(drawn, CONVENTIONS).items():
+            found[c] |= own
     if measured.track:
         found["components"] = components.numbers(weights @ np.array(list(measured.tallies.values())))
     return found

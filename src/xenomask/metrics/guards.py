@@ -7,9 +7,15 @@ import numpy as np
 from xenomask.arrays import NumbersLike, as_array, is_finite
 from xenomask.errors import XenomaskError
 from xenomask.metrics.counters import Counters, FrameCounters, values
+from xenomask.metrics.curves import curve
+from xenomask.metrics.table import first_at_fpr5
 
 # The share of valid pixels on a map's largest value from which the top of the ranking is lost.
 SATURATED = 0.01
+# Distinct values of all maps together up to which they are a mask rather than a score.
+FEW_VALUES = 16
+# FPR of the point that stands for 5 %, from which its TPR is no longer that of 5 %.
+FAR_ABOVE = 0.1
 # AUROC below this is no weak detector but one upside down.
 UPSIDE_DOWN = 0.4
 
@@ -60,6 +66,17 @@ def warnings(
         found.append(
             f"{100 * share:.1f} % of all pixels hold the largest score, {top:g}: the top of the ranking is lost in "
             "float16 or was clipped, and AUPR-trapz depends on how ties are drawn; store e.g. log-odds instead"
+        )
+    if 1 < len(used) <= FEW_VALUES:
+        found.append(
+            f"all maps together hold {len(used)} distinct values: they are masks rather than scores, of which AUPR, "
+            "AUROC and FPR95 say little, for no threshold lies between these values; store raw scores"
+        )
+    points = curve(pooled)
+    if FAR_ABOVE < (reached := points.fpr[first_at_fpr5(points)]) and len(used) > 1:
+        found.append(
+            f"the first threshold with FPR >= 5 % has FPR {100 * reached:.1f} %: too few distinct values lie there, so "
+            "TPR at FPR 5 % is too good"
         )
     if void := [i for i, f in frames.items() if not len(f.key)]:
         found.append(f"{len(void)} frames are wholly void and count for nothing, the first is {void[0]}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from xenomask.metrics.counters import FrameCounters
 from xenomask.metrics.resampling import LEVEL
-from xenomask.metrics.table import NUMBERS, component_numbers, pixel_numbers
+from xenomask.metrics.table import NUMBERS, component_numbers, of_kind, pixel_numbers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,6 +28,8 @@ class Measured:
     threshold: float
     # the tallies at the other thresholds that the official code would take in some order of the frames: mostly none
     by_order: Mapping[float, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    # confusion matrices of `openworld`; empty where no predicted classes were given
+    confusions: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class EvalResult:
         from rich.text import Text
 
         table = Table("number", *CONVENTIONS)
-        for n in pixel_numbers():
+        for n in (*pixel_numbers(), *(of_kind("classes") if self.measured.confusions else ())):
             table.add_row(n.label, *(self._cell(c, n.key) for c in CONVENTIONS))
         exact = self.numbers["exact"]
         pixels = f"{exact['pixels']:,} pixels, {100 * exact['prevalence']:.2f} % of them anomalous"

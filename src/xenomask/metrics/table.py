@@ -16,7 +16,7 @@ from xenomask.metrics.curves import Curve
 
 @dataclass(frozen=True)
 class Number:
-    """A number of an evaluation; `of` computes a pixel number of the curve, component numbers have none.
+    """A number of an evaluation; `of` computes a pixel number of the curve, those of other kinds have none.
 
     `column` is its heading in the benchmark's table, at that `place`; without one it stands in the full tables only.
     """
@@ -28,6 +28,8 @@ class Number:
     column: str = ""
     place: int = 0
     per_frame: bool = False  # whether the report's table of frames shows it
+    # classes: of predicted classes beside the maps (openworld); instances: of objects above a detector's threshold
+    kind: Literal["pixels", "classes", "components", "instances"] = "pixels"
 
 
 def aupr_sum(c: Curve) -> float:
@@ -45,9 +47,24 @@ def auroc(c: Curve) -> float:
     return float(np.trapezoid(np.append(0.0, c.recall), np.append(0.0, c.fpr)))
 
 
+def first_at_tpr95(c: Curve) -> int:
+    """The first point, from the largest threshold down, with TPR >= .95."""
+    return int(np.argmax(c.recall >= 0.95))
+
+
+def first_at_fpr5(c: Curve) -> int:
+    """The first point with FPR >= .05, as ISSU's code has it; where few values are left, FPR may be far above."""
+    return int(np.argmax(c.fpr >= 0.05))
+
+
 def fpr95(c: Curve) -> float:
     """The FPR at the first threshold with TPR >= .95, without interpolation."""
-    return float(c.fpr[np.argmax(c.recall >= 0.95)])
+    return float(c.fpr[first_at_tpr95(c)])
+
+
+def tpr_fpr5(c: Curve) -> float:
+    """The TPR at the first threshold with FPR >= .05, without interpolation."""
+    return float(c.recall[first_at_fpr5(c)])
 
 
 def best_f1(c: Curve) -> float:
@@ -67,15 +84,23 @@ NUMBERS: dict[str, Number] = {
         Number("aupr_trapz", "AUPR-trapz", "higher", aupr_trapz, "AUPR-trapz", 2),
         Number("auroc", "AUROC", "higher", auroc, "AUROC", 5),
         Number("fpr95", "FPR95", "lower", fpr95, "FPR95", 3, per_frame=True),
+        Number("tpr_fpr5", "TPR at FPR 5 %", "higher", tpr_fpr5),
         Number("best_f1", "best F1", "higher", best_f1, "F1", 4, per_frame=True),
         Number("best_f1_threshold", "  at threshold", None, best_f1_threshold),
-        Number("sIoU_gt", "sIoU (true)", "higher", column="sIoU", place=11),
-        Number("sIoU_pred", "sIoU (predicted)", "higher"),
-        Number("prec_pred", "PPV", "higher", column="PPV", place=12),
-        Number("f1_mean", "F1*", "higher", column="F1*", place=13),
-        Number("f1_25", "F1 at .25", "higher"),
-        Number("f1_50", "F1 at .50", "higher"),
-        Number("f1_75", "F1 at .75", "higher"),
+        Number("oiou_tpr95", "open IoU at TPR 95 %", "higher", kind="classes"),
+        Number("oiou_fpr5", "open IoU at FPR 5 %", "higher", kind="classes"),
+        Number("closed_iou", "closed IoU", "higher", kind="classes"),
+        Number("sIoU_gt", "sIoU (true)", "higher", column="sIoU", place=11, kind="components"),
+        Number("sIoU_pred", "sIoU (predicted)", "higher", kind="components"),
+        Number("prec_pred", "PPV", "higher", column="PPV", place=12, kind="components"),
+        Number("f1_mean", "F1*", "higher", column="F1*", place=13, kind="components"),
+        Number("f1_25", "F1 at .25", "higher", kind="components"),
+        Number("f1_50", "F1 at .50", "higher", kind="components"),
+        Number("f1_75", "F1 at .75", "higher", kind="components"),
+        Number("ap", "instance AP", "higher", kind="instances"),
+        Number("ap50", "instance AP50", "higher", column="AP50", place=21, kind="instances"),
+        Number("box_ap", "box AP", "higher", kind="instances"),
+        Number("box_ap50", "box AP50", "higher", kind="instances"),
     )
 }
 
@@ -90,12 +115,17 @@ def register(number: Number) -> Number:
 
 def pixel_numbers() -> list[Number]:
     """The numbers of the curve, in the order of tables."""
-    return [n for n in NUMBERS.values() if n.of is not None]
+    return of_kind("pixels")
 
 
 def component_numbers() -> list[Number]:
     """The numbers of components, in the order of tables."""
-    return [n for n in NUMBERS.values() if n.of is None]
+    return of_kind("components")
+
+
+def of_kind(kind: str) -> list[Number]:
+    """The numbers of a kind, in the order of tables."""
+    return [n for n in NUMBERS.values() if n.kind == kind]
 
 
 def columns(found: list[Number]) -> list[Number]:

@@ -4,11 +4,13 @@ One folder a track; a text file an image with a line an instance: its mask (8-bi
 its score. Read from the public evaluator (kumuji/anomaly-benchmark-suite), which takes a line's first and last words.
 """
 
+import json
 import shutil
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,6 +20,7 @@ from xenomask.datasets import Dataset, Frame
 from xenomask.datasets.read import photo_size
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir, read_text
+from xenomask.metrics.detection import FrameBoxes, box_numbers, frame_boxes, true_boxes
 from xenomask.metrics.instances import FrameInstances, frame_instances, instance_numbers
 from xenomask.objects.ignore import IgnoreRegion, ignored_in
 from xenomask.objects.objects import SMALLEST, AnomalyObject, find_objects, smallest_area
@@ -37,7 +40,7 @@ DESCRIPTION = "description.txt"
 class Written:
     """What was written; `lowered` images had no instance above the threshold and got one below it.
 
-    `numbers` are `ap` and `ap50` over the labelled frames, empty where none has a label.
+    `numbers` are `ap`, `ap50`, `box_ap` and `box_ap50` over the labelled frames, empty where none has a label.
     """
 
     folder: Path
@@ -53,9 +56,10 @@ def write_instances(
 ) -> Written:  # fmt: skip
     """Writes out/<track>/ for all frames of a data set, whole or not at all; smaller instances (a share) are left out.
 
-    The benchmark wants an instance in each image: where none lies above the threshold, the component of the map's
-    largest value is written. An instance's score is its mean. Raises XenomaskError for another data set, a frame
-    without a map, and a map of another photo or size.
+    out/<track>.json holds their boxes, as the detection track reads them. The benchmark wants an instance in each
+    image: where none lies above the threshold, the component of the map's largest value is written. An instance's
+    score is its mean. Raises XenomaskError for another data set, a frame without a map, and a map of another photo or
+    size.
     """
     if data.name not in TRACKS:
         raise unknown("track of OoDIS", data.name, TRACKS)
@@ -66,22 +70,55 @@ def write_instances(
             "benchmark wants an instance in each image"
         )
     folder = make_dir(out) / TRACKS[data.name][0]
-    found: list[FrameInstances] = []
-    count = lowered = 0
+    found: list[tuple[FrameInstances, FrameBoxes]] = []
+    boxes: list[dict[str, Any]] = []
+    lowered = 0
     with atomic(folder) as part:
         part.mkdir()
         for frame in data.frames:
             value = _map_of(maps, frame)
-            fewest, ignored = smallest_area(smallest, value.size), ignored_in(ignore, value.shape)
-            objects = find_objects(value, threshold, fewest, ignored=ignored)
-            shown = objects or _highest(value)
+            shown, below = _shown(value, threshold, smallest, ignore)
             _write_frame(part, frame.id, shown)
-            count, lowered = count + len(shown), lowered + (not objects)
+            name = f"{frame.id}.png".replace("_gtCoarse.png", "_leftImg8bit.png")
+            boxes += [{"image_id": name, "category_id": 1, "bbox": list(o.box), "score": o.score} for o in shown]
+            lowered += below
             if frame.label is not None:
-                label = data.label(frame)
-                found.append(frame_instances([o.mask for o in shown], [o.score for o in shown], label))
+                found.append(_judged(shown, data.label(frame)))
             tick()
-    return Written(folder, len(data.frames), count, lowered, instance_numbers(found) if found else {})
+    with atomic(folder.with_suffix(".json")) as part:
+        part.write_text(json.dumps(boxes) + "\n")
+    return Written(folder, len(data.frames), len(boxes), lowered, _numbers(found) if found else {})
+
+
+def measure_instances(
+    maps: Maps, data: Dataset, threshold: float, *, smallest: float = SMALLEST, ignore: IgnoreRegion | None = None
+) -> dict[str, float]:
+    """The numbers of `write_instances` over the labelled frames of any data set; nothing is written."""
+    maps = as_maps(maps)
+
+    def judge(frame: Frame) -> tuple[FrameInstances, FrameBoxes]:
+        return _judged(_shown(_map_of(maps, frame), threshold, smallest, ignore)[0], data.label(frame))
+
+    return _numbers([judge(f) for f in data.labelled().frames])
+
+
+def _shown(
+    value: np.ndarray, threshold: float, smallest: float, ignore: IgnoreRegion | None
+) -> tuple[list[AnomalyObject], bool]:
+    """The objects above the threshold, or, where none is, the highest region, and whether that was so."""
+    fewest, ignored = smallest_area(smallest, value.size), ignored_in(ignore, value.shape)
+    objects = find_objects(value, threshold, fewest, ignored=ignored)
+    return objects or _highest(value), not objects
+
+
+def _judged(shown: list[AnomalyObject], label: np.ndarray) -> tuple[FrameInstances, FrameBoxes]:
+    scores = [o.score for o in shown]
+    instances = frame_instances([o.mask for o in shown], scores, label)
+    return instances, frame_boxes([o.box for o in shown], scores, true_boxes(label))
+
+
+def _numbers(found: list[tuple[FrameInstances, FrameBoxes]]) -> dict[str, float]:
+    return instance_numbers([i for i, _ in found]) | box_numbers([b for _, b in found])
 
 
 def _map_of(maps: MapFolder, frame: Frame) -> np.ndarray:
@@ -109,8 +146,8 @@ def _write_frame(folder: Path, name: str, objects: list[AnomalyObject]) -> None:
 def zip_instances(out: Path, archive: Path, name: str, paper: str = "", code: str = "") -> list[str]:
     """Checks the tracks in a folder and writes them with description.txt into one zip; what is not complete, in words.
 
-    Raises XenomaskError where no track is there, an image has no instance, or a mask is missing, of another size or
-    not 8-bit.
+    Beside it, <archive>_detection.zip takes the tracks' boxes. Raises XenomaskError where no track is there, an image
+    has no instance, or a mask is missing, of another size or not 8-bit.
     """
     tracks = [out / t for t in dict.fromkeys(t for t, _ in TRACKS.values()) if (out / t).is_dir()]
     if not tracks:
@@ -127,13 +164,20 @@ def zip_instances(out: Path, archive: Path, name: str, paper: str = "", code: st
         if len(texts) != wanted:
             notes.append(f"{track.name} has {len(texts)} images, the benchmark's test set {wanted}")
     make_dir(archive.parent)
-    with atomic(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as z:
-        z.writestr(DESCRIPTION, f"name: {name}\npaper_link: {paper}\ncode_link: {code}\n")
-        for track in tracks:
-            for path in sorted(track.iterdir()):
-                with path.open("rb") as source, z.open(f"{track.name}/{path.name}", "w") as target:
-                    shutil.copyfileobj(source, target)
+    text = f"name: {name}\npaper_link: {paper}\ncode_link: {code}\n"
+    _pack(archive, text, {f"{t.name}/{p.name}": p for t in tracks for p in sorted(t.iterdir())})
+    boxes = {f"{t.name}.json": t.with_suffix(".json") for t in tracks}
+    if all(p.is_file() for p in boxes.values()):
+        _pack(archive.with_name(f"{archive.stem}_detection.zip"), text, boxes)
     return notes
+
+
+def _pack(archive: Path, description: str, files: Mapping[str, Path]) -> None:
+    with atomic(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as z:
+        z.writestr(DESCRIPTION, description)
+        for name, path in files.items():
+            with path.open("rb") as source, z.open(name, "w") as target:
+                shutil.copyfileobj(source, target)
 
 
 def _check_frame(text: Path) -> None:

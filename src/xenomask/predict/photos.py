@@ -17,7 +17,9 @@ from xenomask.plots import panels
 from xenomask.predict.inputs import check_photos
 from xenomask.predict.pipeline import Profile, Stage, run
 from xenomask.store import ENDING, map_ids, map_path, write_map
-from xenomask.store.manifest import claim, frame_digest, keep_map, kept_maps, made_of
+from xenomask.store.classes import ENDING as PNG
+from xenomask.store.classes import class_ids, classes_photo, write_classes
+from xenomask.store.manifest import check_kept, claim, frame_digest, keep_map, kept_maps, made_of
 from xenomask.store.provenance import photo_digest
 from xenomask.types import Size, Tick, nothing
 
@@ -153,10 +155,13 @@ def score_timed(
     *,
     leave_one_out: bool = False,
     batch: int = 1,
+    classes: Path | None = None,
     tick: Tick = nothing,
 ) -> Profile:
-    """`score_dataset`, and how long its stages took."""
+    """`score_dataset`, and how long its stages took; into `classes` go predicted classes, one <id>.png a frame."""
     done = open_maps(detector, data, out, leave_one_out)
+    if classes is not None:
+        done &= open_classes(detector, data, classes, leave_one_out)
     frames = [f for f in data.frames if f.id not in done]
 
     def read(frame: Frame) -> Photo:
@@ -166,11 +171,13 @@ def score_timed(
         return Photo(frame, image, own, frame_digest(frame))  # its bytes were just read
 
     def write(seen: Photo) -> None:
+        if classes is not None:
+            write_classes(classes / f"{seen.source.id}{PNG}", seen.detector.classes(seen.outputs), photo=seen.digest)
         keep_map(out, seen.source, seen.state, seen.digest)
 
     for _ in range(len(data.frames) - len(frames)):
         tick()
-    stages = [Stage("decode", read), *inference(detector, batch), Stage("write", write)]
+    stages = [Stage("decode", read), *inference(detector, batch, keep=classes is not None), Stage("write", write)]
     return run(frames, stages, name=lambda frame: frame.id, tick=tick)[1]
 
 
@@ -196,13 +203,25 @@ def open_maps(detector: Predictor, data: Dataset, out: Path, leave_one_out: bool
             f"the outlier queries were not chosen on {data.name}: there is nothing to leave out; score without it"
         )
     make_dir(out)
-    made_by = {**detector.describe(), **made_of(data), "leave_one_out": leave_one_out}
-    # runtimes differ by rounding (4e-6), so maps of several may lie in one folder: said, not compared
-    if detector.precision != "float32":
-        made_by["precision"] = detector.precision
+    made_by = _made_by(detector, data, leave_one_out)
     # what decides no pixel, but how the maps are shown: `xenomask report` finds objects as `detect` does
     ignore = None if detector.ignore is None else detector.ignore.to_json()
     also = {"runtime": detector.runtime, "threshold": default_threshold(detector), "ignore": ignore}
     # listed before the manifest is looked for: another shard writes that first and its maps then
     claim(out, made_by, map_ids(out), also=also)
     return kept_maps(out, data)
+
+
+def _made_by(detector: Predictor, data: Dataset, leave_one_out: bool) -> dict[str, Any]:
+    made_by = {**detector.describe(), **made_of(data), "leave_one_out": leave_one_out}
+    # runtimes differ by rounding (4e-6), so maps of several may lie in one folder: said, not compared
+    return made_by if detector.precision == "float32" else {**made_by, "precision": detector.precision}
+
+
+def open_classes(detector: Predictor, data: Dataset, folder: Path, leave_one_out: bool = False) -> set[str]:
+    """`open_maps` for a folder of predicted classes, with the same errors."""
+    held = class_ids(make_dir(folder))
+    claim(folder, _made_by(detector, data, leave_one_out), held, kind="predicted classes")
+    done = set(class_ids(folder))
+    check_kept(folder, (f for f in data.frames if f.id in done), lambda f: classes_photo(folder / f"{f.id}{PNG}"))
+    return done

@@ -34,7 +34,7 @@ def read_npy(path: Path, key: str | None = None) -> np.ndarray:
 
 
 def read_npz(path: Path, key: str | None = None) -> np.ndarray:
-    """Read one array of a .npz file: of that name; without one, `value` or the only array.
+    """Read one array of a .npz file: of that name; without one, `value`, ISSU's `anomaly_scores`, or the only array.
 
     Raises XenomaskError for what `read_npy` refuses, zip bombs, and a name that is not there.
     """
@@ -58,7 +58,8 @@ def refuse_key(path: Path, key: str | None) -> None:
 
 def _member(path: Path, names: list[str], key: str | None) -> str:
     held = sorted(n.removesuffix(".npy") for n in names if n.endswith(".npy"))
-    chosen = key or (held[0] if len(held) == 1 else "value")
+    issu = "anomaly_scores" if "anomaly_scores" in held and "value" not in held else "value"
+    chosen = key or (held[0] if len(held) == 1 else issu)
     if chosen not in held:
         raise XenomaskError(f"map {path} has no array {chosen!r}, only {held[:8]}; choose one with --key")
     return f"{chosen}.npy"

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor, nn
 
+from xenomask.datasets.labelmap import read_label_map
 from xenomask.errors import XenomaskError, unknown
 from xenomask.models import Network
 from xenomask.models.network import with_outlier_class
@@ -141,8 +142,11 @@ def check_exposure(config: TrainConfig) -> None:
     e = config.exposure
     if e is None:
         return
-    if config.augment.paste is None:
-        raise XenomaskError("[exposure] has no objects: set augment.paste, a folder of cut-outs")
+    if config.augment.paste is None and not (config.data.labels and read_label_map(config.data.labels).outliers):
+        raise XenomaskError(
+            "[exposure] has no objects: set augment.paste, a folder of cut-outs, or data.labels, a label map with "
+            '"outlier" among its values'
+        )
     if e.released and e.loss in ("void", "eam"):
         raise XenomaskError(
             f'exposure.released: {e.loss} has one form here; what EAM\'s authors released is loss = "void"'

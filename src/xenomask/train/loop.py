@@ -37,6 +37,7 @@ from xenomask.train.records import Records, logged_to, open_records, read_scalar
 from xenomask.train.resume import Changes, check_recipe, history, same_validation
 from xenomask.train.state import last_step, other_classes, read_state, save_best, save_state, sweep
 from xenomask.train.step import Run, train_step
+from xenomask.types import OUTLIER, VOID
 
 log = logging.getLogger("xenomask.train")
 WARNINGS = (signal.SIGTERM, signal.SIGUSR1)  # Slurm's, before it takes a job's node away
@@ -210,7 +211,8 @@ def validate(network: Network, data: Dataset, engine: Engine | None = None) -> f
         if i < len(data.frames):
             assert sample.label is not None
             predicted = semantic(class_probabilities(out), soft_masks(out)).argmax(0).cpu().numpy()
-            matrix += confusion(sample.label, predicted, classes)
+            known_only = np.where(sample.label == OUTLIER, np.uint8(VOID), sample.label)
+            matrix += confusion(known_only, predicted, classes)
     return miou(engine.sum_array(matrix) if engine else matrix)
 
 
