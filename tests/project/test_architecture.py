@@ -19,7 +19,7 @@ LEVELS = [
     {"queries"},
     {"scores"},
     {"store", "metrics", "plots"},
-    {"objects"},
+    {"objects", "refine"},
     {"detector"},
     {"export"},
     {"opening"},

@@ -25,6 +25,7 @@ from xenomask.cli.common import (
     PatternOption,
     PrecisionOption,
     ProfileOption,
+    RefineOption,
     ResizeOption,
     RootOption,
     RuntimeOption,
@@ -69,6 +70,7 @@ def detect(
     score: ScoreOption = None,
     member: MemberOption = None,
     tta: TtaOption = None,
+    refine: RefineOption = None,
     threshold: ThresholdOption = None,
     alarms: AlarmsOption = None,
     smallest: Annotated[float, typer.Option(min=0, max=100, help="smallest object, in percent of the photo")] = 0.1,
@@ -96,7 +98,9 @@ def detect(
     from xenomask.objects import write_coco
     from xenomask.predict.photos import detect_photos
 
-    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta)
+    found = load_detector(
+        detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta, refine=refine
+    )
     found = with_region(found, region)
     threshold, rate = choose_threshold(found, threshold, alarms)
     with progress("detect", len(paths)) as tick:
@@ -152,6 +156,7 @@ def score(
     score: ScoreOption = None,
     member: MemberOption = None,
     tta: TtaOption = None,
+    refine: RefineOption = None,
     leave_one_out: Annotated[bool, typer.Option(help="choose outlier queries on the other frames")] = False,
     shard: Annotated[str | None, typer.Option(help="I/N: only every N-th frame from the I-th on, to share the work "
                                               "between processes that write into one folder")] = None,
@@ -182,7 +187,8 @@ def score(
     fleet.check_engine(
         engine, shard, {"--workers": workers, "--worker-cpus": worker_cpus, "--ray-address": ray_address,
                         "--shards": shards, "--sbatch": sbatch, "--dry-run": dry_run, "--batch": batch > 1,
-                        "--precision": precision != "float32", "--profile": profile, "--kernel": kernel != "auto"}
+                        "--precision": precision != "float32", "--profile": profile, "--kernel": kernel != "auto",
+                        "--refine": bool(refine)}
     )  # fmt: skip
     if engine != "local":
         root, out = root.absolute(), out.absolute()  # workers and jobs have working folders of their own
@@ -209,7 +215,7 @@ def score(
     if shard is not None:
         data = shard_of(data, *parse_shard(shard))
     found = load_detector(detector, device, score, member, runtime, precision=precision, work=work(data, out, batch),
-                          kernel=kernel, tta=tta)  # fmt: skip
+                          kernel=kernel, tta=tta, refine=refine)  # fmt: skip
     with progress("score", len(data.frames)) as tick:
         times = score_timed(found, data, out, leave_one_out=leave_one_out, batch=batch, tick=tick)
     if profile:
