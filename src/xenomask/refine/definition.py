@@ -79,7 +79,7 @@ def get_refinement(name: str, options: Mapping[str, float] | None = None) -> Ref
 
     >>> get_refinement("pooling", {"up": 2.0})
     Traceback (most recent call last):
-    xenomask.errors.XenomaskError: refinement pooling: up = 2 is not in 0..1
+    xenomask.errors.XenomaskError: refinement pooling: up = 2.0 is not in 0..1
     """
     if name not in REFINEMENTS:
         raise unknown("refinement", name, REFINEMENTS)
@@ -89,7 +89,7 @@ def get_refinement(name: str, options: Mapping[str, float] | None = None) -> Ref
             raise unknown(f"option of refinement {name}", key, found.limits)
         low, high = found.limits[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise XenomaskError(f"refinement {name}: {key} = {value:g} is not in {low:g}..{high:g}")
+            raise XenomaskError(f"refinement {name}: {key} = {value} is not in {low:g}..{high:g}")
     return replace(found, options={k: float(v) for k, v in (options or {}).items()})
 
 
