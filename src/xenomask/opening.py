@@ -40,13 +40,14 @@ def open_detector(
     detector: str, device: str | None, score: str | None = None, member: str | None = None,
     runtime: str | None = None, *, say: Say = quiet, precision: str = "float32",
     work: tuple[tuple[int, int], int, int] | None = None, kernel: str | None = None, tta: str | None = None,
-    sizes: "Sequence[Size]" = (), once: bool = False,
+    sizes: "Sequence[Size]" = (), once: bool = False, refine: Sequence[str] | None = None,
 ) -> "Predictor":  # fmt: skip
     """Open a detector folder or a Hub's in the runtime asked for, or an exported file in its own.
 
     `work` is (size of the photos, how many, how many together): the runtime is then auto where none is named. Where the
     runtime may be OpenVINO and its graphs for photos of all `sizes` are kept, the networks run by these and torch is
-    not loaded (`once`: each is dropped when it was run). `kernel` is said where it is given. Raises XenomaskError for
+    not loaded (`once`: each is dropped when it was run). `kernel` is said where it is given; `refine` ("none") takes
+    the detector's own refinements away. Raises XenomaskError for
     what is not there, damaged, or asks for what it has not.
     """
     from xenomask.detector.find import check_name, is_exported
@@ -54,6 +55,10 @@ def open_detector(
 
     check_name(detector)
     views = None if tta is None else parse_tta(tta)  # before anything is loaded
+    if refine:
+        from xenomask.refine import check_names
+
+        check_names(refine)
     exported, auto = is_exported(detector), work is not None and runtime in (None, "auto")
     if exported and precision != "float32":
         raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
@@ -76,7 +81,18 @@ def open_detector(
         found = _in_best_runtime(found, say, *work)
     if kernel is not None:
         found = _with_kernel(found, say, kernel)
-    return found.opened("score").with_score(score) if score else found
+    found = found.opened("score").with_score(score) if score else found
+    return with_refine(found, say, refine)
+
+
+def with_refine(found: Any, say: Say, refine: Sequence[str] | None) -> Any:
+    """The detector with these refinements ("none": without any), or as it is for None; says what that leaves out."""
+    if not refine:
+        return found
+    chosen = found.opened("refine").with_refine([] if list(refine) == ["none"] else refine)
+    if found.thresholds and not chosen.thresholds:
+        say(f"note: the stored threshold of {found.name} is for its maps as they are refined there: left out")
+    return chosen
 
 
 def _with_kernel(found: Any, say: Say, kernel: str) -> Any:
@@ -155,13 +171,13 @@ def _open_file(file: str, device: str | None, say: Say, runtime: str | None) -> 
 
 def open_masks(
     detector: str, device: str | None, score: str | None = None, member: str | None = None, runtime: str | None = None,
-    tta: str | None = None, *, say: Say = quiet,
+    tta: str | None = None, refine: Sequence[str] | None = None, *, say: Say = quiet,
 ) -> "Detector":  # fmt: skip
     """`open_detector` where each member's queries are asked for, which a fused file has no more.
 
     Raises XenomaskError for such a file.
     """
-    found = open_detector(detector, device, score, member, runtime, say=say, tta=tta)
+    found = open_detector(detector, device, score, member, runtime, say=say, tta=tta, refine=refine)
     return found.opened("queries")
 
 

@@ -61,6 +61,7 @@ from xenomask.plots import agreement, distribution, gallery, heatmap
 from xenomask.plots import curves as drawn
 from xenomask.predict import smooth
 from xenomask.queries import inlier, outlier
+from xenomask.refine import Seen, get_refinement
 from xenomask.report import slider as levels
 from xenomask.report.objects import boxed
 from xenomask.scores import get_score
@@ -174,6 +175,8 @@ entry("arrays.as_counts", "x", NO_LENGTH, lambda x: arrays.as_counts(x, "x"))
 entry("arrays.as_keys", "x", NO_LENGTH, lambda x: arrays.as_keys(x, "x"))
 entry("store.formats.FileFormat", "read", MAPS, read_by_a_format)
 entry("types.ScoreMap", "value", MAPS, lambda x: ScoreMap(x, "s"))
+entry("refine.definition.Refinement.__call__", "value", MAPS,
+      lambda x: get_refinement("pooling")(x, Seen(OUTPUT, ("a", "b"), -1.0)))  # fmt: skip
 entry("types.Sample", "image", ARRAYS, lambda x: Sample(x, None, "a", "d"))
 entry("types.Sample", "label", given(LABELS), lambda x: Sample(PHOTO, x, "a", "d"))
 entry("datasets.photos.as_photo", "image", PHOTOS, as_photo)
@@ -538,6 +541,7 @@ EXEMPT = {
     r"scores\.(plan|gpu|gpu_kernels|kernels)\..*": "the same, for the fused kernels",
     r"scores\.score\.Score": "a formula, no array",
     r"scores\.score\.gathered": "of a validated MaskOutput, and of its own class probabilities",
+    r"refine\.(cells|pooling|attenuation|regions|boxes)\..*": "formulas on what Refinement.__call__ checked",
     r"masks\.(refuse_nan|bounded|semantic|row_groups|source)": "parts of a validated MaskOutput",
     r"jit\..*": "what checks the arguments of compiled loops: tests/test_jit.py",
     r"pictures\..*|datasets\.(read|synthetic)\..*": "pictures that were read and checked by the readers themselves",

@@ -20,7 +20,7 @@ LEVELS = [
     {"queries"},
     {"scores"},
     {"store", "metrics", "plots"},
-    {"objects"},
+    {"objects", "refine"},
     {"detector"},
     {"export"},
     {"opening"},

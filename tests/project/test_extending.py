@@ -1,4 +1,4 @@
-"""A score, data set, checkpoint format, map format and metric from outside: one object each, used everywhere."""
+"""A score, data set, checkpoint format, map format, metric and refinement from outside: one object each."""
 
 import json
 from pathlib import Path
@@ -18,6 +18,8 @@ from xenomask.metrics import table
 from xenomask.models import load
 from xenomask.models.convert import checkpoint, recognise
 from xenomask.models.convert.common import Converted
+from xenomask.refine import REFINEMENTS, Refinement, Seen
+from xenomask.refine import register as register_refinement
 from xenomask.scores import SCORES, Gather, Score, register, score_all
 from xenomask.store import formats, read_map
 
@@ -61,6 +63,14 @@ def read_text_map(path: Path, key: str | None) -> np.ndarray:
     return np.loadtxt(path, delimiter=key or ",")
 
 
+def less(value: np.ndarray, seen: Seen, *, by: float = 0.5) -> np.ndarray:
+    """A map that counts less the more queries its network has."""
+    return value - np.float32(by) * len(seen.output.class_logits)
+
+
+TOY_REFINEMENT = Refinement("toy_less", "s - .5 Q", less, "masks", {"by": (0.0, 1.0)})
+
+
 TOY_MAPS = formats.FileFormat(".csv", read_text_map)
 
 
@@ -72,10 +82,11 @@ def extended():
     table.register(RECALL_AT_HALF)
     recognise.register(TOY_FORMAT)
     formats.register(TOY_MAPS)
+    register_refinement(TOY_REFINEMENT)
     yield
     for where, key in (
         (SCORES, "toy"), (catalogue.DATASETS, "toy-set"), (table.NUMBERS, "toy_tpr"), (recognise.FORMATS, "toy-format"),
-        (formats.FORMATS, ".csv"),
+        (formats.FORMATS, ".csv"), (REFINEMENTS, "toy_less"),
     ):  # fmt: skip
         del where[key]
     checkpoint.PROJECTS.remove("toy.")
@@ -128,6 +139,10 @@ def test_extensions__are_used_by_every_command(extended, scenes, tmp_path, capsy
     answer = json.loads((tmp_path / "x.json").read_text())
     assert abs(answer["value"] - whole[30, 40]) < 1e-5
 
+    queries = pair.members[0].network.config.num_queries
+    ok("detect", photo, "--out", tmp_path / "less", *detector, "--refine", "toy_less:by=.25")
+    assert np.abs(read_map(tmp_path / "less/s0.hdf5") - (whole - 0.25 * queries)).max() < 0.01
+
     ok("export", tiny_detector, "--size", "96x64", "--score", "toy", "--out", tmp_path / "toy.onnx")
     ok("detect", photo, "--out", tmp_path / "o", "--detector", tmp_path / "toy.onnx")
     assert np.abs(read_map(tmp_path / "o/s0.hdf5") - whole).max() < 2e-3  # a float16 step
@@ -165,6 +180,7 @@ def test_extensions__a_checkpoint_format(extended, tmp_path, capsys, tiny_checkp
 
 def test_extensions__names_that_are_taken_are_refused(extended):
     for add, what in ((register, TOY), (catalogue.register, TOY_SET), (table.register, RECALL_AT_HALF),
-                      (recognise.register, TOY_FORMAT), (formats.register, TOY_MAPS)):  # fmt: skip
+                      (recognise.register, TOY_FORMAT), (formats.register, TOY_MAPS),
+                      (register_refinement, TOY_REFINEMENT)):  # fmt: skip
         with pytest.raises(XenomaskError, match="already"):
             add(what)  # pyright: ignore[reportArgumentType]

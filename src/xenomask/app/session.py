@@ -135,7 +135,7 @@ def read(seen: Seen, score: str = OWN, mix: float | None = None, threshold: floa
         detector = _with_mix(detector, mix)
     pairs = [(m, o) for m, o in zip(detector.members, seen.outputs, strict=True) if m.weight > 0]
     maps = [score_all(o, m.queries, [m.score])[m.score.name] for m, o in pairs]
-    found = ensemble(maps, [m.weight for m, _ in pairs])
+    found = detector.refined(ensemble(maps, [m.weight for m, _ in pairs]), [o for _, o in pairs])
     low, high = detector.scale
     if threshold is None:
         stored = default_threshold(detector)

@@ -23,6 +23,7 @@ from xenomask.cli import (
     export,
     ignore,
     predict,
+    refine,
     report,
     serve,
     submission,
@@ -38,8 +39,8 @@ from xenomask.version import __version__
 
 app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 PARTS = (
-    predict, video, explain, components, ignore, web_app, serve, evaluate, report, thresholds, benchmark, convert,
-    export, train, datasets, detectors, doctor, warmup,
+    predict, refine, video, explain, components, ignore, web_app, serve, evaluate, report, thresholds, benchmark,
+    convert, export, train, datasets, detectors, doctor, warmup,
 )  # fmt: skip
 for part in PARTS:
     app.add_typer(part.app)

@@ -17,6 +17,7 @@ from xenomask.cli.common import (
     KeyOption,
     MemberOption,
     PatternOption,
+    RefineOption,
     ResizeOption,
     RootOption,
     RuntimeOption,
@@ -79,6 +80,7 @@ def benchmark(
     ] = "own",
     members: Annotated[bool, typer.Option("--members", help="also each member alone")] = False,
     tta: TtaOption = None,
+    refine: RefineOption = None,
     layout: Annotated[
         Literal["all", "paper"],
         typer.Option(help="paper: also paper.{md,tex}, methods x data sets with AUPR, FPR95, F1*, the best in bold"),
@@ -118,7 +120,7 @@ def benchmark(
     others = _own_maps(pairs, pattern, key)
     make_dir(out)
     default = [] if others else [DEFAULT_DETECTOR]
-    found = [load_detector(d, device, runtime=runtime, tta=tta) for d in detector or default]
+    found = [load_detector(d, device, runtime=runtime, tta=tta, refine=refine) for d in detector or default]
     networks = [m for d in found for m in d.members]
     lacking = [s for s in chosen if s and any(not getattr(m.queries, n) for m in networks for n in s.needs)]
     for s in lacking:
@@ -208,6 +210,7 @@ def crossval(
     ] = None,
     score: ScoreOption = None,
     member: MemberOption = None,
+    refine: RefineOption = None,
     cache: Annotated[Path | None, typer.Option(help="keep the networks' outputs here, for the next try")] = None,
     seed: Annotated[int, typer.Option(help="of dealing frames into --folds")] = 0,
     split: SplitOption = "val",
@@ -227,7 +230,7 @@ def crossval(
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
     data = load_dataset(dataset, root, split, resize).labelled()
-    found = load_folder(detector, device, score, member, runtime)
+    found = load_folder(detector, device, score, member, runtime, refine=refine)
     if "lambda" in what and any("mix" not in m.score.known_options for m in found.members):
         raise XenomaskError(f"score {found.score_name} has no lambda to choose: take a maskomaly score")
     with progress("networks", len(found.members) * len(data.frames)) as tick:

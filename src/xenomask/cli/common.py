@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from xenomask import opening
-from xenomask.cli.completion import DATASETS, DETECTORS, KERNELS, PRECISIONS, RUNTIMES, SCORES, names
+from xenomask.cli.completion import DATASETS, DETECTORS, KERNELS, PRECISIONS, REFINEMENTS, RUNTIMES, SCORES, names
 from xenomask.detector import find
 from xenomask.errors import XenomaskError, printable, unknown
 from xenomask.files import check_maps
@@ -258,6 +258,21 @@ TtaOption = Annotated[
     typer.Option("--tta", callback=early(check_tta), help="test-time augmentation: average the maps of the mirror "
                  "image too (mirror), of shortest edges in pixels (288,384), or of both (mirror,288,384: four views)"),
 ]  # fmt: skip
+
+
+def check_refine(text: str) -> None:
+    """Refuse an unknown refinement; `refine.parse_refinement` does it again, and asks for its options."""
+    name, outside = text.partition(":")[0].strip(), sys.modules.get("xenomask.refine.definition")
+    if name not in (*REFINEMENTS, "none", *getattr(outside, "REFINEMENTS", ())):
+        raise unknown("refinement", name, (*REFINEMENTS, "none"))
+
+
+RefineOption = Annotated[
+    list[str] | None,
+    typer.Option("--refine", autocompletion=names((*REFINEMENTS, "none")), callback=early(check_refine),
+                 help=f"refine the fused map ({', '.join(REFINEMENTS)}; options: pooling:up=.3); again for more; none: "
+                 "not even by the detector's own"),
+]  # fmt: skip
 MemberOption = Annotated[str | None, typer.Option("--member", help="use this member alone")]
 CheckpointOption = Annotated[Path, typer.Option("--checkpoint", callback=early(check_there), help="checkpoint folder")]
 
@@ -310,6 +325,11 @@ def say(line: str) -> None:
 choose_device = partial(opening.choose_device, say=say)
 load_detector = partial(opening.open_detector, say=say)
 load_folder = partial(opening.open_masks, say=say)
+
+
+def with_refine(found: Any, refine: list[str] | None) -> Any:
+    """The detector with these refinements; see `opening.with_refine`."""
+    return opening.with_refine(found, say, refine)
 
 
 def load_dataset(name: str, root: Path, split: str = "val", resize: str | None = None, coding: str | None = None):

@@ -11,6 +11,7 @@ DATASETS = (
     "road-anomaly", "street-hazards", "small-obstacle", "bdd-anomaly", "issu", "issu-obstacle",
     "bravo", "acdc", "cityscapes", "vistas", "idd", "camvid", "folder", "synthetic",
 )  # fmt: skip
+REFINEMENTS = ("vehicles", "pooling", "masks", "ugains", "attenuation")
 RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
 PRECISIONS = ("float32", "bfloat16", "float16")
 KERNELS = ("auto", "numba", "triton", "torch")

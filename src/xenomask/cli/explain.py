@@ -13,6 +13,7 @@ from xenomask.cli.common import (
     DeviceOption,
     JsonOption,
     MemberOption,
+    RefineOption,
     RuntimeOption,
     ScoreOption,
     TtaOption,
@@ -35,6 +36,7 @@ def explain(
     score: ScoreOption = None,
     member: MemberOption = None,
     tta: TtaOption = None,
+    refine: RefineOption = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
     json_file: JsonOption = None,
@@ -51,11 +53,14 @@ def explain(
     from xenomask.detector.prediction import default_threshold
 
     check_point(point, (image.shape[0], image.shape[1]))
-    found = load_folder(detector, device, score, member, runtime, tta)
+    found = load_folder(detector, device, score, member, runtime, tta, refine)
     answer = explain(found, [m.network.predict(image) for m in found.members], point)
     out_console.print(f"{found.name} at {at}: {answer.value:.6f}", highlight=False)
     for m in answer.members:
         _print_member(m)
+    if found.refine:
+        names = ", ".join(r.name for r in found.refine)
+        out_console.print(f"\nrefined by {names}: {answer.refined:+.6f}", highlight=False)
     out_console.print(f"\n{in_words(answer, default_threshold(found))}", highlight=False, soft_wrap=True)
     write_json(json_file, {"photo": str(photo), "detector": found.name, **asdict(answer)})
 

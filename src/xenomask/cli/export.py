@@ -9,6 +9,7 @@ import typer
 from xenomask.cli.common import (
     DatasetOption,
     MemberOption,
+    RefineOption,
     ResizeOption,
     RootOption,
     ScoreOption,
@@ -17,6 +18,7 @@ from xenomask.cli.common import (
     one_of,
     out_console,
     parse_size,
+    with_refine,
 )
 from xenomask.cli.completion import FORMATS
 from xenomask.errors import XenomaskError
@@ -39,6 +41,7 @@ def export(
     serving: Annotated[
         Path | None, typer.Option(help="also write this folder, for Triton and for OpenVINO Model Server")
     ] = None,
+    refine: RefineOption = None,
 ) -> None:
     """Write a detector as one ONNX or OpenVINO file: photo in, score map out, all between inside.
 
@@ -58,6 +61,7 @@ def export(
         found = found.only(member)
     if score:
         found = found.with_score(score)
+    found = with_refine(found, refine)
     metadata = export_detector(
         found, out, format, size=photo, queries=queries, dynamic=dynamic, terms=_terms(find(detector) / "README.md")
     )
@@ -79,6 +83,7 @@ def quantize(
     split: Annotated[str, typer.Option("--split", help="split; not one that you evaluate on")] = "train",
     resize: ResizeOption = None,
     member: MemberOption = None,
+    refine: RefineOption = None,
 ) -> None:
     """Write a detector's networks in int8, for OpenVINO on CPUs, and say what that does to the maps.
 
@@ -93,7 +98,7 @@ def quantize(
     # as for training: data sets whose labels show anomalies are for evaluation, and refused
     data = load_dataset(dataset, root, split, resize, coding="train_ids")
     found = Detector.from_folder(detector)
-    found = found.only(member) if member else found
+    found = with_refine(found.only(member) if member else found, refine)
     seen = quantize_detector(
         found, out, data, size=photo, frames=frames, terms=_terms(find(detector) / "README.md")
     )  # fmt: skip

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("local", "ray", "slurm")
 OPTIONS = {
-    "local": ("--batch", "--precision", "--profile", "--kernel", "--classes"),
+    "local": ("--batch", "--precision", "--profile", "--kernel", "--classes", "--refine"),
     "ray": ("--workers", "--worker-cpus", "--ray-address"),
     "slurm": ("--shards", "--sbatch", "--dry-run"),
 }

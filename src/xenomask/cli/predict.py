@@ -25,6 +25,7 @@ from xenomask.cli.common import (
     PatternOption,
     PrecisionOption,
     ProfileOption,
+    RefineOption,
     ResizeOption,
     RootOption,
     RuntimeOption,
@@ -69,6 +70,7 @@ def detect(
     score: ScoreOption = None,
     member: MemberOption = None,
     tta: TtaOption = None,
+    refine: RefineOption = None,
     threshold: ThresholdOption = None,
     alarms: AlarmsOption = None,
     smallest: Annotated[float, typer.Option(min=0, max=100, help="smallest object, in percent of the photo")] = 0.1,
@@ -98,7 +100,9 @@ def detect(
     from xenomask.predict.photos import detect_photos
 
     kept = {"sizes": sizes_of(paths) if batch == 1 else (), "once": len(paths) == 1}
-    found = load_detector(detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta, **kept)
+    found = load_detector(
+        detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta, refine=refine, **kept
+    )
     found = with_region(found, region)
     threshold, rate = choose_threshold(found, threshold, alarms)
     with progress("detect", len(paths)) as tick:
@@ -156,6 +160,7 @@ def score(
     score: ScoreOption = None,
     member: MemberOption = None,
     tta: TtaOption = None,
+    refine: RefineOption = None,
     leave_one_out: Annotated[bool, typer.Option(help="choose outlier queries on the other frames")] = False,
     shard: Annotated[str | None, typer.Option(help="I/N: only every N-th frame from the I-th on, to share the work "
                                               "between processes that write into one folder")] = None,
@@ -187,7 +192,7 @@ def score(
         engine, shard, {"--workers": workers, "--worker-cpus": worker_cpus, "--ray-address": ray_address,
                         "--shards": shards, "--sbatch": sbatch, "--dry-run": dry_run, "--batch": batch > 1,
                         "--precision": precision != "float32", "--profile": profile, "--kernel": kernel != "auto",
-                        "--classes": classes is not None}
+                         "--classes": classes is not None, "--refine": bool(refine)}
     )  # fmt: skip
     if engine != "local":
         root, out = root.absolute(), out.absolute()  # workers and jobs have working folders of their own
@@ -215,7 +220,7 @@ def score(
         data = shard_of(data, *parse_shard(shard))
     todo = work(data, out, batch)
     found = load_detector(detector, device, score, member, runtime, precision=precision, work=todo, kernel=kernel,
-                          tta=tta, sizes=[todo[0]] if todo[1] else ())  # fmt: skip
+                          tta=tta, sizes=[todo[0]] if todo[1] else (), refine=refine)  # fmt: skip
     with progress("score", len(data.frames)) as tick:
         times = score_timed(found, data, out, leave_one_out=leave_one_out, batch=batch, classes=classes, tick=tick)
     if profile:

@@ -16,6 +16,7 @@ from xenomask.cli.common import (
     IgnoreOption,
     JsonOption,
     MemberOption,
+    RefineOption,
     RuntimeOption,
     ScoreOption,
     ThresholdOption,
@@ -42,6 +43,7 @@ def video(
     detector: DetectorOption = DEFAULT_DETECTOR,
     score: ScoreOption = None,
     member: MemberOption = None,
+    refine: RefineOption = None,
     threshold: ThresholdOption = None,
     alarms: AlarmsOption = None,
     ignore: IgnoreOption = None,
@@ -75,7 +77,7 @@ def video(
     region = named_region(ignore)
     from xenomask.predict.video import detect_video, stop_on_signals
 
-    found = load_detector(detector, device, score, member, runtime)
+    found = load_detector(detector, device, score, member, runtime, refine=refine)
     found = with_region(found, region)
     threshold, _ = choose_threshold(found, threshold, alarms)
     total = limit if opened.count is None else min(opened.count, limit or opened.count)

@@ -46,6 +46,9 @@ def _members(description: Mapping[str, Any]) -> list[str]:
         sets = [", ".join(map(str, m[f"{k}_queries"])) or "-" for k in ("outlier", "ground", "inlier")]
         cells = [m["name"], f"{m['weight']:g}", m["score"], options, *sets, f"`{m['sha256'][:12]}`"]
         lines.append(f"| {' | '.join(cells)} |")
+    for r in description.get("refine", []):
+        options = ", ".join(f"{k} {v:g}" for k, v in r["options"].items())
+        lines += ["", f"The fused map is refined by {r['name']} ({options})."]
     return [*lines, ""]
 
 

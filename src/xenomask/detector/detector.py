@@ -21,11 +21,12 @@ from xenomask.detector.folder import (
     describe_members,
     fingerprint,
     finite,
+    read_refine,
     read_table,
     scale_of,
     write_folder,
 )
-from xenomask.detector.fuse import check_weights
+from xenomask.detector.fuse import check_weights, has_masks, refined
 from xenomask.detector.member import Member, class_names, plain
 from xenomask.detector.nearest import Nearest, class_reader
 from xenomask.detector.parts import check_files, tell_unnamed
@@ -39,6 +40,7 @@ from xenomask.models.runtimes.kept import open_kept
 from xenomask.models.tta import tta_views
 from xenomask.objects.ignore import IgnoreRegion, read_region
 from xenomask.queries import read_queries, without_frame
+from xenomask.refine import Refinement, parse_refinement
 from xenomask.scores import Score, add_score, check_classes, get_score
 from xenomask.scores.backend import choose
 from xenomask.types import QuerySet, ScoreMap, Size
@@ -65,9 +67,15 @@ class Detector:
     kernel: str = "auto"
     # the part of every photo that belongs to no object, such as the own bonnet; maps are raw there, too
     ignore: IgnoreRegion | None = None
+    # what changes the fused map, one after the other
+    refine: tuple[Refinement, ...] = ()
 
     def __post_init__(self):
         check_weights([m.weight for m in self.members], len(self.members))
+        if self.refine and not any(has_masks(m) for m in self.used):
+            raise XenomaskError(
+                f"{self.name} has no mask transformer, whose masks {self.refine[0].name} needs: leave --refine out"
+            )
         for m in self.used:
             m.score.displayed(m.network.per_pixel)
             if names := m.network.config.id2label:
@@ -151,7 +159,11 @@ class Detector:
             add_score(output, m.queries, m.score, m.weight, value, self.kernel)
         if not np.isfinite(value).all():
             raise XenomaskError("the map is not finite: a network's logits hold infinity")
-        return ScoreMap(value, self.map_score)
+        return self.refined(ScoreMap(value, self.map_score), outputs)
+
+    def refined(self, found: ScoreMap, outputs: Sequence[MaskOutput | PixelOutput]) -> ScoreMap:
+        """Return a fused map as the detector's refinements change it, given the active members' outputs."""
+        return refined(self.refine, found, self.used, outputs, self.scale[0]) if self.refine else found
 
     def nearest(self, outputs: Sequence[MaskOutput | PixelOutput]) -> Nearest:
         """Return the function that names the class of a mask (H, W) of the photo, given the networks' outputs."""
@@ -210,13 +222,26 @@ class Detector:
         own = {k.removeprefix(prefix): t for k, t in self.thresholds.items() if named and k.startswith(prefix)}
         return replace(self, members=members, thresholds=own, calibration=None)
 
+    def with_refine(self, refine: Sequence[str | Refinement]) -> "Detector":
+        """The same detector with other refinements of its fused map ("vehicles", "pooling:up=.3"), or none.
+
+        Thresholds and calibration belong to the maps before and are dropped. Raises XenomaskError for unknown ones, and
+        for a detector without a mask transformer.
+        """
+        chosen = tuple(parse_refinement(r) if isinstance(r, str) else r for r in refine)
+        if [r.table() for r in chosen] == [r.table() for r in self.refine]:
+            return self
+        name = f"{self.name}+{'+'.join(r.name for r in chosen) or 'none'}"
+        return replace(self, name=name, refine=chosen, thresholds={}, calibration=None)
+
     def only(self, member: str) -> "Detector":
-        """One member alone."""
+        """One member alone; without the detector's refinements where it has no masks."""
         names = [m.name for m in self.members]
         if member not in names:
             raise unknown(f"member of detector {self.name}", member, names)
         alone = next(m for m in self.members if m.name == member)
-        return replace(self, members=(replace(alone, weight=1.0),), thresholds={}, calibration=None)
+        own = self.refine if has_masks(alone) else ()
+        return replace(self, members=(replace(alone, weight=1.0),), refine=own, thresholds={}, calibration=None)
 
     def with_tta(self, edges: Sequence[int] = (), mirror: bool = False) -> "Detector":
         """Return the detector with test-time augmentation: each member once a view, their maps averaged.
@@ -274,7 +299,7 @@ class Detector:
 
     def describe(self) -> dict[str, Any]:
         """What decides its maps, ready for JSON: kept beside maps to know whether they are its own."""
-        return describe_members(self.name, self.members)
+        return describe_members(self.name, self.members, self.refine)
 
     @staticmethod
     def load(name: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":
@@ -333,7 +358,7 @@ class Detector:
             raise XenomaskError(f"{folder} exists and is no detector folder; choose another one")
         return write_folder(
             folder, self.name, self.members, thresholds=self.thresholds, calibration=self.calibration,
-            ignore=self.ignore, card=True, numbers=numbers,
+            ignore=self.ignore, refine=self.refine, card=True, numbers=numbers,
         )  # fmt: skip
 
     def push_to_hub(
@@ -360,7 +385,10 @@ def _read(path: Path, network_of: Callable[[Path], Any]) -> Detector | None:
             members.append(member)
         tell_unnamed(path, table["members"])
         region = read_region(table.get("ignore"))
-        return _with_own(Detector(str(table["name"]), tuple(members), thresholds, calibration, ignore=region), path)
+        found = Detector(
+            str(table["name"]), tuple(members), thresholds, calibration, ignore=region, refine=read_refine(table)
+        )
+        return _with_own(found, path)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
         raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
 

@@ -71,12 +71,16 @@ class MemberAnswer:
 
 @dataclass(frozen=True)
 class Answer:
-    """What made the detector's map at one pixel (x, y), counted from the top left: `value` is the map's there."""
+    """What made the detector's map at one pixel (x, y), counted from the top left: `value` is the map's there.
+
+    It is the sum of the members' shares and of what the detector's refinements add.
+    """
 
     at: tuple[int, int]
     size: Size
     value: float
     members: tuple[MemberAnswer, ...]
+    refined: float = 0.0
 
 
 FITS = 0.5  # probability from which on a class is said to fit
@@ -119,7 +123,12 @@ def explain(detector: Detector, outputs: Sequence[Output], at: tuple[int, int]) 
     check_point(at, size)
     pairs = zip(detector.members, outputs, strict=True)
     members = tuple(explain_member(m, output, at) for m, output in pairs if m.weight > 0)
-    return Answer(at, size, sum(m.share for m in members), members)
+    value = sum(m.share for m in members)
+    if not detector.refine:
+        return Answer(at, size, value, members)
+    used = [o for m, o in zip(detector.members, outputs, strict=True) if m.weight > 0]
+    whole = float(detector.fuse(used).value[at[1], at[0]])
+    return Answer(at, size, whole, members, whole - value)
 
 
 def check_point(at: tuple[int, int], size: Size) -> None:

@@ -31,6 +31,7 @@ from xenomask.models.preprocess import Preprocess
 from xenomask.objects.ignore import IgnoreRegion
 from xenomask.queries import read_queries
 from xenomask.queries.analysis import FOLDER
+from xenomask.refine import Refinement, get_refinement
 from xenomask.scores import Score, get_score
 from xenomask.types import QuerySet
 
@@ -50,11 +51,12 @@ def describe(
     name: str,
     members: Sequence[tuple[str, str, str, Preprocess, Score, float, QuerySet, str]],
     scale: tuple[float, float],
+    refine: Sequence[Refinement] = (),
 ) -> dict[str, Any]:
     """What decides a detector's maps.
 
     Of each member its name, hashes of weights and configuration, way of preparing photos, score, weight, queries, and
-    look if not plain.
+    look if not plain; its refinements, if it has any.
     """
     return {
         "detector": name,
@@ -68,18 +70,18 @@ def describe(
             }
             for member, sha, settings, preprocess, score, weight, queries, look in members
         ],
-        "scale": list(scale),
+        "scale": list(scale), **({"refine": [r.table() for r in refine]} if refine else {}),
     }  # fmt: skip
 
 
-def describe_members(name: str, members: Sequence[Member]) -> dict[str, Any]:
+def describe_members(name: str, members: Sequence[Member], refine: Sequence[Refinement] = ()) -> dict[str, Any]:
     """What decides the maps of a detector of these members; see `describe`."""
     own = [
         (m.name, n.sha256, n.settings, n.preprocess, m.score, m.weight, m.queries, str(n.view))
         for m in members
         for n in [m.network]
     ]
-    return describe(name, own, scale_of([(m.score, m.weight, m.network.per_pixel) for m in members]))
+    return describe(name, own, scale_of([(m.score, m.weight, m.network.per_pixel) for m in members]), refine)
 
 
 def describe_folder(folder: Path) -> dict[str, Any]:
@@ -99,15 +101,24 @@ def describe_folder(folder: Path) -> dict[str, Any]:
             score = get_score(m["score"], m.get("options"))
             members.append((m["name"], sha, settings, preprocess, score, float(m["weight"]), queries, ""))
             drawn.append((score, float(m["weight"]), is_per_pixel(folder / m["name"])))
-        return describe(str(table["name"]), members, scale_of(drawn))
+        return describe(str(table["name"]), members, scale_of(drawn), read_refine(table))
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as e:
         raise XenomaskError(f"{folder / FILE} is damaged: {e!r}") from e
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
-    """A hash of what decides a detector's maps: all that `Detector.describe` says of its members but their names."""
+    """A hash of what decides a detector's maps: all that `Detector.describe` holds but names."""
     members = [{k: v for k, v in m.items() if k != "name"} for m in description["members"]]
-    return hashlib.sha256(json.dumps(members, sort_keys=True).encode()).hexdigest()
+    own = [*members, *({"refine": r} for r in description.get("refine", []))]
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
+def read_refine(table: Mapping[str, Any]) -> tuple[Refinement, ...]:
+    """The refinements that detector.json names; KeyError, TypeError or XenomaskError for what are none."""
+    found = tuple(get_refinement(r["name"], dict(r["options"])) for r in table.get("refine", []))
+    if foreign := [r.name for r in found if r.needs != "masks"]:
+        raise XenomaskError(f"{FILE} names the refinement {foreign[0]}, which no detector has: see `xenomask refine`")
+    return found
 
 
 def read_table(folder: Path) -> dict[str, Any]:
@@ -210,6 +221,7 @@ def write_folder(
     thresholds: Mapping[str, Mapping[str, Any]] | None = None,
     calibration: Calibration | None = None,
     ignore: IgnoreRegion | None = None,
+    refine: Sequence[Refinement] = (),
     half: bool | None = None,
     analyses: Mapping[str, Path] | None = None,
     card: bool = False,
@@ -231,10 +243,12 @@ def write_folder(
         table: dict[str, Any] = {"name": name, "members": rows, "thresholds": dict(thresholds or {})}
         if ignore is not None:
             table["ignore"] = ignore.to_json()
+        if refine:
+            table["refine"] = [r.table() for r in refine]
         write_table(part, table)
         if calibration is not None:
             origin = dict(calibration.origin)
-            if origin.get("fingerprint") == fingerprint(describe_members(name, members)):
+            if origin.get("fingerprint") == fingerprint(describe_members(name, members, refine)):
                 origin["fingerprint"] = fingerprint(describe_folder(part))  # the same numbers in another file
             write_table(part, {**table, "calibration": replace(calibration, origin=origin).table()})
         if card:

@@ -1,11 +1,15 @@
-"""[ScoreMap] -> ScoreMap: the weighted sum at the image's size."""
+"""[ScoreMap] -> ScoreMap: the weighted sum at the image's size, and what refinements make of it."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from xenomask.detector.member import Member, class_names
 from xenomask.errors import XenomaskError
+from xenomask.masks import MaskOutput, PixelOutput, class_count
+from xenomask.models.mahalanobis import KIND
+from xenomask.refine import Refinement, Seen
 from xenomask.types import ScoreMap
 
 
@@ -31,3 +35,29 @@ def ensemble(maps: Sequence[ScoreMap], weights: Sequence[float]) -> ScoreMap:
     value = sum(np.float32(w) * m.value for m, w in zip(maps, weights, strict=True))
     names = list(dict.fromkeys(m.score for m in maps))
     return ScoreMap(np.asarray(value, np.float32), "+".join(names))
+
+
+def has_masks(member: Member) -> bool:
+    """Whether a member's network divides a photo by several masks: no per-pixel network, and no single mask."""
+    return not member.network.per_pixel and member.network.config.model_type != KIND
+
+
+def refined(
+    refine: Sequence[Refinement], found: ScoreMap, members: Sequence[Member],
+    outputs: Sequence[MaskOutput | PixelOutput], low: float,
+) -> ScoreMap:  # fmt: skip
+    """Refine a fused map, one refinement after the other, by each member's masks; `low` is the map's lower end.
+
+    Of several members the mean of their refined maps, by weight, is taken; those of a single query (the Mahalanobis
+    network) and per-pixel ones have nothing that a map could be averaged over, and leave it to the others. Raises
+    XenomaskError where none is left.
+    """
+    pairs = [(m, o) for m, o in zip(members, outputs, strict=True)
+             if isinstance(o, MaskOutput) and len(o.class_logits) > 1]  # fmt: skip
+    if not pairs:
+        raise XenomaskError(f"no network has several masks, which refinement {refine[0].name} needs: leave it out")
+    value, total = found.value, sum(m.weight for m, _ in pairs)
+    for r in refine:
+        own = [r(value, Seen(o, tuple(class_names(m, class_count(o))[:-1]), low)) for m, o in pairs]
+        value = sum(np.float32(m.weight / total) * v for (m, _), v in zip(pairs, own, strict=True))
+    return ScoreMap(np.asarray(value, np.float32), found.score)

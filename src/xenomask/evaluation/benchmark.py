@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xenomask.datasets import Dataset
+from xenomask.detector import Detector
 from xenomask.detector.fuse import ensemble
 from xenomask.detector.prediction import default_threshold
 from xenomask.detector.predictor import Predictor
@@ -170,10 +171,13 @@ def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tic
         pending = [w for w in ways if frame.id not in done[w.folder]]
         if pending:
             image, digest = data.sample(frame).image, frame_digest(frame)
-            maps = _member_maps(pending, image, frame.id)
+            maps, outputs = _member_maps(pending, image, frame.id)
             for w in pending:
-                own = [(maps[_key(m, w.held_out)], m.weight) for m in _used(w.detector)]
+                used = _used(w.detector)
+                own = [(maps[_key(m, w.held_out)], m.weight) for m in used]
                 fused = ensemble(*zip(*own, strict=True)) if own else w.detector.detect(image)
+                if isinstance(w.detector, Detector):
+                    fused = w.detector.refined(fused, [outputs[_eye(m)] for m in used])
                 keep_map(folder / w.folder, frame, fused, digest)
         tick()
 
@@ -194,12 +198,12 @@ def _eye(member) -> tuple:
     return *own, str(n.view), n.precision, n.runtime, repr(member.queries)
 
 
-def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, ScoreMap]:
-    """{key: map} of all members of the methods; a network is run once, for all its scores."""
+def _member_maps(ways: Sequence[Method], image, frame: str) -> tuple[dict[tuple, ScoreMap], dict[tuple, Any]]:
+    """{key: map} of all members of the methods, and {network: output}; a network is run once, for all its scores."""
     networks = {_eye(m): m for w in ways for m in _used(w.detector)}
-    found = {}
+    found, outputs = {}, {}
     for eye, first in networks.items():
-        output = first.network.predict(image)
+        output = outputs[eye] = first.network.predict(image)
         for held_out in (False, True):
             wanted = {_key(m, held_out): m for w in ways if w.held_out == held_out for m in _used(w.detector)
                       if _eye(m) == eye}  # fmt: skip
@@ -211,7 +215,7 @@ def _member_maps(ways: Sequence[Method], image, frame: str) -> dict[tuple, Score
                 found |= {
                     k: ScoreMap(maps[str(i)].value, m.score.name) for i, (k, m) in enumerate(wanted.items())
                 }  # fmt: skip
-    return found
+    return found, outputs
 
 
 def benchmark(

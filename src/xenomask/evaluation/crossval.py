@@ -123,8 +123,14 @@ def crossval(
     Each network looks once at each frame (`tick` once a member and frame); its outputs stay in `cache`, if given.
     What is not in `what` stays the detector's own: query sets that were themselves chosen on these frames leak.
     Outlier queries are chosen by the thresholds of the detector's own analysis, or by `iou` and `mask_threshold`; of a
-    per-pixel member none is. Raises XenomaskError where queries are to be chosen and no member has any.
+    per-pixel member none is. Raises XenomaskError where queries are to be chosen and no member has any, and
+    for a detector with refinements.
     """
+    if detector.refine:
+        raise XenomaskError(
+            f"{detector.name} refines its maps by {detector.refine[0].name}, and folds are chosen by maps as they are "
+            "before: use --refine none"
+        )
     if "queries" in what and all(m.network.per_pixel for m in detector.members):
         raise XenomaskError(
             f"{detector.name} has no queries to choose: its networks classify pixels; choose weights alone "

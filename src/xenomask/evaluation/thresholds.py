@@ -177,6 +177,8 @@ def check_maker(folder: Path, maps: Maps, data: Dataset) -> Maker:
             f"{folder} did not make the maps in {maps} (other {', '.join(differs)}): what is chosen on maps "
             f"belongs to the detector that made them; run `xenomask score --detector {folder}`"
         )
+    if made_by.get("refine", []) != own.get("refine", []):
+        raise XenomaskError(f"{folder} did not make the maps in {maps} (other refinements): score with this detector")
     if made_by.get("dataset") != data.name:
         raise XenomaskError(f"{maps} holds maps of {made_by.get('dataset')}, not of {data.name}")
     origins = [read_queries(folder / m["name"], m["sha256"]).origin for m in own["members"]]

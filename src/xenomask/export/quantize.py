@@ -43,6 +43,9 @@ def quantize_detector(
     with quiet():
         nncf = need("nncf", "int8")
     members = used_members(detector)
+    if detector.refine:
+        raise XenomaskError(f"{detector.name} refines its maps by {detector.refine[0].name}, which int8 folders do "
+                            "not hold: quantise it with --refine none")  # fmt: skip
     if any(m.network.per_pixel for m in members):
         raise XenomaskError(f"{detector.name} has a per-pixel network: only mask transformers can be quantised")
     if out.exists() and not (out / QUANTIZED).is_file():

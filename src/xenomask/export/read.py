@@ -43,6 +43,7 @@ INSIDE = {
     "score": "its score {score} is part of it: export another with --score, or export with --queries",
     "member": "its members are fused inside: export one alone with --member",
     "tta": "of one forward pass: name the detector folder for --tta",
+    "refine": "its map is refined nowhere inside: name the detector folder for --refine",
     "queries": "its queries are part of it: name its folder, or export with --queries",
 }
 

@@ -43,6 +43,9 @@ def export_detector(
     ]:
         need(package, extra)
     used = detector.used
+    if detector.refine:
+        raise XenomaskError(f"{detector.name} refines its maps by {detector.refine[0].name}, which no graph holds: "
+                            "export it with --refine none")  # fmt: skip
     if queries and len(used) > 1:
         names = ", ".join(m.name for m in used)
         raise XenomaskError(f"--queries writes one network, {detector.name} has {names}: choose one with --member")

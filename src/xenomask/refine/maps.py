@@ -1,0 +1,97 @@
+"""Folders of maps -> folders of refined maps, by segments or boxes that come from elsewhere; no network is run."""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Integer
+
+from xenomask.errors import XenomaskError
+from xenomask.files import make_dir, sha256
+from xenomask.picture_files import open_picture
+from xenomask.pictures import read_numbers, read_rgb
+from xenomask.refine.boxes import read_boxes
+from xenomask.refine.definition import Refinement
+from xenomask.store import ENDING, MapFolder, Maps, as_maps, map_photo, write_map
+from xenomask.store.manifest import MANIFEST, claim, read_manifest
+from xenomask.types import ScoreMap, Tick, nothing
+
+OWN = ("threshold", "runtime")  # of a manifest, what belongs to the maps as they were
+GREY = ("L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def refine_by_segments(maps: Maps, refinement: Refinement, segments: Path, out: Path, *, tick: Tick = nothing) -> int:
+    """Write out/<id>.hdf5 for every map, refined by segments/<id>.png; returns how many.
+
+    Raises XenomaskError for a map without segments, what `read_segments` refuses, and a folder of other maps.
+    """
+    maps = as_maps(maps)
+    files = {frame: segments / f"{frame}.png" for frame in maps.ids()}
+    if lacking := [p for p in files.values() if not p.is_file()]:
+        raise XenomaskError(f"{len(lacking)} of {len(files)} maps have no segments, the first is {lacking[0]}")
+    digest = hashlib.sha256("".join(sha256(p) for p in files.values()).encode()).hexdigest()
+    return _write(maps, refinement, lambda frame: read_segments(files[frame]), {"segments": digest}, out, tick)
+
+
+def refine_by_boxes(
+    maps: Maps, refinement: Refinement, boxes: Path, out: Path, *, inliers: Collection[str] = (), tick: Tick = nothing
+) -> int:
+    """Write out/<id>.hdf5 for every map, refined by its boxes in a JSON file (`boxes.read_boxes`); returns how many.
+
+    A map that the file names no box of stays as it is. Raises XenomaskError for a file of other frames, and for a
+    folder of other maps.
+    """
+    maps, found = as_maps(maps), read_boxes(boxes, inliers)
+    if foreign := sorted(found.keys() - set(maps.ids())):
+        raise XenomaskError(
+            f"{boxes} has boxes of {len(foreign)} frames that {maps} has no map of, the first is {foreign[0][:80]}"
+        )
+    none = np.empty((0, 5))
+    made_of = {"boxes": sha256(boxes), "inliers": sorted(inliers)}
+    return _write(maps, refinement, lambda frame: found.get(frame, none), made_of, out, tick)
+
+
+def read_segments(path: Path) -> Integer[np.ndarray, "H W"]:
+    """The segment ids of a PNG: of 8 or 16 bits grey or a palette as they are, of RGB R + 256 G + 65536 B (COCO's).
+
+    Raises XenomaskError for other pictures.
+    """
+    picture = open_picture(path, "segments")
+    if picture.format == "PNG" and picture.image.mode in GREY:
+        return read_numbers(picture)
+    if picture.format == "PNG" and picture.image.mode == "RGB" and not picture.deep:
+        return read_rgb(picture).astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+    raise XenomaskError(
+        f"{path} is {picture.format} {picture.image.mode}: give segments as PNG, 8- or 16-bit grey or 8-bit RGB"
+    )
+
+
+def _write(
+    maps: MapFolder,
+    refinement: Refinement,
+    given: Callable[[str], Any],
+    made_of: Mapping[str, Any],
+    out: Path,
+    tick: Tick,
+) -> int:
+    """Refine every map of a folder into another, whose manifest names what made it."""
+    stored = maps.path / MANIFEST
+    old = read_manifest(stored) if stored.is_file() else {"maps": str(maps)}
+    if out.resolve() == maps.path.resolve():
+        raise XenomaskError(f"{out} holds the maps that are to be refined: choose another folder")
+    step = {**refinement.table(), **made_of}
+    made_by = {**{k: v for k, v in old.items() if k not in OWN}, "refine": [*old.get("refine", []), step]}
+    make_dir(out)
+    ids = maps.ids()
+    claim(out, made_by, MapFolder(out).ids(), of="another run")
+    for frame in ids:
+        photo = map_photo(maps.file(frame), maps.key) if maps.hdf5 else None
+        try:
+            value = refinement(maps.read_stored(frame), given(frame))
+        except XenomaskError as e:
+            raise XenomaskError(f"frame {frame}: {e}") from e
+        write_map(out / f"{frame}{ENDING}", ScoreMap(value, refinement.name), photo=photo)
+        tick()
+    return len(ids)
