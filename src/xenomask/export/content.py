@@ -1,4 +1,4 @@
-"""What an exported file says of itself, and the hash of its content: written by write.py, read by read.py."""
+"""The metadata of an exported file, and the hash of its content: written by write.py, read by read.py."""
 
 import hashlib
 from collections.abc import Mapping
