@@ -25,12 +25,10 @@ from rich.table import Table
 from xenomask.datasets import open_dataset
 from xenomask.datasets.read import read_photo
 from xenomask.detector import Detector
-from xenomask.detector.fuse import ensemble
 from xenomask.detector.prediction import ALARMS
 from xenomask.files import write_numbers
 from xenomask.metrics.components import label_components
 from xenomask.objects import SMALLEST
-from xenomask.scores import score_all
 
 LEVELS = 80  # thresholds that are tried, between the 97th percentile of ordinary pixels and the largest of them
 LABELLED = {"AT": "anomaly-track", "OT": "obstacle-track"}
@@ -41,8 +39,7 @@ def maps(d: Detector, ways: dict[str, Detector], image: np.ndarray) -> dict[str,
     outputs = dict(zip((m.name for m in d.used), d.infer([d.prepare(image)])[0], strict=True))
     found = {}
     for name, way in ways.items():
-        own = [score_all(outputs[m.name], m.queries, [m.score])[m.score.name] for m in way.used]
-        found[name] = ensemble(own, [m.weight for m in way.used]).value.astype(np.float16)
+        found[name] = way.fuse([outputs[m.name] for m in way.used]).value.astype(np.float16)
     return found
 
 
@@ -82,6 +79,7 @@ def main() -> None:
     parser.add_argument("detector", nargs="?", default="nano-general")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--scores", default="own", help="own, or names of scores")
+    parser.add_argument("--refine", help="refine the maps, such as vehicles, or vehicles+pooling:up=.2,down=.2")
     parser.add_argument("--photos", type=int, default=15, help="of each ordinary set, evenly spread")
     parser.add_argument("--into", type=Path, help="detector folder that the thresholds are written into")
     parser.add_argument("--rows", type=Path, help="what --out of an earlier run wrote, instead of running the networks")
@@ -93,6 +91,7 @@ def main() -> None:
         show(rows)
         return store(rows, args.into, args.keep_default)
     d = detector(args.detector)
+    d = d if args.refine is None else d.with_refine(args.refine.split("+"))
     ways = {s: d if s == "own" else d.with_score(s) for s in args.scores.split(",")}
     ordinary: dict[str, dict[str, list[np.ndarray]]] = {s: {k: [] for k in ORDINARY} for s in ways}
     for key, (pattern, size) in ORDINARY.items():

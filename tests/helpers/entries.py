@@ -542,6 +542,7 @@ EXEMPT = {
     r"scores\.score\.Score": "a formula, no array",
     r"scores\.score\.gathered": "of a validated MaskOutput, and of its own class probabilities",
     r"refine\.(cells|pooling|attenuation|regions|boxes)\..*": "formulas on what Refinement.__call__ checked",
+    r"refine\.definition\.Refinement": "a formula, no array",
     r"masks\.(refuse_nan|bounded|semantic|row_groups|source)": "parts of a validated MaskOutput",
     r"jit\..*": "what checks the arguments of compiled loops: tests/test_jit.py",
     r"pictures\..*|datasets\.(read|synthetic)\..*": "pictures that were read and checked by the readers themselves",

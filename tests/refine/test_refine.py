@@ -13,8 +13,9 @@ from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
 from xenomask.detector.folder import describe_folder, fingerprint
 from xenomask.detector.fuse import refined
+from xenomask.detector.member import class_names
 from xenomask.errors import XenomaskError
-from xenomask.masks import MaskOutput
+from xenomask.masks import MaskOutput, with_queries
 from xenomask.refine import REFINEMENTS, Seen, get_refinement, parse_refinement
 from xenomask.refine.boxes import kept, read_boxes
 from xenomask.refine.cells import to_cells, to_pixels
@@ -172,9 +173,9 @@ def test_detector__refines_the_fused_map_and_knows_it(tiny_detector, tmp_path):
     better = pair.with_refine(["pooling", "attenuation:alpha=.5"])
     outputs = pair.infer([pair.prepare(IMAGE)])[0]
     value = pair.fuse(outputs).value
-    names = [tuple(m.network.config.id2label.values()) for m in pair.members]
+    names = [tuple(class_names(m, 19))[:-1] for m in pair.members]
     for r in better.refine:
-        a, b = (r(value, Seen(o, n, 0.0)) for o, n in zip(outputs, names, strict=True))
+        a, b = (r(value, Seen(with_queries(o), n, 0.0)) for o, n in zip(outputs, names, strict=True))
         value = 0.25 * a + 0.75 * b
     assert np.allclose(better.detect(IMAGE).value, value, atol=1e-5)
     assert np.abs(value - pair.detect(IMAGE).value).max() > 1e-3

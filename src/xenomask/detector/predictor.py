@@ -102,7 +102,7 @@ class Predictor(Protocol):
         ...
 
     def opened(self, what: str) -> "Detector":
-        """Return the detector whose `what` (score, member, tta, queries) can be changed.
+        """Return the detector whose `what` (score, member, tta, refine, queries) can be changed.
 
         Raises XenomaskError where that is part of a graph, and says what to do.
         """
