@@ -34,6 +34,11 @@ LEVELS = 80  # thresholds that are tried, between the 97th percentile of ordinar
 LABELLED = {"AT": "anomaly-track", "OT": "obstacle-track"}
 
 
+def way_of(d: Detector, name: str) -> Detector:
+    """The detector as it is ("own"), without its refinements ("unrefined"), or by another score."""
+    return d if name == "own" else d.with_refine(()) if name == "unrefined" else d.with_score(name)
+
+
 def maps(d: Detector, ways: dict[str, Detector], image: np.ndarray) -> dict[str, np.ndarray]:
     """The maps of one photo by each way of scoring; the networks run once."""
     outputs = dict(zip((m.name for m in d.used), d.infer([d.prepare(image)])[0], strict=True))
@@ -78,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("detector", nargs="?", default="nano-general")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--scores", default="own", help="own, or names of scores")
+    parser.add_argument("--scores", default="own", help="own, unrefined, or names of scores")
     parser.add_argument("--refine", help="refine the maps, such as vehicles, or vehicles+pooling:up=.2,down=.2")
     parser.add_argument("--photos", type=int, default=15, help="of each ordinary set, evenly spread")
     parser.add_argument("--into", type=Path, help="detector folder that the thresholds are written into")
@@ -92,7 +97,7 @@ def main() -> None:
         return store(rows, args.into, args.keep_default)
     d = detector(args.detector)
     d = d if args.refine is None else d.with_refine(args.refine.split("+"))
-    ways = {s: d if s == "own" else d.with_score(s) for s in args.scores.split(",")}
+    ways = {s: way_of(d, s) for s in args.scores.split(",")}
     ordinary: dict[str, dict[str, list[np.ndarray]]] = {s: {k: [] for k in ORDINARY} for s in ways}
     for key, (pattern, size) in ORDINARY.items():
         paths = sorted(p for p in args.data.glob(pattern) if p.is_file())

@@ -33,6 +33,7 @@ from xenomask.cli.common import (
     map_folders,
     one_of,
     out_console,
+    parse_size,
     progress,
     write_json,
 )
@@ -51,7 +52,11 @@ app = typer.Typer()
 def benchmark(
     root: RootOption,
     suite: Annotated[
-        str | None, typer.Option(callback=one_of("suite", SUITES), help="several data sets: smiyc-val, road-val")
+        str | None,
+        typer.Option(
+            callback=one_of("suite", SUITES),
+            help="several data sets: smiyc-val, road-val; all: whatever is found in --root",
+        ),
     ] = None,
     dataset: Annotated[
         str | None,
@@ -106,8 +111,8 @@ def benchmark(
     if (suite is None) == (dataset is None):
         raise XenomaskError("give either --suite (" + ", ".join(SUITES) + ") or --dataset")
     pairs = _pairs(maps or [])
-    from xenomask.evaluation.benchmark import SUITES as DATA_SETS
     from xenomask.evaluation.benchmark import benchmark as run_benchmark
+    from xenomask.evaluation.benchmark import open_suite
     from xenomask.evaluation.evaluate import track_of
     from xenomask.evaluation.paper import write_paper
     from xenomask.evaluation.tables import table_json, write_tables
@@ -116,7 +121,11 @@ def benchmark(
 
     scored = [s.strip() for s in (SCORES if scores == "all" else scores.split(","))]
     chosen = [None if s == "own" else get_score(s) for s in scored]
-    data = [load_dataset(d, root, split, resize) for d in (DATA_SETS[suite] if suite else (dataset or "",))]
+    data = (
+        open_suite(suite, root, split, parse_size(resize))
+        if suite
+        else [load_dataset(dataset or "", root, split, resize)]
+    )
     others = _own_maps(pairs, pattern, key)
     make_dir(out)
     default = [] if others else [DEFAULT_DETECTOR]

@@ -19,7 +19,7 @@ ENGINES = ("local", "ray", "slurm")
 FORMATS = ("onnx", "openvino")
 FITS = ("isotonic", "platt", "temperature", "temperature-bias")
 TRACKS = ("anomaly", "obstacle", "issu")
-SUITES = ("smiyc-val", "road-val")
+SUITES = ("smiyc-val", "road-val", "all")
 CHOICES = ("queries", "weights", "lambda")
 DETECTORS = ("nano", "nano-general", "maskomaly-paper", "mask2former-swin-s", "eomt-l")
 

@@ -18,6 +18,7 @@ from xenomask.cli.common import (
     one_of,
     out_console,
     parse_size,
+    say,
     with_refine,
 )
 from xenomask.cli.completion import FORMATS
@@ -62,6 +63,10 @@ def export(
     if score:
         found = found.with_score(score)
     found = with_refine(found, refine)
+    if found.refine:
+        say(f"note: no graph holds the refinement {found.refine[0].name} of {found.name}: the file gives the map "
+            "before it, with that map's own threshold")  # fmt: skip
+        found = found.with_refine(())
     metadata = export_detector(
         found, out, format, size=photo, queries=queries, dynamic=dynamic, terms=_terms(find(detector) / "README.md")
     )

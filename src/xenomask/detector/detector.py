@@ -48,6 +48,7 @@ from xenomask.types import QuerySet, ScoreMap, Size
 log = logging.getLogger(__name__)
 # What a network of the Hub that brings no score is scored with: RbA needs no query sets (see known.py).
 HUB_SCORE = "rba"
+UNREFINED = "unrefined"  # before the names of thresholds for a refined detector's maps without its refinements
 
 
 @dataclass(frozen=True)
@@ -218,21 +219,22 @@ class Detector:
         members = tuple(replace(m, score=score, weight=(m.name in chosen) / len(chosen)) for m in self.members)
         if all((a.score, a.weight) == (b.score, b.weight) for a, b in zip(members, self.members, strict=True)):
             return self
-        prefix = f"{score.name}:"
-        own = {k.removeprefix(prefix): t for k, t in self.thresholds.items() if named and k.startswith(prefix)}
+        own = _under(score.name, self.thresholds) if named else {}
         return replace(self, members=members, thresholds=own, calibration=None)
 
     def with_refine(self, refine: Sequence[str | Refinement]) -> "Detector":
         """The same detector with other refinements of its fused map ("vehicles", "pooling:up=.3"), or none.
 
-        Thresholds and calibration belong to the maps before and are dropped. Raises XenomaskError for unknown ones, and
-        for a detector without a mask transformer.
+        Thresholds and calibration belong to the maps before and are dropped; but thresholds that are stored for the
+        maps without any ("unrefined:default") become theirs. Raises XenomaskError for unknown ones, and for a detector
+        without a mask transformer.
         """
         chosen = tuple(parse_refinement(r) if isinstance(r, str) else r for r in refine)
         if [r.table() for r in chosen] == [r.table() for r in self.refine]:
             return self
         name = f"{self.name}+{'+'.join(r.name for r in chosen) or 'none'}"
-        return replace(self, name=name, refine=chosen, thresholds={}, calibration=None)
+        own = {} if chosen else _under(UNREFINED, self.thresholds)
+        return replace(self, name=name, refine=chosen, thresholds=own, calibration=None)
 
     def only(self, member: str) -> "Detector":
         """One member alone; without the detector's refinements where it has no masks."""
@@ -391,6 +393,11 @@ def _read(path: Path, network_of: Callable[[Path], Any]) -> Detector | None:
         return _with_own(found, path)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as e:
         raise XenomaskError(f"{path / FILE} is damaged: {e!r}") from e
+
+
+def _under(name: str, thresholds: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Those that are stored for other maps of the detector, "rba:default", by their own names."""
+    return {k.removeprefix(f"{name}:"): t for k, t in thresholds.items() if k.startswith(f"{name}:")}
 
 
 def _with_own(detector: Detector, path: Path) -> Detector:

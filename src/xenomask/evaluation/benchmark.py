@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xenomask.datasets import Dataset
+from xenomask.datasets import Dataset, open_dataset
+from xenomask.datasets.check import find
 from xenomask.detector import Detector
 from xenomask.detector.fuse import ensemble
 from xenomask.detector.prediction import default_threshold
@@ -20,7 +21,7 @@ from xenomask.queries import without_frame
 from xenomask.scores import Score, score_all
 from xenomask.store import MapFolder, as_maps
 from xenomask.store.manifest import folder_by, frame_digest, keep_map
-from xenomask.types import ScoreMap, Tick, nothing
+from xenomask.types import ScoreMap, Size, Tick, nothing
 
 # The data sets of a suite, in the order of its table; a root holds them side by side.
 SUITES: dict[str, tuple[str, ...]] = {
@@ -28,10 +29,34 @@ SUITES: dict[str, tuple[str, ...]] = {
     "road-val": (
         "anomaly-track", "obstacle-track", "fishyscapes-lost-and-found", "fishyscapes-static", "road-anomaly",
     ),
+    "all": (),  # every evaluation set that is found
 }  # fmt: skip
 
 
 UNKNOWN = "unknown"  # what a checkpoint does not say
+
+
+def open_suite(suite: str, root: Path, split: str = "val", resize: Size | None = None) -> list[Dataset]:
+    """The data sets of a suite in `root`; of "all", every labelled evaluation set in it or in a folder of it.
+
+    Raises XenomaskError where one is missing, none is found, or one is found twice.
+    """
+    if SUITES[suite]:
+        return [open_dataset(name, root, split=split, resize=resize) for name in SUITES[suite]]
+    if not root.is_dir():
+        raise XenomaskError(f"no such folder: {root}")
+    found: dict[str, tuple[Path, Path]] = {}
+    for place in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
+        for entry, base in find(place):
+            if entry.use != "evaluation" or entry.says != "anomaly":
+                continue
+            first, _ = found.setdefault(entry.name, (base, place))
+            if first.resolve() != base.resolve():
+                raise XenomaskError(f"{entry.name} lies in {first} and in {base}: name a --root that holds one of them")
+    data = [open_dataset(name, place, split=split, resize=resize) for name, (_, place) in found.items()]
+    if labelled := [d for d in data if d.labelled().frames]:
+        return labelled
+    raise XenomaskError(f"no labelled evaluation set in {root}: `xenomask datasets --root {root}` says what is there")
 
 
 @dataclass(frozen=True)

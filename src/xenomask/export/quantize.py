@@ -43,9 +43,6 @@ def quantize_detector(
     with quiet():
         nncf = need("nncf", "int8")
     members = used_members(detector)
-    if detector.refine:
-        raise XenomaskError(f"{detector.name} refines its maps by {detector.refine[0].name}, which int8 folders do "
-                            "not hold: quantise it with --refine none")  # fmt: skip
     if any(m.network.per_pixel for m in members):
         raise XenomaskError(f"{detector.name} has a per-pixel network: only mask transformers can be quantised")
     if out.exists() and not (out / QUANTIZED).is_file():
@@ -83,6 +80,7 @@ def quantize_detector(
             "version": 1, "name": f"{detector.name}-int8", "weights": {m.name: m.weight for m in members},
             "contents": contents,
             "thresholds": {k: dict(t) for k, t in detector.thresholds.items()},
+            "refine": [r.table() for r in detector.refine],
             "ignore": None if detector.ignore is None else detector.ignore.to_json(),
             "calibrated_on": {"dataset": data.name, "frames": [f.id for f in used]},
         }  # fmt: skip

@@ -16,6 +16,7 @@ from xenomask.arrays import ImageLike, as_image
 from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
 from xenomask.detector.find import QUANTIZED
+from xenomask.detector.folder import read_refine
 from xenomask.detector.member import plain
 from xenomask.detector.prediction import predict
 from xenomask.detector.predictor import Predictor
@@ -192,7 +193,8 @@ def _open_folder(folder: Path) -> Detector:
                 raise XenomaskError(f"{folder / name}.xml is not the one that {QUANTIZED} names: copy the folder again")
             members.append(replace(member, name=name, weight=float(weight)))
         thresholds = {k: {**t, "value": float(t["value"])} for k, t in table["thresholds"].items()}
-        return Detector(str(table["name"]), tuple(members), thresholds, ignore=read_region(table.get("ignore")))
+        region, refine = read_region(table.get("ignore")), read_refine(table)
+        return Detector(str(table["name"]), tuple(members), thresholds, ignore=region, refine=refine)
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise XenomaskError(f"{folder / QUANTIZED} is damaged: {e!r}; quantise again") from e
 
