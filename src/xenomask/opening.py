@@ -50,10 +50,12 @@ def open_detector(
     the detector's own refinements away. Raises XenomaskError for
     what is not there, damaged, or asks for what it has not.
     """
-    from xenomask.detector.find import check_name, is_exported
+    from xenomask.detector.find import check_member, check_name, is_exported
     from xenomask.models.tta import parse_tta
 
     check_name(detector)
+    if member:
+        check_member(detector, member)
     views = None if tta is None else parse_tta(tta)  # before anything is loaded
     if refine:
         from xenomask.refine import check_names

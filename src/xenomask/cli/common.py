@@ -49,7 +49,7 @@ def marked(text: str, *names: object) -> Text:
 out_console, err_console = _PlainConsole(), _PlainConsole(stderr=True)
 
 
-def early(check: Callable[[Any], None]) -> Callable[..., Any]:
+def early(check: Callable[[Any], Any]) -> Callable[..., Any]:
     """A callback that refuses a value, or each of several, before the command loads anything heavy."""
 
     def callback(ctx: Any, value: Any) -> Any:

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from xenomask.cli.common import marked, out_console
+from xenomask.cli.common import early, marked, out_console
+from xenomask.detector.find import check_folder
 from xenomask.errors import XenomaskError
 from xenomask.offline import asking_hub
 
@@ -49,7 +50,7 @@ def detectors() -> None:
 
 @app.command(rich_help_panel="Share")
 def push(
-    folder: Annotated[Path, typer.Argument(help="detector folder")],
+    folder: Annotated[Path, typer.Argument(callback=early(check_folder), help="detector folder")],
     repository: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Hub repository; made if need be")],
     numbers: Annotated[Path | None, typer.Option(help="of `xenomask evaluate --json`, for the model card")] = None,
     private: Annotated[bool, typer.Option(help="make the repository private")] = False,

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from xenomask.cli.common import out_console, progress
-from xenomask.errors import XenomaskError
+from xenomask.cli.common import early, out_console, progress
+from xenomask.detector.find import check_folder
 
 app = typer.Typer()
 
@@ -16,7 +16,7 @@ app = typer.Typer()
 def ignore(
     what: Annotated[list[str], typer.Argument(metavar="REGION|PHOTO", help="bottom:12% (top, left, right), a mask "
                                               "picture, photos of one drive, or none")],
-    into: Annotated[Path, typer.Option(help="detector folder that keeps the region")],
+    into: Annotated[Path, typer.Option(callback=early(check_folder), help="detector folder that keeps the region")],
 ) -> None:  # fmt: skip
     """Keep a part of every photo from counting: the own bonnet, a bracket, a logo. Maps stay as they are.
 
@@ -47,8 +47,6 @@ def ignore(
                     tick()
 
             region = learn_region(each())
-    if not (into / "detector.json").is_file():
-        raise XenomaskError(f"{into} is no detector folder; save one by Detector.save or `xenomask assemble`")
     store_region(into, region)
     out_console.print(
         f"{into} ignores {100 * region.mask.mean():.1f} % of every photo ({region.origin})", soft_wrap=True

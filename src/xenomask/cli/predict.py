@@ -34,8 +34,10 @@ from xenomask.cli.common import (
     ThresholdOption,
     TtaOption,
     check_json,
+    check_there,
     check_threshold,
     choose_threshold,
+    early,
     load_dataset,
     load_detector,
     map_folders,
@@ -52,6 +54,7 @@ from xenomask.cli.common import (
     write_json,
 )
 from xenomask.cli.completion import ENGINES
+from xenomask.detector.find import check_member
 from xenomask.errors import XenomaskError, printable, unknown
 
 if TYPE_CHECKING:
@@ -94,6 +97,8 @@ def detect(
     paths = list_photos(photos, sys.stdin)
     check_photos(paths, out)
     check_json(coco)
+    if member:
+        check_member(detector, member)
     region = named_region(ignore)
     from xenomask.objects import write_coco
     from xenomask.predict.inputs import sizes_of
@@ -162,8 +167,8 @@ def score(
     tta: TtaOption = None,
     refine: RefineOption = None,
     leave_one_out: Annotated[bool, typer.Option(help="choose outlier queries on the other frames")] = False,
-    shard: Annotated[str | None, typer.Option(help="I/N: only every N-th frame from the I-th on, to share the work "
-                                              "between processes that write into one folder")] = None,
+    shard: Annotated[str | None, typer.Option(callback=early(parse_shard), help="I/N: only every N-th frame from the "
+                                              "I-th on, to share the work between jobs that write into one folder")] = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     device: DeviceOption = None,
@@ -316,17 +321,19 @@ def assemble(
 
     Example: xenomask assemble --out my-detector --member s=work_dirs/nano-s/iter_3000 --score entropy
     """
+    if not member and (weight or score or half or threshold is not None or threshold_origin):
+        raise XenomaskError("assemble without --member only records the files of OUT: leave the rest out")
+    pairs = [m.partition("=") for m in member or []]
+    if bad := [m for m, (name, _, path) in zip(member or [], pairs, strict=True) if not name or not path]:
+        raise XenomaskError(f"member {bad[0]!r} is not NAME=CHECKPOINT_FOLDER")
+    for _, _, path in pairs:
+        check_there(Path(path))
     from xenomask.detector.folder import assemble as run_assemble
     from xenomask.detector.folder import record_files
 
     if not member:
-        if weight or score or half or threshold is not None or threshold_origin:
-            raise XenomaskError("assemble without --member only records the files of OUT: leave the rest out")
         out_console.print(f"the files of {record_files(out)} are recorded in its detector.json", soft_wrap=True)
         return
-    pairs = [m.partition("=") for m in member]
-    if bad := [m for m, (name, _, path) in zip(member, pairs, strict=True) if not name or not path]:
-        raise XenomaskError(f"member {bad[0]!r} is not NAME=CHECKPOINT_FOLDER")
     weights = weight or [1 / len(pairs)] * len(pairs)
     thresholds = {} if threshold is None else {"default": {"value": threshold, "origin": threshold_origin}}
     members = [(n, Path(p)) for n, _, p in pairs]

@@ -5,6 +5,7 @@ from pathlib import Path
 from xenomask.detector import hub
 from xenomask.detector.known import KNOWN
 from xenomask.errors import XenomaskError, unknown
+from xenomask.files import read_object
 
 FILE = "detector.json"
 SHIPPED = Path(__file__).parents[1] / "detectors"
@@ -19,7 +20,7 @@ def find(folder: str | Path) -> Path:
             return path
     shipped = sorted(p.name for p in SHIPPED.glob("*") if (p / FILE).is_file())
     if Path(folder).is_dir():
-        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
+        check_folder(Path(folder))
     if str(folder) in KNOWN or str(folder).startswith(hub.PREFIX):
         raise XenomaskError(f"{folder} is on the Hub, not a folder: `xenomask detect` and Detector.from_hub fetch it")
     raise unknown("detector", str(folder), [*shipped, *KNOWN])
@@ -45,3 +46,19 @@ def check_name(name: str) -> None:
         find(name)
     elif not Path(name).exists():
         raise XenomaskError(f"no such file: {name}")
+
+
+def check_member(name: str, member: str) -> None:
+    """Raises XenomaskError where a detector folder that lies here has no member of that name."""
+    if hub.is_remote(name) or is_exported(name):
+        return
+    rows = read_object(find(name) / FILE).get("members")
+    names = [r["name"] for r in rows if isinstance(r, dict) and "name" in r] if isinstance(rows, list) else []
+    if names and member not in names:  # without any it is damaged, which is said where all of it is read
+        raise unknown(f"member of detector {name}", member, names)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises XenomaskError for what is no detector folder."""
+    if not (folder / FILE).is_file():
+        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
