@@ -168,7 +168,7 @@ def score(
     refine: RefineOption = None,
     leave_one_out: Annotated[bool, typer.Option(help="choose outlier queries on the other frames")] = False,
     shard: Annotated[str | None, typer.Option(callback=early(parse_shard), help="I/N: only every N-th frame from the "
-                                              "I-th on, to share the work between jobs that write into one folder")] = None,
+                                              "I-th on, between jobs that write into one folder")] = None,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     device: DeviceOption = None,
