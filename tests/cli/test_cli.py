@@ -120,6 +120,16 @@ def test_detect__writes_map_heatmap_and_overlay(tmp_path, capsys, tiny_detector,
     assert value.shape == (40, 60) and row["max"] == pytest.approx(value.max(), abs=1e-3)
 
 
+def test_detect__only_writes_what_is_asked_for(tmp_path, capsys, tiny_detector, photo):
+    for only, endings in [("objects", []), ("overlay", [".jpg"]), ("map, heatmap", [".hdf5", ".png"])]:
+        out = tmp_path / only.replace(", ", "-")
+        code, said, _ = run(
+            capsys, "detect", photo, "--detector", tiny_detector, "--out", out, "--only", only, "--threshold", "0"
+        )
+        assert code == 0 and sorted(p.suffix for p in out.iterdir()) == endings
+        assert (str(out) in said.replace("\n", "")) == bool(endings)
+
+
 @pytest.mark.parametrize("kind", ["L", "RGBA", "I;16"])
 def test_detect__other_kinds_of_photo(tmp_path, capsys, tiny_detector, kind):
     array = np.random.default_rng(0).integers(0, 255, (40, 60), np.uint8)

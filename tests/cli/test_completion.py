@@ -20,6 +20,7 @@ from xenomask.metrics.calibration import FITS
 from xenomask.metrics.components import TRACKS
 from xenomask.models.network import PRECISIONS
 from xenomask.models.runtimes.runtime import RUNTIMES
+from xenomask.predict.photos import FILES
 from xenomask.refine import REFINEMENTS
 from xenomask.scores import SCORES
 from xenomask.scores.backend import KERNELS
@@ -71,6 +72,7 @@ def test_names__are_those_of_the_package():
     assert set(completion.REFINEMENTS) == {n for n, r in REFINEMENTS.items() if r.needs == "masks"}
     assert (completion.RUNTIMES, completion.PRECISIONS) == (RUNTIMES, tuple(PRECISIONS))
     assert (completion.KERNELS, completion.ENGINES) == (KERNELS, ENGINES)
+    assert completion.FILES == (*FILES, "objects")
     assert (completion.FORMATS, completion.FITS) == (tuple(FORMATS), tuple(FITS))
     assert (completion.TRACKS, completion.SUITES, completion.CHOICES) == (tuple(TRACKS), tuple(SUITES), CHOICES)
     assert set(EXPORTED) == set(FORMATS.values())

@@ -17,6 +17,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 KERNELS = ("auto", "numba", "triton", "torch")
 ENGINES = ("local", "ray", "slurm")
 FORMATS = ("onnx", "openvino")
+FILES = ("map", "heatmap", "overlay", "objects")  # --only; objects are said, not written
 FITS = ("isotonic", "platt", "temperature", "temperature-bias")
 TRACKS = ("anomaly", "obstacle", "issu")
 SUITES = ("smiyc-val", "road-val", "all")

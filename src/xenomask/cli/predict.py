@@ -53,7 +53,7 @@ from xenomask.cli.common import (
     with_region,
     write_json,
 )
-from xenomask.cli.completion import ENGINES
+from xenomask.cli.completion import ENGINES, FILES
 from xenomask.detector.find import check_member
 from xenomask.errors import XenomaskError, printable, unknown
 
@@ -79,6 +79,8 @@ def detect(
     smallest: Annotated[float, typer.Option(min=0, max=100, help="smallest object, in percent of the photo")] = 0.1,
     ignore: IgnoreOption = None,
     coco: Annotated[Path | None, typer.Option(help="also write the objects as one COCO file")] = None,
+    only: Annotated[str | None, typer.Option(callback=one_of("file", FILES), help="write only map, heatmap or overlay "
+                                             "(several with commas); objects: no file, it says what it found")] = None,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
     precision: PrecisionOption = "float32",
@@ -112,7 +114,14 @@ def detect(
     threshold, rate = choose_threshold(found, threshold, alarms)
     with progress("detect", len(paths)) as tick:
         rows, times = detect_photos(
-            found, paths, out, threshold=threshold, smallest=smallest / 100, batch=batch, tick=tick
+            found,
+            paths,
+            out,
+            threshold=threshold,
+            smallest=smallest / 100,
+            batch=batch,
+            tick=tick,
+            **({} if only is None else {"only": [w.strip() for w in only.split(",")]}),
         )
     for r in rows:
         out_console.print(f"{printable(r.photo)}: {said(r, threshold)}", highlight=False, markup=False, soft_wrap=True)
@@ -123,7 +132,8 @@ def detect(
             f"no threshold is stored for score {found.score_name}: name one by --threshold to see objects"
         )
     limit = f", threshold {threshold:.3f}{rate}" if threshold is not None else ""
-    out_console.print(f"score {found.score_name}{limit}; pictures in {out}", soft_wrap=True)
+    written = "" if only == "objects" else f"; {'pictures' if only is None else only} in {out}"
+    out_console.print(f"score {found.score_name}{limit}{written}", soft_wrap=True)
     numbers = {"score": found.score_name, "threshold": threshold, "photos": [r.to_json() for r in rows]}
     if coco is not None:
         write_coco(coco, [(r.photo, r.size, r.objects or []) for r in rows], f"objects of score > {threshold!r}")

@@ -23,6 +23,8 @@ from xenomask.store.manifest import check_kept, claim, frame_digest, keep_map, k
 from xenomask.store.provenance import photo_digest
 from xenomask.types import Size, Tick, nothing
 
+FILES = ("map", "heatmap", "overlay")  # what is written for a photo
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -85,9 +87,10 @@ def detect_photos(
     threshold: float | None = None,
     smallest: float = SMALLEST,
     batch: int = 1,
+    only: Sequence[str] = FILES,
     tick: Tick = nothing,
 ) -> tuple[list[Detection], Profile]:
-    """Writes <stem>.hdf5 (the map), <stem>_heatmap.png and <stem>_overlay.jpg for every photo.
+    """Writes <stem>.hdf5 (the map), <stem>_heatmap.png and <stem>_overlay.jpg for every photo, or `only` some of FILES.
 
     Returns what was found in each, and how long the stages took. Objects are the map's components above the threshold
     that take `smallest` of the photo's pixels or more (a share); without a threshold there are none. Up to `batch`
@@ -100,21 +103,24 @@ def detect_photos(
         return Photo(photo, read_photo(photo), detector, photo_digest(photo))
 
     def draw(seen: Photo) -> Detection:
-        return _draw(seen, out, threshold, smallest)
+        return _draw(seen, out, threshold, smallest, only)
 
     stages = [Stage("decode", read), *inference(detector, batch, keep=True), Stage("draw and write", draw)]
     return run(photos, stages, tick=tick)
 
 
-def _draw(seen: Photo, out: Path, threshold: float | None, smallest: float) -> Detection:
-    """Writes one photo's three files; returns what was found."""
+def _draw(seen: Photo, out: Path, threshold: float | None, smallest: float, only: Sequence[str]) -> Detection:
+    """Writes one photo's files; returns what was found."""
     photo, image, found, scale = seen.source, seen.image, seen.state, seen.detector.scale
-    name = printable(str(photo))
     said = replace(prediction(seen.detector, image, found, seen.outputs), threshold=threshold, smallest=smallest)
-    write_map(out / f"{photo.stem}{ENDING}", found, photo=seen.digest)
-    picture = panels(image, found.value, scale, title=Path(name).name, threshold=threshold)
-    save_picture(out / f"{photo.stem}_heatmap.png", picture)
-    save_picture(out / f"{photo.stem}_overlay.jpg", said.overlay())
+    if "map" in only:
+        write_map(out / f"{photo.stem}{ENDING}", found, photo=seen.digest)
+    if "heatmap" in only:
+        title = Path(printable(str(photo))).name
+        picture = panels(image, found.value, scale, title=title, threshold=threshold)
+        save_picture(out / f"{photo.stem}_heatmap.png", picture)
+    if "overlay" in only:
+        save_picture(out / f"{photo.stem}_overlay.jpg", said.overlay())
     share, objects = (None, None) if threshold is None else (float(said.mask().mean()), said.objects)
     return Detection(str(photo), found.value.shape, float(found.value.max()), float(found.value.mean()), share, objects)
 
