@@ -431,7 +431,7 @@ def test_benchmark__puts_own_maps_beside_detectors_and_in_a_paper_s_table(
     (row,) = json.loads((tmp_path / "t.json").read_text())["rows"]  # no detector was asked for
     expected, _ = evaluated(capsys, tmp_path / "theirs/folder", scenes, "--pattern", "{id}.npy", "--resamples", 0)
     assert row["numbers"]["exact"] == expected["exact"] and row["detector"]["name"] == "theirs_2"
-    assert "| folder | theirs_2 | - | - | - | exact |" in (tmp_path / "b/table.md").read_text()
+    assert "| folder | theirs_2 | - | - | - | - | exact |" in (tmp_path / "b/table.md").read_text()
     assert "theirs_2" in out
 
     code, out, err = run(

@@ -8,7 +8,7 @@ import numpy as np
 from xenomask.detector.member import Member, class_names
 from xenomask.errors import XenomaskError
 from xenomask.masks import MaskOutput, PixelOutput, class_count
-from xenomask.models.mahalanobis import KIND
+from xenomask.models.config import MAHALANOBIS
 from xenomask.refine import Refinement, Seen
 from xenomask.types import ScoreMap
 
@@ -39,7 +39,7 @@ def ensemble(maps: Sequence[ScoreMap], weights: Sequence[float]) -> ScoreMap:
 
 def has_masks(member: Member) -> bool:
     """Whether a member's network divides a photo by several masks: no per-pixel network, and no single mask."""
-    return not member.network.per_pixel and member.network.config.model_type != KIND
+    return not member.network.per_pixel and member.network.config.model_type != MAHALANOBIS
 
 
 def refined(
