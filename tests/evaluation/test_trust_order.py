@@ -59,7 +59,8 @@ def test_order_range__is_of_no_width_where_no_order_matters():
         frames[i] = value, (rng.random((20, 20)) < 0.3).astype(np.uint8)
     result = evaluate(list(frames), lambda i: frames[i], "obstacle", resamples=0)
     assert all(low == high for low, high in result.order_range.values())
-    assert set(result.order_range) == {"aupr_sum", "aupr_trapz", "auroc", "fpr95", "tpr_fpr5", "best_f1", "best_f1_threshold"}
+    pixel = {"aupr_sum", "aupr_trapz", "auroc", "fpr95", "tpr_fpr5", "best_f1", "best_f1_threshold"}
+    assert set(result.order_range) == pixel
 
 
 def test_order_range__the_components_follow_the_threshold(monkeypatch):
