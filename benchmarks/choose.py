@@ -29,7 +29,6 @@ from xenomask.detector import Detector, Member
 from xenomask.metrics.counters import Counters, FrameCounters, count, pool, values
 from xenomask.metrics.curves import curve
 from xenomask.metrics.table import numbers
-from xenomask.scores import get_score, score_all
 from xenomask.types import QuerySet
 
 SETS = {
@@ -55,13 +54,9 @@ def detector(name: str) -> Detector:
 
 def maps(d: Detector, scores: list[str], image: np.ndarray) -> dict[str, np.ndarray]:
     """Every second pixel of the maps by these scores, all members weighted alike; the networks run once."""
-    total: dict[str, np.ndarray] = {}
-    for m in d.members:
-        found = score_all(m.network.predict(image), m.queries, [get_score(s) for s in scores])
-        for s in scores:
-            value = found[s].value[::2, ::2] / len(d.members)
-            total[s] = total[s] + value if s in total else value
-    return total
+    outputs = {m.name: m.network.predict(image) for m in d.members}
+    ways = {s: d.with_score(s) for s in scores}
+    return {s: way.fuse([outputs[m.name] for m in way.used]).value[::2, ::2] for s, way in ways.items()}
 
 
 def main() -> None:

@@ -217,9 +217,8 @@ def main() -> None:
     args = parser.parse_args()
     if not all((args.data / where).is_dir() for _, where in SETS.values()):
         return print(f"skipped: {args.data} does not hold {', '.join(name for name, _ in SETS.values())}")
-    d = Detector.load(args.detector)
+    d, rows = Detector.load(args.detector).with_refine(()), args.rows.split("/")
     threshold = d.thresholds.get("default", {}).get("value", 0.0)
-    d, rows = replace(d, refine=()), args.rows.split("/")
     folder = args.cache / fingerprint(d.describe())[:16]
     folder.mkdir(parents=True, exist_ok=True)
     seen = photos(d, args, folder, "walk" in rows)
