@@ -74,7 +74,8 @@ def test_whole_way__train_queries_assemble_score_evaluate_heatmaps(tmp_path, cap
     assert code == 0 and "AUPR-sum" in out, err
     numbers = json.loads((tmp_path / "numbers.json").read_text())["exact"]
     assert set(numbers) == {
-        "aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold", "prevalence", "pixels", "positives",
+        "aupr_sum", "aupr_trapz", "auroc", "fpr95", "tpr_fpr5", "best_f1", "best_f1_threshold", "prevalence", "pixels",
+        "positives",
     }  # fmt: skip
     code, out, err = run(capsys, "heatmaps", "--maps", maps, *data, "--out", tmp_path / "pictures")
     assert code == 0, err

@@ -1,4 +1,4 @@
-"""Forty plausible mistakes, each as its user makes it: exit code 2, one line that helps, no traceback, at once."""
+"""Plausible mistakes, each as its user makes it: exit code 2, one line that helps, no traceback, at once."""
 
 import os
 import subprocess
@@ -43,6 +43,7 @@ MISTAKES = {
     "detect street.jpg --detector nanno": "unknown detector 'nanno'; did you mean 'nano'?",
     "detect street.jpg --detector empty": "empty is no detector folder",
     "detect street.jpg --detector nano.onnx": "no such file: nano.onnx",
+    "detect street.jpg --member nano-x": "unknown member of detector nano-general 'nano-x'; did you mean 'nano-l'?",
     "detect street.jpg --score mps": "unknown score 'mps'; did you mean 'msp'?",
     "detect street.jpg --runtime openvno": "unknown runtime 'openvno'; did you mean 'openvino'?",
     "detect street.jpg --device gpu": "device gpu cannot be used: there is no such kind: it is cpu, or cuda",
@@ -59,12 +60,16 @@ MISTAKES = {
     "score --dataset anomaly-trak --root scenes --out m": "'anomaly-trak'; did you mean 'anomaly-track'?",
     "score --dataset anomaly-track --root nowhere --out m": "no such folder: nowhere; --root",
     "score --dataset anomaly-track --root empty --out m": "neither images/ nor labels_masks/ in empty",
+    f"score {SET} --out m --shard 2of8": "shard '2of8' is not I/N",
+    "assemble --out mine --member s=nowhere": "no such file or folder: nowhere",
+    "push empty me/mine": "empty is no detector folder",
+    "ignore bottom:12% --into empty": "empty is no detector folder",
     f"evaluate {SET}": "BOX: Missing option '--maps'",
     f"evaluate {SET} --maps nowhere": "no folder of maps nowhere; make one with `xenomask score`",
     f"evaluate {SET} --maps empty": "2 of 2 labelled frames have no map in empty",
     "evaluate --dataset anomaly-track --maps scenes --root maps": "neither images/ nor labels_masks/ in maps",
     f"compare maps {SET}": "compare needs two folders of maps or more",
-    "benchmark --root scenes": "give either --suite (smiyc-val, road-val) or --dataset",
+    "benchmark --root scenes": "give either --suite (smiyc-val, road-val, all) or --dataset",
     "export nano --out nano.onnx": "give --size WxH",
     "export nano --size 640x360 --out nano.onnx --format onx": "unknown format 'onx'; did you mean 'onnx'?",
 }  # fmt: skip

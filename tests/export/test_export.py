@@ -196,7 +196,7 @@ def test_detect_and_benchmark__take_an_exported_file(exported, tmp_path, capsys)
     data = ("--dataset", "anomaly-track", "--root", tmp_path / "scenes", "--out", tmp_path / "bench")
     assert run(capsys, "synthetic", "--out", tmp_path / "scenes", "--frames", 2, "--size", "100x64")[0] == 0
     code, out, err = run(capsys, "benchmark", "--detector", exported["pair.onnx"], *data)
-    assert code == 0 and "| ensemble | entropy | - |" in (tmp_path / "bench/table.md").read_text(), err
+    assert code == 0 and "| ensemble | unknown | entropy | - |" in (tmp_path / "bench/table.md").read_text(), err
 
 
 def damage(path: Path, folder: Path, how) -> Path:

@@ -59,6 +59,7 @@ from xenomask.objects import ignore
 from xenomask.objects import objects as exports
 from xenomask.plots import agreement, distribution, gallery, heatmap
 from xenomask.plots import curves as drawn
+from xenomask.plots.panels import panels
 from xenomask.predict import smooth
 from xenomask.queries import inlier, outlier
 from xenomask.refine import Seen, get_refinement
@@ -190,6 +191,7 @@ entry(
     odd.tensors(torch.linspace(-2, 2, 3 * 64 * 64).reshape(1, 3, 64, 64)),
     NETWORK,
 )
+entry("models.preprocess.network_array", "image", ARRAYS, lambda x: preprocess.network_array(NETWORK.preprocess, x)[0])
 entry("models.preprocess.network_input", "image", ARRAYS, lambda x: preprocess.network_input(NETWORK.preprocess, x)[0])
 entry("export.read.ExportedDetector.detect", "image", PHOTOS, lambda x: EXPORTED.detect(x).value)
 entry("export.read.ExportedDetector.prepare", "image", PHOTOS, lambda x: EXPORTED.prepare(x)[0])
@@ -410,6 +412,8 @@ entry("plots.heatmap.draw_boxes", "picture", ARRAYS, lambda x: heatmap.draw_boxe
 entry("plots.heatmap.overlay", "ignored", given(MASKS), lambda x: heatmap.overlay(PHOTO, SCORES, SCALE, 3.0, x))
 entry("plots.heatmap.overlay", "image", ARRAYS, lambda x: heatmap.overlay(x, SCORES, SCALE, 3.0))
 entry("plots.heatmap.overlay", "value", MAPS, lambda x: heatmap.overlay(PHOTO, x, SCALE, 3.0))
+entry("plots.panels.panels", "image", ARRAYS, lambda x: panels(x, SCORES, SCALE, title="t"))
+entry("plots.panels.panels", "value", given(MAPS), lambda x: panels(PHOTO, x, SCALE, title="t"))
 entry("plots.heatmap.figure", "image", some(ARRAYS), lambda x: heatmap.figure(x, SCORES, SCALE, title="t"))
 entry("plots.heatmap.figure", "value", some(MAPS), lambda x: heatmap.figure(PHOTO, x, SCALE, title="t"))
 entry(
@@ -483,17 +487,24 @@ entry(
     given(MAPS),
     lambda x: smooth.follow(smooth.Held(SCORES), PHOTO, x, "ema"),
 )
+
+
+def rounded(maps: dict[str, Any]) -> dict[str, np.ndarray]:
+    """numpy's softmax and torch's differ in the last digit."""
+    return {name: np.round(found.value, 5) for name, found in maps.items()}
+
+
 entry(
     "masks.MaskOutput",
     "class_logits",
     odd.tensors(LOGITS[0]),
-    lambda x: scores.score_all(MaskOutput(x, LOGITS[1], *SIZES), None, [get_score("eam")]),
+    lambda x: rounded(scores.score_all(MaskOutput(x, LOGITS[1], *SIZES), None, [get_score("eam")])),
 )
 entry(
     "masks.MaskOutput",
     "mask_logits",
     odd.tensors(LOGITS[1]),
-    lambda x: scores.score_all(MaskOutput(LOGITS[0], x, *SIZES), None, [get_score("rba")]),
+    lambda x: rounded(scores.score_all(MaskOutput(LOGITS[0], x, *SIZES), None, [get_score("rba")])),
 )
 entry(
     "masks.PixelOutput",
@@ -581,7 +592,7 @@ def functions() -> list[str]:
                 if not inspect.isfunction(f) or (name.startswith("_") and name not in ("__init__", "__call__")):
                     continue
                 takes = [str(a) for k, a in f.__annotations__.items() if k != "return"]
-                if any(re.search(r"ndarray|Tensor|Annotated", a) for a in takes):
+                if any(re.search(r"ndarray|Tensor|Annotated|jaxtyping", a) for a in takes):
                     end = "" if name in ("", "__init__") else f".{name}"
                     found.append(f"{info.name.removeprefix('xenomask.')}.{v.__name__}{end}")
     return sorted(set(found))

@@ -204,7 +204,7 @@ def test_stop__leaves_a_whole_file_of_the_frames_before(tmp_path, clip):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_cli__a_signal_ends_it_with_a_whole_file(tmp_path, capsys, clip, monkeypatch, number):
     fake = Fake(then=lambda look: os.kill(os.getpid(), number) if look == 3 else None)
-    monkeypatch.setattr("xenomask.cli.video.load_detector", lambda *_: fake)
+    monkeypatch.setattr("xenomask.cli.video.load_detector", lambda *_, **__: fake)
     before = signal.getsignal(number)
     code, out, err = run(capsys, "video", clip, "--out", tmp_path / "o.avi", "--json", tmp_path / "v.json")
     assert code == 0 and "note: stopped after 3 frames" in err, err
@@ -224,7 +224,7 @@ def test_signals__the_second_one_interrupts():
 @pytest.fixture
 def faked(monkeypatch) -> Fake:
     fake = Fake()
-    monkeypatch.setattr("xenomask.cli.video.load_detector", lambda *_: fake)
+    monkeypatch.setattr("xenomask.cli.video.load_detector", lambda *_, **__: fake)
     return fake
 
 

@@ -31,6 +31,9 @@ ELSEWHERE = {
     "FILE=": "as above", "ID=": "as above", '"meta":': "as above", "curl": "as above",
     "xenomask detect photo.jpg --detector maskomaly-paper": "downloads; test_known.py has a Hub of its own",
     "xenomask detect photo.jpg --detector hf:": "downloads; test_hub.py has a Hub of its own",
+    "xenomask serve": "serves until it is ended; test_serve.py asks it",
+    "xenomask refine": "wants another tool's segments or boxes; test_refine_maps.py writes some",
+    "docker": "needs Docker", "pip wheel": "as above",
     "xenomask push": "uploads; test_hub.py has a Hub of its own",
     "xenomask score --dataset anomaly-track --root data/smiyc --out maps/at --engine ray --ray-address":
         "needs a cluster",

@@ -48,7 +48,7 @@ def test_report__numbers_are_those_of_evaluate_json(drawn, tmp_path, capsys):
             row = rows_of(page, f"numbers-{t}")[i]
             heads = [e[2] for e in page.of("caption")]
             assert row[0][0] == name and len(heads) == 6
-            names = ["aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold"]
+            names = ["aupr_sum", "aupr_trapz", "auroc", "fpr95", "tpr_fpr5", "best_f1", "best_f1_threshold"]
             if convention == "components":
                 names = ["sIoU_gt", "sIoU_pred", "prec_pred", "f1_mean", "f1_25", "f1_50", "f1_75"]
             assert [float(v) for _, v in row[1:]] == [numbers[convention][k] for k in names]

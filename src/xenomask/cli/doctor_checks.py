@@ -19,6 +19,7 @@ OPTIONAL = (
     ("onnxruntime", "onnxruntime", "runtime onnxruntime, export --format onnx", "onnx"),
     ("nncf", "nncf", "quantize (int8)", "int8"),
     ("ray", "ray", "score --engine ray", "ray"),
+    ("ray.serve", "ray", "xenomask serve", "serve"),
     ("gradio", "gradio", "xenomask app", "app"),
     ("tensorboard", "tensorboard", "training curves in TensorBoard", "train"),
 )

@@ -72,7 +72,7 @@ def class_iou(matrix: NumbersLike) -> Float64[np.ndarray, "..."]:
         raise XenomaskError(f"confusion matrix: {matrix.shape}, not (..., k, k) counts from 0 on")
     tp = np.diagonal(matrix, axis1=-2, axis2=-1)
     union = matrix.sum(-1) + matrix.sum(-2) - tp
-    return (tp / np.where(union > 0, union, 1))[..., :-1].mean(-1)
+    return np.asarray((tp / np.where(union > 0, union, 1))[..., :-1].mean(-1))
 
 
 def numbers(matrices: NumbersLike, conventions: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xenomask.errors import XenomaskError, first_line
-from xenomask.files import atomic, make_dir, platform_cache, read_object, sha256
+from xenomask.files import atomic, make_dir, platform_cache, read_object, read_text, sha256
 from xenomask.jit import thread_count
 from xenomask.models.config import CONFIG
 from xenomask.models.runtimes.sessions import (
@@ -181,7 +181,7 @@ def _processor() -> str:
     core = need("openvino", "openvino").Core()
     said = [str(core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     cpus = Path("/proc/cpuinfo")  # the name of a virtual machine's processor says little
-    flags = [line for line in cpus.read_text().splitlines() if line.startswith("flags")][:1] if cpus.is_file() else []
+    flags = [line for line in read_text(cpus).splitlines() if line.startswith("flags")][:1] if cpus.is_file() else []
     return hashlib.sha256("\n".join([*said, *flags, str(thread_count())]).encode()).hexdigest()[:16]
 
 
