@@ -567,6 +567,7 @@ EXEMPT = {
     r"queries\.analysis\..*": "samples are validated Samples",
     r"predict\.(cache|video)\..*": "maps and photos that were read by the readers",
     r"report\.(query_sheet|report)\..*|evaluation\.thresholds\..*": "the same",
+    r"models\.preprocess\.Prepared": "made by models.preprocess.network_array",
     r"objects\.objects\.to_supervision": "objects.objects.find_objects, for a package that is not installed here",
     r"plots\.heatmap\.drawable": "arrays that the figures have checked",
     r"report\.slider\.png": "levels of report.slider.level_map, and colours of its own",
