@@ -13,6 +13,9 @@ from PIL import Image
 
 from helpers.places import TESTS
 from xenomask.cli import main
+from xenomask.datasets.synthetic import write_scenes
+from xenomask.errors import XenomaskError
+from xenomask.evaluation.benchmark import open_suite
 from xenomask.evaluation.evaluate import compare_maps, evaluate_maps
 from xenomask.metrics import evaluate, guards
 from xenomask.metrics.components import NAMES
@@ -265,3 +268,20 @@ def test_tables__the_same_numbers_in_every_format(tiny_detector):
     assert float(lines["anomaly-track", "exact", "aupr_sum"]["value"]) == aupr
     assert any(r["convention"] == "published" and r["source"] for r in lines.values())
     assert table_json(entries)["rows"][0]["numbers"]["exact"]["aupr_sum"] == aupr
+
+
+def test_suite__all_is_every_labelled_evaluation_set_that_is_found(tmp_path):
+    with pytest.raises(XenomaskError, match="no labelled evaluation set"):
+        open_suite("all", tmp_path)
+    write_scenes(tmp_path / "smiyc", "anomaly-track", 2, size=(64, 96))
+    write_scenes(tmp_path / "smiyc", "obstacle-track", 1, size=(64, 96))
+    assert [(d.name, len(d.frames)) for d in open_suite("all", tmp_path)] == [
+        ("anomaly-track", 2),
+        ("obstacle-track", 1),
+    ]
+    assert [d.name for d in open_suite("all", tmp_path / "smiyc")] == ["anomaly-track", "obstacle-track"]
+    write_scenes(tmp_path / "copy", "anomaly-track", 1, size=(64, 96))
+    with pytest.raises(XenomaskError, match="anomaly-track lies in .* and in"):
+        open_suite("all", tmp_path)
+    with pytest.raises(XenomaskError, match="no such folder"):
+        open_suite("all", tmp_path / "nowhere")
