@@ -79,7 +79,9 @@ def main() -> None:
             seconds.clear()
             first, began = memory(), time.perf_counter()
             with concurrent.futures.ThreadPoolExecutor(args.clients) as clients:
-                list(clients.map(send, range(args.photos)))
+                list(clients.map(send, range(args.photos // 2)))
+                half = memory()
+                list(clients.map(send, range(args.photos - args.photos // 2)))
             wall, last = time.perf_counter() - began, memory()
     except XenomaskError as e:
         print(f"skipped: {e}")
@@ -87,7 +89,7 @@ def main() -> None:
     p50, p90, p99 = np.percentile(seconds, [50, 90, 99])
     found = {
         "photos": args.photos, "answered": codes.count(200), "photos/s": args.photos / wall, "p50 s": p50,
-        "p90 s": p90, "p99 s": p99, "MB before": first, "MB after": last,
+        "p90 s": p90, "p99 s": p99, "MB before": first, "MB half-way": half, "MB after": last,
     }  # fmt: skip
     print("  ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items()))
     if args.json:
