@@ -130,8 +130,8 @@ def _detectors() -> list[Finding]:
 def verdict(findings: list[Finding]) -> str:
     """What works here and what is missing for what, in one line.
 
-    >>> verdict([Finding("ray", "off", ""), Finding("GPU", "off", "")])
-    'ready: detect, video, explain, score, evaluate, report, train work here; missing: ray for score --engine ray'
+    >>> verdict([Finding("gradio", "off", ""), Finding("GPU", "off", "")])
+    'ready: detect, video, explain, score, evaluate, report, train work here; missing: gradio for xenomask app'
     >>> verdict([Finding("disk", "wrong", "full")])
     'not ready: disk is wrong, see above'
     """
