@@ -53,8 +53,8 @@ def test_score__writes_the_most_probable_class_and_resumes(scenes, scored, tiny_
     total = np.zeros((19, *SIZE))
     for m in detector.members:
         o = m.network.predict(image)
-        masks = 1 / (1 + np.exp(-naive.resized(o.mask_logits.numpy(), o.padded_size, o.input_size, SIZE)))
-        total += m.weight * naive.semantic(np.array([naive.softmax(r) for r in o.class_logits.tolist()]), masks)
+        masks = 1 / (1 + np.exp(-naive.resized(o.mask_logits.numpy(), o.padded_size, o.input_size, SIZE)))  # pyright: ignore
+        total += m.weight * naive.semantic(np.array([naive.softmax(r) for r in o.class_logits.tolist()]), masks)  # pyright: ignore
     found = np.asarray(Image.open(classes / "static_0_1.png"))
     assert found.dtype == np.uint8 and found.shape == SIZE
     best = total.max(0) - np.take_along_axis(total, found[None].astype(int), 0)[0]
@@ -81,7 +81,7 @@ def test_evaluate__adds_the_open_world_rows_of_png_and_of_npz_alike(scenes, scor
     (tmp_path / "npz").mkdir()
     for i in ("static_0_1", "static_fog_2", "temporal_99_3"):
         own = {"anomaly_scores": read_map(maps / f"{i}.hdf5"), "pred_id_labels": read_classes(classes, i)}
-        np.savez_compressed(tmp_path / "npz" / f"{i}.npz", **own)
+        np.savez_compressed(tmp_path / "npz" / f"{i}.npz", **own)  # pyright: ignore
     named = ("--pattern", "{id}.npz", "--classes", tmp_path / "npz", "--json", tmp_path / "b.json")
     assert run(capsys, "evaluate", "--maps", tmp_path / "npz", *data, *named)[0] == 0
     assert json.loads((tmp_path / "b.json").read_text()) == first
@@ -103,7 +103,7 @@ def test_evaluate__refuses_what_gives_no_number(scenes, scored, tmp_path, capsys
         write_classes(tmp_path / f"few/{i}.png", np.zeros(SIZE, np.uint8))
     line = fails(capsys, "evaluate", "--maps", maps, *data, "--classes", tmp_path / "few")
     assert "were made from another photo" in line and "frame static_0_1" in line
-    Image.new("RGB", SIZE[::-1]).save(tmp_path / "few/static_0_1.png")
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "few/static_0_1.png")  # pyright: ignore
     assert "PNG RGB, not an 8-bit grey PNG" in fails(
         capsys, "evaluate", "--maps", maps, *data, "--classes", tmp_path / "few"
     )
@@ -119,7 +119,7 @@ def test_issu__splits_and_both_protocols(scenes):
     assert [f.id for f in open_dataset("issu", scenes, split="static-low-light").frames] == ["static_fog_2"]
     assert [f.id for f in open_dataset("issu", scenes, split="temporal-normal").frames] == ["temporal_99_3"]
     frame = open_dataset("issu", scenes).frames[0]
-    stored = np.asarray(Image.open(frame.label))
+    stored = np.asarray(Image.open(frame.label))  # pyright: ignore
     anomaly, road = (open_dataset(n, scenes).label(frame) for n in ("issu", "issu-obstacle"))
     for y, x in np.ndindex(SIZE):
         s = stored[y, x]

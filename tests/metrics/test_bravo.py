@@ -93,11 +93,11 @@ def test_index__is_the_harmonic_mean_of_two():
     rng = np.random.default_rng(0)
     keys = ("miou_valid", "ece_valid", "auroc_valid", "auprc_success_valid", "auprc_error_valid", "fpr95_valid")
     subsets = {s: dict(zip(keys, rng.uniform(0.1, 0.9, 6).tolist(), strict=True)) for s in ("ACDCfog", "synrain")}
-    subsets["SMIYC"] = {"auroc_ood": 0.9, "auprc_ood": 0.5, "fpr95_ood": 0.2}
-    subsets["synrain"] |= {"auroc_ood": 0.7, "auprc_ood": 0.6, "fpr95_ood": 0.4}
+    subsets["SMIYC"] = {"auroc_ood": 0.9, "auprc_ood": 0.5, "fpr95_ood": 0.2}  # pyright: ignore
+    subsets["synrain"] |= {"auroc_ood": 0.7, "auprc_ood": 0.6, "fpr95_ood": 0.4}  # pyright: ignore
     flat = [(k, 1 - v if "ece" in k or "fpr95" in k else v) for n in subsets.values() for k, v in n.items()]
     semantic, ood = (statistics.harmonic_mean([v for k, v in flat if end in k]) for end in ("_valid", "_ood"))
-    found = bravo.index(subsets)
+    found = bravo.index(subsets)  # pyright: ignore
     assert found["semantic_hmean"] == pytest.approx(semantic, abs=1e-12)
     assert found["ood_hmean"] == pytest.approx(ood, abs=1e-12)
     assert found["bravo_index"] == pytest.approx(2 / (1 / semantic + 1 / ood), abs=1e-12)

@@ -47,8 +47,8 @@ def test_instances__are_the_labels_components_and_a_flat_map_gets_its_highest_re
     ap, ap50 = numbers["numbers"]["ap"], numbers["numbers"]["ap50"]
     assert 0 < ap < 1 and ap == pytest.approx(ap50)
     # boxes: the true ones are found, and the false pixel has the lowest score
-    found = sum(ndimage.label(y == 1, np.ones((3, 3)))[1] for i, y in labels.items() if i != last)
-    missed = ndimage.label(labels[last] == 1, np.ones((3, 3)))[1]
+    found = sum(ndimage.label(y == 1, np.ones((3, 3)))[1] for i, y in labels.items() if i != last)  # pyright: ignore
+    missed = ndimage.label(labels[last] == 1, np.ones((3, 3)))[1]  # pyright: ignore
     expected = np.floor(100 * found / (found + missed) + 1e-9) + 1
     assert [numbers["numbers"][k] for k in ("box_ap", "box_ap50")] == pytest.approx([expected / 101] * 2)
     with zipfile.ZipFile(tmp_path / "o_detection.zip") as z:
