@@ -89,9 +89,10 @@ def open_detector(
 
 def with_refine(found: Any, say: Say, refine: Sequence[str] | None) -> Any:
     """The detector with these refinements ("none": without any), or as it is for None; says what that leaves out."""
-    if not refine:
+    none = list(refine or ()) == ["none"]
+    if not refine or (none and not found.members):  # an exported file has none inside
         return found
-    chosen = found.opened("refine").with_refine([] if list(refine) == ["none"] else refine)
+    chosen = found.opened("refine").with_refine([] if none else refine)
     if found.thresholds and not chosen.thresholds:
         say(f"note: the stored threshold of {found.name} is for its maps as they are refined there: left out")
     return chosen

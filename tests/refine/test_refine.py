@@ -135,9 +135,13 @@ def test_boxes__in_both_forms_and_without_inliers(tmp_path):
         assert read_boxes(tmp_path / name)["a"].tolist() == [r[:5] for r in rows]
         # the person counts as 1.0, suppresses the box of .8 and is dropped
         assert read_boxes(tmp_path / name, ["person"])["a"].tolist() == [rows[2][:5]]
-    for bad in ("[1]", '{"a": [[1, 2]]}', '{"a": [[0, 0, 1, 1, NaN]]}', '{"a": [], "a": []}', "x", '[{"bbox": []}]'):
+    for bad, said in {
+        "[1]": "entry 0", '{"a": [[1, 2]]}': "frame a has .* row of 5", '{"a": [[0, 0, 1, 1, NaN]]}': "five finite",
+        '{"a": [], "a": []}': "no JSON", "x": "no JSON", '"x"': "no boxes", '[{"bbox": []}]': "bbox of 4 numbers",
+        '{"a": [[0, 0, -1, 2, 0.5]]}': "width, height >= 0", '{"a": [[0, 0, 1, 2, 7]]}': "a score in 0..1",
+    }.items():  # fmt: skip
         (tmp_path / "bad").write_text(bad)
-        with pytest.raises(XenomaskError, match="holds no boxes"):
+        with pytest.raises(XenomaskError, match=f"{said}.*; give COCO results"):
             read_boxes(tmp_path / "bad")
 
 

@@ -93,3 +93,20 @@ def test_maps__keep_their_photos_and_are_nobodys_thresholds(tiny_detector, tmp_p
     assert "threshold" not in made_by and made_by["refine"][0]["options"] == get_refinement("boxes").defaults
     error = fails(capsys, "thresholds", "--maps", tmp_path / "r", *named, "--f1", "--into", own)
     assert "other refinements" in error
+
+
+def test_refine__what_fails_leaves_nothing_and_what_changes_nothing_says_so(tmp_path, capsys):
+    values, folder = maps(tmp_path)
+    write_maps(folder, **values)
+    out, segments = tmp_path / "out", tmp_path / "seg"
+    save(segments / "f0.png", np.zeros((6, 8), int))
+    save(segments / "f1.png", np.zeros((5, 8), int))  # of another size: found at the second map
+    command = ("refine", folder, "--segments", segments, "--out", out)
+    assert "frame f1" in fails(capsys, *command) and not list(out.iterdir())
+    save(segments / "f1.png", np.zeros((6, 8), int))
+    code, said, err = run(capsys, *command)
+    assert code == 0 and "0 of them changed by segments" in said.replace("\n", " "), err
+    (tmp_path / "empty").mkdir()
+    assert "holds no maps" in fails(
+        capsys, "refine", tmp_path / "empty", "--segments", segments, "--out", tmp_path / "o"
+    )

@@ -31,8 +31,8 @@ def refine(
     ] = None,
     boxes: Annotated[
         Path | None,
-        typer.Option(callback=early(check_there), help="JSON of an object detector: COCO results, or {id: [[x, y, "
-                     "width, height, score, class], ...]}"),
+        typer.Option(callback=early(check_there), help="JSON of an object detector: COCO results, or {id: list of "
+                     "rows x, y, width, height, score, class}"),
     ] = None,
     inliers: Annotated[str, typer.Option(help="classes of boxes that are no anomalies, with commas")] = "",
     options: Annotated[str, typer.Option(help="such as blend=.6,trim=.1 or add=1,score=.2,iou=.5")] = "",
@@ -56,8 +56,9 @@ def refine(
     with progress("refine", len(folder.ids())) as tick:
         if boxes is not None:
             known = [c.strip() for c in inliers.split(",") if c.strip()]
-            count = refine_by_boxes(folder, chosen, boxes, out, inliers=known, tick=tick)
+            count, changed = refine_by_boxes(folder, chosen, boxes, out, inliers=known, tick=tick)
         else:
             assert segments is not None
-            count = refine_by_segments(folder, chosen, segments, out, tick=tick)
-    out_console.print(f"{count} maps in {out}, refined by {name}", soft_wrap=True)
+            count, changed = refine_by_segments(folder, chosen, segments, out, tick=tick)
+    text = f"{count} map{'s' * (count != 1)} in {out}, {changed} of them changed by {name}"
+    out_console.print(text, soft_wrap=True)

@@ -222,14 +222,15 @@ class Detector:
         own = _under(score.name, self.thresholds) if named else {}
         return replace(self, members=members, thresholds=own, calibration=None)
 
-    def with_refine(self, refine: Sequence[str | Refinement]) -> "Detector":
+    def with_refine(self, refine: str | Sequence[str | Refinement]) -> "Detector":
         """The same detector with other refinements of its fused map ("vehicles", "pooling:up=.3"), or none.
 
         Thresholds and calibration belong to the maps before and are dropped; but thresholds that are stored for the
         maps without any ("unrefined:default") become theirs. Raises XenomaskError for unknown ones, and for a detector
         without a mask transformer.
         """
-        chosen = tuple(parse_refinement(r) if isinstance(r, str) else r for r in refine)
+        given = [refine] if isinstance(refine, str) else refine
+        chosen = tuple(parse_refinement(r) if isinstance(r, str) else r for r in given)
         if [r.table() for r in chosen] == [r.table() for r in self.refine]:
             return self
         name = f"{self.name}+{'+'.join(r.name for r in chosen) or 'none'}"

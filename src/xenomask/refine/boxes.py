@@ -1,7 +1,7 @@
 """Box boost: what an outside detector of any object boxes, and suppression keeps, scores more."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,34 +64,51 @@ def read_boxes(path: Path, inliers: Collection[str] = ()) -> dict[str, Boxes]:
     try:
         if path.stat().st_size > MAX_JSON:
             raise XenomaskError(f"{path} is larger than {MAX_JSON >> 20} MB")
-        table = json.loads(read_text(path), object_pairs_hook=unique_keys)
+        table = _table(path)
         rows: dict[str, list[tuple[list[float], str]]] = {}
-        for frame, box, score, name in _rows(table):
-            rows.setdefault(frame, []).append(([*map(_number, box), _number(score)], name))
+        for frame, box, name in _rows(table):
+            rows.setdefault(frame, []).append((_checked(frame, box), name))
         return {frame: _without(own, set(inliers)) for frame, own in rows.items()}
     except OSError as e:
         raise XenomaskError(f"cannot read {path}: {e.strerror}") from e
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+    except ValueError as e:
         raise XenomaskError(
-            f"{path} holds no boxes ({str(e)[:80]}): give COCO results, or {{id: [[x, y, width, height, score], ...]}}"
+            f"{path}: {str(e)[:160]}; give COCO results, or {{id: [[x, y, width, height, score, class], ...]}}"
         ) from e
 
 
-def _rows(table: Any):
+def _table(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path), object_pairs_hook=unique_keys)
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"it is no JSON ({str(e)[:60]})") from e
+
+
+def _rows(table: Any) -> Iterator[tuple[str, list[Any], str]]:
+    """(frame, [x, y, width, height, score], class) of each box; ValueError in words for what is none."""
     if isinstance(table, Mapping):
         for frame, found in table.items():
-            for x, y, w, h, score, *name in found:
-                yield str(frame), (x, y, w, h), score, str(name[0]) if name else ""
+            for row in found if isinstance(found, list) else [found]:
+                if not isinstance(row, list) or len(row) not in (5, 6):
+                    raise ValueError(f"frame {str(frame)[:40]} has {str(row)[:40]} where a row of 5 or 6 belongs")
+                yield str(frame), row[:5], str(row[5]) if len(row) > 5 else ""
         return
-    for r in table:
-        x, y, w, h = r["bbox"]
-        yield str(r["image_id"]), (x, y, w, h), r["score"], str(r.get("category_id", ""))
+    if not isinstance(table, list):
+        raise ValueError(f"it holds {str(table)[:40]!r}, no boxes")
+    for number, r in enumerate(table):
+        box = r.get("bbox") if isinstance(r, Mapping) else None
+        if not isinstance(box, list) or len(box) != 4 or not {"image_id", "score"} <= r.keys():
+            raise ValueError(f"entry {number} ({str(r)[:40]}) has no image_id, score and bbox of 4 numbers")
+        yield str(r["image_id"]), [*box, r["score"]], str(r.get("category_id", ""))
 
 
-def _number(x: Any) -> float:
-    if isinstance(x, bool) or not isinstance(x, int | float) or not np.isfinite(x):
-        raise ValueError(f"{str(x)[:40]} is no finite number")
-    return float(x)
+def _checked(frame: str, row: list[Any]) -> list[float]:
+    if any(isinstance(x, bool) or not isinstance(x, int | float) or not np.isfinite(x) for x in row):
+        raise ValueError(f"frame {frame[:40]} has the box {str(row)[:60]}, not five finite numbers")
+    *_, w, h, score = row
+    if w < 0 or h < 0 or not 0 <= score <= 1:
+        raise ValueError(f"frame {frame[:40]} has the box {str(row)[:60]}: width, height >= 0, a score in 0..1")
+    return [float(x) for x in row]
 
 
 def _without(own: list[tuple[list[float], str]], inliers: set[str], iou: float = 0.5) -> Boxes:

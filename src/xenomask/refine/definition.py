@@ -111,6 +111,10 @@ def parse_refinement(text: str, needs: str = "masks") -> Refinement:
             raise XenomaskError(f"--refine {text}: write NAME:OPTION=NUMBER,... such as pooling:up=.5") from None
     if bad := [k for k, v in options.items() if not math.isfinite(v)]:
         raise XenomaskError(f"--refine {text}: {bad[0]} is not finite")
+    if "," in name:
+        raise XenomaskError(f"--refine {text}: name one, and give --refine again for the next")
+    if name.strip() not in REFINEMENTS:
+        raise unknown("refinement", name.strip(), [k for k, r in REFINEMENTS.items() if r.needs == needs])
     found = get_refinement(name.strip(), options)
     if found.needs != needs:
         own = "no detector has: see `xenomask refine`" if needs == "masks" else "is part of a detector: see --refine"

@@ -19,16 +19,20 @@ from xenomask.store.manifest import MANIFEST, claim, read_manifest
 from xenomask.types import ScoreMap, Tick, nothing
 
 OWN = ("threshold", "runtime")  # of a manifest, what belongs to the maps as they were
+ID = "<id>"
 GREY = ("L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def refine_by_segments(maps: Maps, refinement: Refinement, segments: Path, out: Path, *, tick: Tick = nothing) -> int:
-    """Write out/<id>.hdf5 for every map, refined by segments/<id>.png; returns how many.
+def refine_by_segments(
+    maps: Maps, refinement: Refinement, segments: Path, out: Path, *, tick: Tick = nothing
+) -> tuple[int, int]:
+    """Write out/<id>.hdf5 for every map, refined by segments/<id>.png; returns how many, and how many it changed.
 
-    Raises XenomaskError for a map without segments, what `read_segments` refuses, and a folder of other maps.
+    Raises XenomaskError for no map at all, a map without segments, what `read_segments` refuses, and a folder of other
+    maps.
     """
     maps = as_maps(maps)
-    files = {frame: segments / f"{frame}.png" for frame in maps.ids()}
+    files = {frame: segments / f"{frame}.png" for frame in _ids(maps)}
     if lacking := [p for p in files.values() if not p.is_file()]:
         raise XenomaskError(f"{len(lacking)} of {len(files)} maps have no segments, the first is {lacking[0]}")
     digest = hashlib.sha256("".join(sha256(p) for p in files.values()).encode()).hexdigest()
@@ -37,14 +41,14 @@ def refine_by_segments(maps: Maps, refinement: Refinement, segments: Path, out: 
 
 def refine_by_boxes(
     maps: Maps, refinement: Refinement, boxes: Path, out: Path, *, inliers: Collection[str] = (), tick: Tick = nothing
-) -> int:
-    """Write out/<id>.hdf5 for every map, refined by its boxes in a JSON file (`boxes.read_boxes`); returns how many.
+) -> tuple[int, int]:
+    """Write out/<id>.hdf5 for every map, refined by its boxes in a JSON file (`boxes.read_boxes`).
 
-    A map that the file names no box of stays as it is. Raises XenomaskError for a file of other frames, and for a
-    folder of other maps.
+    Returns how many, and how many it changed: a map that the file names no box of stays as it is. Raises XenomaskError
+    for no map at all, a file of other frames, and a folder of other maps.
     """
     maps, found = as_maps(maps), read_boxes(boxes, inliers)
-    if foreign := sorted(found.keys() - set(maps.ids())):
+    if foreign := sorted(found.keys() - set(_ids(maps))):
         raise XenomaskError(
             f"{boxes} has boxes of {len(foreign)} frames that {maps} has no map of, the first is {foreign[0][:80]}"
         )
@@ -68,6 +72,12 @@ def read_segments(path: Path) -> Integer[np.ndarray, "H W"]:
     )
 
 
+def _ids(maps: MapFolder) -> list[str]:
+    if ids := maps.ids():
+        return ids
+    raise XenomaskError(f"{maps} holds no maps ({ID}{ENDING}); of another tool's, say how they are called: --pattern")
+
+
 def _write(
     maps: MapFolder,
     refinement: Refinement,
@@ -75,8 +85,8 @@ def _write(
     made_of: Mapping[str, Any],
     out: Path,
     tick: Tick,
-) -> int:
-    """Refine every map of a folder into another, whose manifest names what made it."""
+) -> tuple[int, int]:
+    """Refine every map of a folder into another, whose manifest names what made it; what fails leaves nothing new."""
     stored = maps.path / MANIFEST
     old = read_manifest(stored) if stored.is_file() else {"maps": str(maps)}
     if out.resolve() == maps.path.resolve():
@@ -84,14 +94,19 @@ def _write(
     step = {**refinement.table(), **made_of}
     made_by = {**{k: v for k, v in old.items() if k not in OWN}, "refine": [*old.get("refine", []), step]}
     make_dir(out)
-    ids = maps.ids()
+    fresh = not (out / MANIFEST).exists()
     claim(out, made_by, MapFolder(out).ids(), of="another run")
-    for frame in ids:
+    ids, changed = maps.ids(), 0
+    for number, frame in enumerate(ids):
         photo = map_photo(maps.file(frame), maps.key) if maps.hdf5 else None
         try:
-            value = refinement(maps.read_stored(frame), given(frame))
+            before = maps.read_stored(frame)
+            value = refinement(before, given(frame))
+            write_map(out / f"{frame}{ENDING}", ScoreMap(value, refinement.name), photo=photo)
         except XenomaskError as e:
+            for own in [*(f"{i}{ENDING}" for i in ids[:number]), MANIFEST] if fresh else []:
+                (out / own).unlink(missing_ok=True)
             raise XenomaskError(f"frame {frame}: {e}") from e
-        write_map(out / f"{frame}{ENDING}", ScoreMap(value, refinement.name), photo=photo)
+        changed += not np.array_equal(value, before)
         tick()
-    return len(ids)
+    return len(ids), changed
