@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from difflib import get_close_matches
 
 
@@ -20,6 +20,12 @@ def unknown(what: str, name: str, known: Iterable[str]) -> XenomaskError:
     near = get_close_matches(name, names, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ";"
     return XenomaskError(f"unknown {what} '{name}'{hint} known: {', '.join(names)}")
+
+
+def refuse_taken(what: str, name: str, known: Container[str]) -> None:
+    """Raises XenomaskError for a name that is in `known`: what is registered under it would be lost."""
+    if name in known:
+        raise XenomaskError(f"there is a {what} {name!r} already: choose another name")
 
 
 def printable(text: str) -> str:

@@ -84,10 +84,10 @@ def open_detector(
     if kernel is not None:
         found = _with_kernel(found, say, kernel)
     found = found.opened("score").with_score(score) if score else found
-    return with_refine(found, say, refine)
+    return with_refine(found, refine, say=say)
 
 
-def with_refine(found: Any, say: Say, refine: Sequence[str] | None) -> Any:
+def with_refine(found: Any, refine: Sequence[str] | None, *, say: Say = quiet) -> Any:
     """The detector with these refinements ("none": without any), or as it is for None; says what that leaves out."""
     none = list(refine or ()) == ["none"]
     if not refine or (none and not found.members):  # an exported file has none inside

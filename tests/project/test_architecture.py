@@ -10,7 +10,7 @@ from helpers.places import ROOT, TESTS
 
 SOURCE = ROOT / "src" / "xenomask"
 LEVELS = [
-    {"errors", "version", "offline"},
+    {"errors", "later", "version", "offline"},
     {"arrays"},
     {"files", "jit", "types"},
     {"masks", "picture_files"},

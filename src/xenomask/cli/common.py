@@ -189,9 +189,11 @@ IgnoreOption = Annotated[
 
 def named_region(text: str | None) -> "IgnoreRegion | None":
     """The region that --ignore names; asked for before networks are read."""
+    if text is None:
+        return None
     from xenomask.objects.ignore import parse_region
 
-    return None if text is None else parse_region(text)
+    return parse_region(text)
 
 
 def with_region(found: "Predictor", region: "IgnoreRegion | None") -> "Predictor":
@@ -325,11 +327,7 @@ def say(line: str) -> None:
 choose_device = partial(opening.choose_device, say=say)
 load_detector = partial(opening.open_detector, say=say)
 load_folder = partial(opening.open_masks, say=say)
-
-
-def with_refine(found: Any, refine: list[str] | None) -> Any:
-    """The detector with these refinements; see `opening.with_refine`."""
-    return opening.with_refine(found, say, refine)
+with_refine = partial(opening.with_refine, say=say)
 
 
 def load_dataset(name: str, root: Path, split: str = "val", resize: str | None = None, coding: str | None = None):

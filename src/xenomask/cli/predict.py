@@ -54,7 +54,6 @@ from xenomask.cli.common import (
     write_json,
 )
 from xenomask.cli.completion import ENGINES, FILES
-from xenomask.detector.find import check_member
 from xenomask.errors import XenomaskError, printable, unknown
 
 if TYPE_CHECKING:
@@ -94,22 +93,19 @@ def detect(
     Example: xenomask detect street.jpg --out out
     """
     refuse_both(threshold, alarms)
-    from xenomask.predict.inputs import check_photos, list_photos
+    from xenomask.predict.inputs import check_photos, list_photos, sizes_of
 
     paths = list_photos(photos, sys.stdin)
     check_photos(paths, out)
     check_json(coco)
-    if member:
-        check_member(detector, member)
     region = named_region(ignore)
-    from xenomask.objects import write_coco
-    from xenomask.predict.inputs import sizes_of
-    from xenomask.predict.photos import detect_photos
-
     kept = {"sizes": sizes_of(paths) if batch == 1 else (), "once": len(paths) == 1}
     found = load_detector(
         detector, device, score, member, runtime, precision=precision, kernel=kernel, tta=tta, refine=refine, **kept
     )
+    from xenomask.objects import write_coco
+    from xenomask.predict.photos import detect_photos
+
     found = with_region(found, region)
     threshold, rate = choose_threshold(found, threshold, alarms)
     with progress("detect", len(paths)) as tick:

@@ -12,8 +12,8 @@ import asyncio
 import io
 import logging
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +54,8 @@ class Replica:
 
     def __init__(self, open_detector: Callable[[], "Predictor"], threshold: float | None, service: Service):
         self.detector, self.threshold = open_detector(), threshold
-        self.most = min(service.batch, self.detector.largest_batch or service.batch)
-        self.batches = _batches(self._predict, self.most, service.wait)
+        most = min(service.batch, self.detector.largest_batch or service.batch)
+        self.batches = _batches(self._predict, most, service.wait)
 
     async def __call__(self, request: Any) -> Any:
         """Answer one request; raises nothing that a request can cause."""
@@ -159,35 +159,30 @@ def need_serve() -> Any:
     return serve
 
 
+@contextmanager
 def start(
     open_detector: Callable[[], "Predictor"], service: Service, threshold: float | None = None,
     address: str | None = None,
-) -> AbstractContextManager[str]:  # fmt: skip
+) -> Iterator[str]:  # fmt: skip
     """The running service's address, while the context is open; it ends with the requests that are under way.
 
     `open_detector` is called once in each replica. On one machine Ray is started here, else `address` is the
     cluster's. Raises XenomaskError where Ray Serve is not installed, the port is taken, or a replica does not start.
     """
-    from contextlib import contextmanager
-
-    @contextmanager
-    def running():
-        serve = need_serve()
-        with connected(address, service.metrics_port):
-            logging.getLogger("ray.serve").setLevel(logging.ERROR)
-            try:
-                serve.start(http_options={"host": service.host, "port": service.port})
-                deployment = serve.deployment(
-                    Replica, name=NAME, num_replicas=service.replicas, max_queued_requests=service.queue,
-                    max_ongoing_requests=2 * service.batch, graceful_shutdown_timeout_s=PATIENCE,
-                    ray_actor_options={"num_cpus": service.cpus, "num_gpus": service.gpus},
-                )  # fmt: skip
-                serve.run(deployment.bind(open_detector, threshold, service), name=NAME, route_prefix="/")
-                yield f"http://{service.host}:{service.port}"
-                serve.delete(NAME)  # waits for the requests under way, which shutdown alone drops
-            except RuntimeError as e:  # a replica that does not start, a port that is taken
-                raise XenomaskError(f"the service did not start: {first_line(e)}") from e
-            finally:
-                serve.shutdown()
-
-    return running()
+    serve = need_serve()
+    with connected(address, service.metrics_port):
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        try:
+            serve.start(http_options={"host": service.host, "port": service.port})
+            deployment = serve.deployment(
+                Replica, name=NAME, num_replicas=service.replicas, max_queued_requests=service.queue,
+                max_ongoing_requests=2 * service.batch, graceful_shutdown_timeout_s=PATIENCE,
+                ray_actor_options={"num_cpus": service.cpus, "num_gpus": service.gpus},
+            )  # fmt: skip
+            serve.run(deployment.bind(open_detector, threshold, service), name=NAME, route_prefix="/")
+            yield f"http://{service.host}:{service.port}"
+            serve.delete(NAME)  # waits for the requests under way, which shutdown alone drops
+        except RuntimeError as e:  # a replica that does not start, a port that is taken
+            raise XenomaskError(f"the service did not start: {first_line(e)}") from e
+        finally:
+            serve.shutdown()

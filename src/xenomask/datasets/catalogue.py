@@ -15,7 +15,7 @@ from xenomask.datasets.layout import (
     locate,
     missing,
 )
-from xenomask.errors import XenomaskError, unknown
+from xenomask.errors import XenomaskError, refuse_taken, unknown
 from xenomask.types import Size
 
 
@@ -82,8 +82,7 @@ DATASETS: dict[str, Entry] = {
 
 def register(entry: Entry) -> Entry:
     """Add a data set to the catalogue; returns it. Raises XenomaskError for a name that is taken."""
-    if entry.name in DATASETS:
-        raise XenomaskError(f"there is a data set {entry.name!r} already: choose another name")
+    refuse_taken("data set", entry.name, DATASETS)
     DATASETS[entry.name] = entry
     return entry
 

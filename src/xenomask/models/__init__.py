@@ -1,7 +1,8 @@
 """models: image -> MaskOutput, or PixelOutput of a per-pixel network."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from xenomask.later import later
 
 if TYPE_CHECKING:  # a network whose graph is kept (kept.py) runs without torch and transformers
     from xenomask.models.loading import load as load
@@ -10,13 +11,6 @@ if TYPE_CHECKING:  # a network whose graph is kept (kept.py) runs without torch 
     from xenomask.models.preprocess import Preprocess as Preprocess
     from xenomask.models.presets import PRESETS as PRESETS
 
-_LATER = {
+__getattr__ = later(__name__, {
     "load": "loading", "Network": "network", "build": "network", "Preprocess": "preprocess", "PRESETS": "presets",
-}  # fmt: skip
-
-
-def __getattr__(name: str) -> object:
-    """What is imported when it is first asked for."""
-    if name not in _LATER:
-        raise AttributeError(f"module 'xenomask.models' has no attribute {name!r}")
-    return getattr(import_module(f"xenomask.models.{_LATER[name]}"), name)
+})  # fmt: skip

@@ -1,8 +1,8 @@
 """plots: arrays in, figure out."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from xenomask.later import later
 from xenomask.plots.gallery import crop as crop
 from xenomask.plots.heatmap import coloured as coloured
 from xenomask.plots.heatmap import contact_sheet as contact_sheet
@@ -21,14 +21,7 @@ if TYPE_CHECKING:  # these load matplotlib
     from xenomask.plots.distribution import reliability_diagram as reliability_diagram
     from xenomask.plots.vector import svg as svg
 
-_LATER = {
+__getattr__ = later(__name__, {
     "precision_recall": "curves", "roc": "curves", "histogram": "distribution", "reliability_diagram": "distribution",
     "svg": "vector",
-}  # fmt: skip
-
-
-def __getattr__(name: str) -> object:
-    """What is imported when it is first asked for."""
-    if name not in _LATER:
-        raise AttributeError(f"module 'xenomask.plots' has no attribute {name!r}")
-    return getattr(import_module(f"xenomask.plots.{_LATER[name]}"), name)
+})  # fmt: skip

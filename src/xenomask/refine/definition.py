@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from xenomask.arrays import MapLike, as_single, check_same_size
-from xenomask.errors import XenomaskError, unknown
+from xenomask.errors import XenomaskError, refuse_taken, unknown
 from xenomask.masks import MaskOutput
 
 Value = Float32[np.ndarray, "H W"]
@@ -66,8 +66,7 @@ def register(refinement: Refinement) -> Refinement:
 
     Raises XenomaskError for a name that is taken.
     """
-    if refinement.name in REFINEMENTS:
-        raise XenomaskError(f"there is a refinement {refinement.name!r} already: choose another name")
+    refuse_taken("refinement", refinement.name, REFINEMENTS)
     REFINEMENTS[refinement.name] = refinement
     return refinement
 

@@ -19,7 +19,6 @@ from xenomask.store.manifest import MANIFEST, claim, read_manifest
 from xenomask.types import ScoreMap, Tick, nothing
 
 OWN = ("threshold", "runtime")  # of a manifest, what belongs to the maps as they were
-ID = "<id>"
 GREY = ("L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -75,7 +74,7 @@ def read_segments(path: Path) -> Integer[np.ndarray, "H W"]:
 def _ids(maps: MapFolder) -> list[str]:
     if ids := maps.ids():
         return ids
-    raise XenomaskError(f"{maps} holds no maps ({ID}{ENDING}); of another tool's, say how they are called: --pattern")
+    raise XenomaskError(f"{maps} holds no maps (<id>{ENDING}); of another tool's, say how they are called: --pattern")
 
 
 def _write(

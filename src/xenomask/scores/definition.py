@@ -13,7 +13,7 @@ from typing import Any
 from jaxtyping import Float
 
 from xenomask.arrays import Tensor
-from xenomask.errors import XenomaskError, unknown
+from xenomask.errors import XenomaskError, refuse_taken, unknown
 from xenomask.masks import semantic
 from xenomask.types import QuerySet
 
@@ -150,8 +150,7 @@ def register(score: Score) -> Score:
 
     Raises XenomaskError for a name that is taken.
     """
-    if score.name in SCORES:
-        raise XenomaskError(f"there is a score {score.name!r} already: choose another name")
+    refuse_taken("score", score.name, SCORES)
     SCORES[score.name] = score
     return score
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, refuse_taken
 from xenomask.models.convert.checkpoint import (
     PROJECTS,
     bare_names,
@@ -51,8 +51,7 @@ FORMATS: dict[str, Format] = {}
 
 def register(format: Format) -> Format:
     """Add a checkpoint format to `convert`; returns it. Raises XenomaskError for a name that is taken."""
-    if format.name in FORMATS:
-        raise XenomaskError(f"there is a checkpoint format {format.name!r} already: choose another name")
+    refuse_taken("checkpoint format", format.name, FORMATS)
     FORMATS[format.name] = format
     if format.prefix not in PROJECTS:
         PROJECTS.append(format.prefix)
