@@ -10,6 +10,7 @@ What is wrong with a request is 400, 404, 405, 408 or 413 with {"error": one lin
 
 import asyncio
 import io
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
@@ -59,20 +60,16 @@ class Replica:
 
     async def __call__(self, request: Any) -> Any:
         """Answer one request; raises nothing that a request can cause."""
-        from starlette.responses import JSONResponse
-
         try:
             status, answer = await self._answer(request)
         except XenomaskError as e:
             status, answer = 400, str(e)
-        return answer if status == 200 else JSONResponse({"error": answer}, status)
+        return answer if status == 200 else _json({"error": answer}, status)
 
     async def _answer(self, request: Any) -> tuple[int, Any]:
-        from starlette.responses import JSONResponse
-
         what = request.url.path.strip("/")
         if what == "health":
-            return 200, JSONResponse({"detector": self.detector.name, "score": self.detector.score_name})
+            return 200, _json({"detector": self.detector.name, "score": self.detector.score_name})
         if what not in ANSWERS:
             return 404, f"no such address: POST a picture to /{', /'.join(ANSWERS)}"
         if request.method != "POST":
@@ -130,10 +127,19 @@ def _decoded(data: bytes) -> Any:
             raise XenomaskError(str(e).replace(str(path), "the picture")) from None
 
 
+def _json(value: Any, status: int = 200) -> Any:
+    return _bytes(json.dumps(value, allow_nan=False).encode(), "application/json", status)
+
+
+def _bytes(body: bytes, kind: str, status: int = 200) -> Any:
+    from starlette.responses import Response  # pyright: ignore[reportMissingImports]  (comes with Ray Serve)
+
+    return Response(body, status, media_type=kind)
+
+
 def _response(what: str, found: "Prediction") -> Any:
     import numpy as np
     from PIL import Image
-    from starlette.responses import JSONResponse, Response
 
     from xenomask.files import portable
 
@@ -141,13 +147,13 @@ def _response(what: str, found: "Prediction") -> Any:
         H, W = found.score_map.value.shape
         objects = [] if found.threshold is None else [asdict(o) for o in found.objects]
         numbers = {"size": [H, W], "score": found.score_map.score, "threshold": found.threshold, "objects": objects}
-        return JSONResponse(portable(numbers))
+        return _json(portable(numbers))
     buffer = io.BytesIO()
     if what == "overlay":
         Image.fromarray(found.overlay()).save(buffer, "jpeg", quality=90)
-        return Response(buffer.getvalue(), media_type="image/jpeg")
+        return _bytes(buffer.getvalue(), "image/jpeg")
     np.save(buffer, found.score_map.value.astype(np.float16))
-    return Response(buffer.getvalue(), media_type="application/x-npy")
+    return _bytes(buffer.getvalue(), "application/x-npy")
 
 
 def need_serve() -> Any:
