@@ -29,6 +29,7 @@ from xenomask.detector import Detector, Member
 from xenomask.metrics.counters import Counters, FrameCounters, count, pool, values
 from xenomask.metrics.curves import curve
 from xenomask.metrics.table import numbers
+from xenomask.scores import get_score
 from xenomask.types import QuerySet
 
 SETS = {

@@ -12,6 +12,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +41,7 @@ def random_detector(preset: str, folder: Path) -> Detector:
     return Detector.from_folder(path)
 
 
-def seconds(do) -> tuple[float, object]:
+def seconds(do) -> tuple[float, Any]:
     start = time.perf_counter()
     found = do()
     return time.perf_counter() - start, found

@@ -11,7 +11,7 @@ import argparse
 import importlib.util
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,10 +22,9 @@ from statistics import mean, median
 import cv2
 import h5py
 import numpy as np
-from isal import isal_zlib
 
-from xenomask import store
 from xenomask.store import encode_map, map_ids, read_map
+from xenomask.store.write import LEVEL
 
 FRAME = 2048 * 1024
 ROWS = 256
@@ -93,7 +92,7 @@ def writers() -> list[Writer]:
             encode = partial(by_library, compress=call, level=level, shuffle=shuffle)
             found.append(Writer(name, level, shuffle, 1, encode))
     for level, threads in ((0, 1), (1, 1), (2, 1), (3, 1), (2, 2)):
-        name = "**store**" if (level, threads) == (store.LEVEL, 1) else "store"
+        name = "**store**" if (level, threads) == (LEVEL, 1) else "store"
         found.append(Writer(name, level, True, threads, partial(encode_map, score=None, level=level, threads=threads)))
     return found
 
@@ -114,7 +113,6 @@ def timed(run: Callable[[], object]) -> tuple[object, float, float]:
 def measure(maps: list[np.ndarray], repeats: int, folder: Path) -> list[Writer]:
     """Every writer and both readers on every map."""
     found = writers()
-    pixels = sum(m.size for m in maps)
     for _ in range(repeats):
         for w in found:
             figures = []
@@ -130,7 +128,7 @@ def measure(maps: list[np.ndarray], repeats: int, folder: Path) -> list[Writer]:
                 assert np.array_equal(np.asarray(value), np.asarray(other))
                 figures.append((cpu, wall, read, slow))
             for into, column in zip((w.cpu, w.wall, w.read, w.plain), zip(*figures, strict=True), strict=True):
-                into.append(sum(column) * FRAME / pixels)
+                into.append(sum(column) * FRAME / pixels(maps))
     return found
 
 
@@ -147,59 +145,32 @@ def print_table(title: str, found: list[Writer]) -> None:
     print()
 
 
-def print_shares(maps: list[np.ndarray], repeats: int, folder: Path) -> None:
-    """Where the time of writing and reading goes, and what a second thread brings."""
+def print_threads(maps: list[np.ndarray], repeats: int, folder: Path) -> None:
+    """What a second thread brings."""
     paths = [folder / f"{i}.hdf5" for i in range(len(maps))]
     for path, m in zip(paths, maps, strict=True):
         path.write_bytes(encode_map(m, None))
-    times: dict[str, list[float]] = {}
-    for _ in range(repeats):
-        for name, ms in _one_round(maps, paths):
-            times.setdefault(name, []).append(ms * FRAME)
-    print("| step, one thread | ms |\n|---|---|")
-    for name in ("float16", "shuffle and deflate", "write", "raw chunks", "inflate", "join planes", "finite", "read"):
-        print(f"| {name} | {median(times[name]):.2f} |")
-    print("\n| frames in threads | 1 thread ms | 2 threads ms | speed-up |\n|---|---|---|---|")
-    for name in ("read_map", "plain h5py", "encode_map"):
-        one, two = (median(times[f"{name} x{n}"]) for n in (1, 2))
-        print(f"| {name} | {one:.1f} | {two:.1f} | {one / two:.2f} |")
+    ways = {
+        "read_map": (read_map, paths),
+        "plain h5py": (plain, paths),
+        "encode_map": (partial(encode_map, score=None), maps),
+    }
+    print("| frames in threads | 1 thread ms | 2 threads ms | speed-up |\n|---|---|---|---|")
+    for name, (run, items) in ways.items():
+        one, two = (median(in_threads(run, items, n) for _ in range(repeats)) for n in (1, 2))
+        print(f"| {name} | {one * FRAME / pixels(maps):.1f} | {two * FRAME / pixels(maps):.1f} | {one / two:.2f} |")
     print()
 
 
-def _one_round(maps: list[np.ndarray], paths: list[Path]) -> Iterable[tuple[str, float]]:
-    """Milliseconds a pixel of each step."""
+def in_threads(run: Callable, items: list, threads: int) -> float:
+    """Wall milliseconds for all of them once."""
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(abs, range(threads)))
+        return timed(lambda: list(pool.map(run, items * 4)))[2] / 4
 
-    def each(run: Callable, items: list) -> tuple[list, float]:
-        done, _, wall = timed(lambda: [run(i) for i in items])
-        assert isinstance(done, list)
-        return done, wall / sum(m.size for m in maps)
 
-    def raw(path: Path):
-        with store._opened(path) as data:
-            return store._raw_chunks(data)
-
-    halves, ms = each(lambda m: m.astype(np.float16), maps)
-    yield "float16", ms
-    yield (
-        "shuffle and deflate",
-        each(lambda h: [store._pack(h[y : y + ROWS], ROWS, store.LEVEL) for y in range(0, len(h), ROWS)], halves)[1],
-    )
-    yield "write", each(lambda m: encode_map(m, None), maps)[1]
-    raws, ms = each(raw, paths)
-    yield "raw chunks", ms
-    streams = [(s, 2 * r.chunk[0] * r.chunk[1]) for r in raws for s in r.streams.values()]
-    blocks, ms = each(lambda s: isal_zlib.decompressobj().decompress(s[0], s[1] + 1), streams)
-    yield "inflate", ms
-    yield "join planes", each(lambda b: store._join_planes(b, np.dtype("<f2")), blocks)[1]
-    yield "finite", each(store._finite, halves)[1]
-    yield "read", each(read_map, paths)[1]
-    for name, run, items in (("read_map", read_map, paths), ("plain h5py", plain, paths),
-                             ("encode_map", lambda m: encode_map(m, None), maps)):  # fmt: skip
-        for threads in (1, 2):
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(abs, range(threads)))
-                wall = timed(lambda p=pool, r=run, i=items: list(p.map(r, i * 4)))[2]
-            yield f"{name} x{threads}", wall / 4 / sum(m.size for m in maps)
+def pixels(maps: list[np.ndarray]) -> int:
+    return sum(m.size for m in maps)
 
 
 def drawn() -> dict[str, list[np.ndarray]]:
@@ -225,7 +196,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for title, maps in (kinds or drawn()).items():
             print_table(title, measure(maps, args.repeats, Path(folder)))
-            print_shares(maps, args.repeats, Path(folder))
+            print_threads(maps, args.repeats, Path(folder))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,8 +88,8 @@ def walked(d: Detector, image: np.ndarray) -> tuple[MaskOutput, ...]:
     def hook(_module, _given, found):
         return replace(found, decoder_last_hidden_state=walk(found.decoder_last_hidden_state))
 
-    modules = [m.network.module.model.pixel_level_module for m in d.used if has_masks(m)]
-    hooks = [m.register_forward_hook(hook) for m in modules]
+    networks: list[Any] = [m.network.module for m in d.used if has_masks(m)]
+    hooks = [n.model.pixel_level_module.register_forward_hook(hook) for n in networks]
     try:
         return d.infer([d.prepare(image)])[0]
     finally:
