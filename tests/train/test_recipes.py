@@ -56,7 +56,7 @@ def test_crop__one_class_has_less_than_the_cap():
     image = np.repeat(label[..., None], 3, 2)
     largest = []
     for seed in range(200):
-        x, y = crop(image, label, (64, 100), 0.75, np.random.default_rng(seed))
+        x, y, _ = crop(image, label, (64, 100), 0.75, np.random.default_rng(seed))
         assert x.shape == (64, 100, 3) and np.array_equal(x[..., 0], y)
         largest.append(np.bincount(y.ravel()).max() / y.size)
     # a draw passes where the window starts at 86 or later: 15 of 101; so ten draws fail with (86 / 101)^10 = .2
@@ -64,7 +64,7 @@ def test_crop__one_class_has_less_than_the_cap():
 
 
 def test_crop__pads_what_is_missing_with_void():
-    x, y = crop(np.full((3, 4, 3), 7, np.uint8), np.full((3, 4), 2, np.uint8), (5, 6), 1.0, np.random.default_rng(0))
+    x, y, _ = crop(np.full((3, 4, 3), 7, np.uint8), np.full((3, 4), 2, np.uint8), (5, 6), 1.0, np.random.default_rng(0))
     assert (y[:3, :4] == 2).all() and (y == 255).sum() == 5 * 6 - 3 * 4
     assert (x[y == 255] == 0).all()
 

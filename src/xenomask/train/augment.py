@@ -6,7 +6,7 @@ al. 2016), in this order.
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from xenomask.train.config import Augment
 from xenomask.types import OUTLIER, VOID
@@ -17,15 +17,22 @@ Image = UInt8[np.ndarray, "H W 3"]
 Label = UInt8[np.ndarray, "H W"]
 Image2 = UInt8[np.ndarray, "h w 3"]  # of another size
 Label2 = UInt8[np.ndarray, "h w"]
+Soft = Float32[np.ndarray, "H W"]  # a teacher's map
+Soft2 = Float32[np.ndarray, "h w"]
 
 
-def augment(image: Image, label: Label, a: Augment, rng: np.random.Generator) -> tuple[Image2, Label2]:
-    """A random crop of that photo and its label; the same generator state gives the same crop."""
+def augment(
+    image: Image, label: Label, a: Augment, rng: np.random.Generator, soft: Soft | None = None
+) -> tuple[Image2, Label2, Soft2 | None]:
+    """A random crop of that photo, its label and its soft target; the same generator state gives the same crop."""
     image, label = resize(image, label, int(rng.choice(a.short_edge)), a.longest)
-    image, label = crop(image, label, a.crop, a.crop_cap, rng)
+    if soft is not None:
+        soft = cv2.resize(soft, label.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    image, label, soft = crop(image, label, a.crop, a.crop_cap, rng, soft)
     if rng.random() < a.flip:
-        image, label = image[:, ::-1], label[:, ::-1]
-    return photometric(image, a.photometric, rng), np.ascontiguousarray(label)
+        image, label, soft = image[:, ::-1], label[:, ::-1], None if soft is None else soft[:, ::-1]
+    soft = None if soft is None else np.ascontiguousarray(soft)
+    return photometric(image, a.photometric, rng), np.ascontiguousarray(label), soft
 
 
 def resize(image: Image, label: Label, short_edge: int, longest: int) -> tuple[Image2, Label2]:
@@ -40,11 +47,11 @@ def resize(image: Image, label: Label, short_edge: int, longest: int) -> tuple[I
 
 
 def crop(
-    image: Image, label: Label, size: tuple[int, int], cap: float, rng: np.random.Generator
-) -> tuple[Image2, Label2]:
+    image: Image, label: Label, size: tuple[int, int], cap: float, rng: np.random.Generator, soft: Soft | None = None
+) -> tuple[Image2, Label2, Soft2 | None]:
     """A random window; one in which a class has `cap` or more of the labelled pixels is drawn again, ten times at most.
 
-    What a smaller photo lacks is padded right and bottom: black, void.
+    What a smaller photo lacks is padded right and bottom: black, void, a soft target of NaN.
     """
     h, w = size
     H, W = label.shape
@@ -58,10 +65,12 @@ def crop(
         if wanted:
             break
     image, label = image[top : top + h, left : left + w], label[top : top + h, left : left + w]
+    soft = None if soft is None else soft[top : top + h, left : left + w]
     pad = ((0, h - label.shape[0]), (0, w - label.shape[1]))
     if any(after for _, after in pad):
         image, label = np.pad(image, (*pad, (0, 0))), np.pad(label, pad, constant_values=VOID)
-    return image, label
+        soft = None if soft is None else np.pad(soft, pad, constant_values=np.float32(np.nan))
+    return image, label, soft
 
 
 def photometric(image: Image, p: float, rng: np.random.Generator) -> Image:

@@ -5,7 +5,7 @@ So a resumed run sees what it would have seen, and so do several processes that 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError, first_line
 from xenomask.models import Preprocess
 from xenomask.train.augment import augment
-from xenomask.train.config import Augment
+from xenomask.train.config import Augment, Distill
 from xenomask.train.cutouts import Cutout
+from xenomask.train.distill import soft_target
 from xenomask.train.paste import paste
 from xenomask.types import OUTLIER, VOID
 
@@ -31,6 +32,16 @@ class Batch(TypedDict):
     labels: Tensor  # (B, h, w) uint8, class numbers, void, or a pasted object's OUTLIER
     places: list[int]  # of these images in the step's whole batch
     ids: list[str]  # of their frames
+    soft: NotRequired[Tensor]  # (B, h, w) float32 in [0, 1], NaN where there is no photo; a teacher's maps
+
+
+class Example(NamedTuple):
+    """One of a batch's images, without the batch's dimension."""
+
+    image: Tensor
+    label: Tensor
+    id: str
+    soft: Tensor | None
 
 
 def step_seed(seed: int, step: int, stream: int) -> int:
@@ -60,41 +71,48 @@ class Batches(torch.utils.data.Dataset):
     cutouts: tuple[Cutout, ...] = ()
     rank: int = 0
     world: int = 1
+    distill: Distill | None = None
 
     def __getitem__(self, step: int) -> Batch:
         frames = indices(self.seed, step, self.batch, len(self.data.frames))
         places = range(self.rank, self.batch, self.world)
         found = [self._example(frames[j], np.random.default_rng([self.seed, step, j])) for j in places]
-        pairs = [(x, y) for x, y, _ in found]
-        return {
-            "pixel_values": torch.stack([x for x, _ in pairs]),
-            "labels": torch.stack([y for _, y in pairs]),
+        batch: Batch = {
+            "pixel_values": torch.stack([e.image for e in found]),
+            "labels": torch.stack([e.label for e in found]),
             "places": list(places),
-            "ids": [id for _, _, id in found],
+            "ids": [e.id for e in found],
         }
+        return {**batch, "soft": torch.stack([e.soft for e in found if e.soft is not None])} if self.distill else batch
 
-    def _example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, str]:
+    def _example(self, index: int, rng: np.random.Generator) -> "Example":
         """A crop of that frame, or, where it holds nothing but void, of others until one holds more."""
         # NOTE: MMSegmentation trains on such a crop: all queries then learn that nothing is there
         for _ in range(MOST_TRIES):
-            x, label, id = self._crop(index, rng)
-            if (label < OUTLIER).any():
-                return x, label, id
+            found = self._crop(index, rng)
+            if (found.label < OUTLIER).any():
+                return found
             index = int(rng.integers(len(self.data.frames)))
         raise XenomaskError(
             f"{self.data.name}: {MOST_TRIES} crops in a row hold no labelled pixel (all void, {VOID}): raise "
             "augment.crop, or leave frames with so few labels out"
         )
 
-    def _crop(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, str]:
-        sample = self.data.sample(self.data.frames[index])
+    def _crop(self, index: int, rng: np.random.Generator) -> "Example":
+        frame = self.data.frames[index]
+        sample = self.data.sample(frame)
+        assert sample.label is not None
+        soft = None if self.distill is None else soft_target(self.distill, frame, sample.label)
         if self.cutouts and rng.random() < self.augment.paste_share:
             sample = paste(sample, self.cutouts, int(rng.integers(2**31)), self.augment)
         assert sample.label is not None
-        image, label = augment(sample.image, sample.label, self.augment, rng)
+        if soft is not None:
+            soft[sample.label == OUTLIER] = 1  # known, whatever the teacher says
+        image, label, soft = augment(sample.image, sample.label, self.augment, rng, soft)
         mean, std = (np.array(v, np.float32) for v in (self.preprocess.mean, self.preprocess.std))
         x = (image.astype(np.float32) - mean) / std
-        return torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1))), torch.from_numpy(label), sample.id
+        x = torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))
+        return Example(x, torch.from_numpy(label), sample.id, None if soft is None else torch.from_numpy(soft))
 
 
 def check_labelled(data: Dataset) -> None:

@@ -88,6 +88,16 @@ class Exposure(_Table):
     tune: tuple[str, ...] = ()  # only parameters whose names contain one of these are trained; none: all
 
 
+class Distill(_Table):
+    """[distill]: a teacher's maps are learnt beside the labels, see xenomask.train.distill."""
+
+    maps: Path  # folder that `xenomask score` wrote for the training photos, as they are trained on
+    low: float = Field(default=-1.0, ge=-1e9, le=1e9)  # the map's values that stand for ordinary ...
+    high: float = Field(default=0.0, ge=-1e9, le=1e9)  # ... and for anomalous: those of max_logit
+    weight: float = Field(default=5.0, ge=0, le=1e4)  # of the map's two terms; 5 is that of the masks' own
+    keep: float = Field(default=0.0, ge=0, le=1e4)  # of the divergence from the classes that `init` sees; 0: not asked
+
+
 class Optim(_Table):
     """[optim]: AdamW, linear warm-up, then poly."""
 
@@ -132,8 +142,14 @@ class TrainConfig(_Table):
     data: Data
     augment: Augment = Field(default_factory=Augment)
     exposure: Exposure | None = None
+    distill: Distill | None = None
     optim: Optim
     engine: Engine = Field(default_factory=Engine)
+
+
+TABLES: dict[str, type[BaseModel]] = {
+    "data": Data, "augment": Augment, "exposure": Exposure, "distill": Distill, "optim": Optim, "engine": Engine,
+}  # fmt: skip
 
 
 def checked(config: TrainConfig) -> TrainConfig:
@@ -154,7 +170,7 @@ def _explain(error: ValidationError, path: Path) -> XenomaskError:
     if first["type"] == "extra_forbidden":
         model: type[BaseModel] = TrainConfig
         for table in tables:
-            model = {"data": Data, "augment": Augment, "exposure": Exposure, "optim": Optim, "engine": Engine}[table]
+            model = TABLES[table]
         where = f" in [{'.'.join(tables)}]" if tables else ""
         return XenomaskError(f"{path}: {unknown(f'key{where}', key, model.model_fields)}")
     said = first["msg"].removeprefix("Value error, ")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Tensor, nn
 
 from xenomask.datasets.labelmap import read_label_map
@@ -42,7 +42,7 @@ def rba(
     """
     # NOTE: as s <= 0, the released inlier term is 0 everywhere, and its margin of 5 cannot be reached: what is left is
     # a push of outliers towards s = 0, and nothing holds the inliers but the set-prediction loss
-    s = -_classes(class_logits, mask_logits).tanh().sum(1)
+    s = -class_shares(class_logits, mask_logits).tanh().sum(1)
     if released:
         m = 5.0 if margin is None else margin
         return _halves(s.relu() ** 2, (m - s).relu() ** 2, inlier, outlier, whole)
@@ -59,7 +59,7 @@ def mask2anomaly(
     `released`: .5 [mean_in s^2 + mean_out relu(margin - s)^2] with s = -max_k L_k.
     """
     # NOTE: the paper's score is 1 - max L, its released loss takes -max L: that pulls the largest L of INLIERS to 0
-    top, m = _classes(class_logits, mask_logits).amax(1), 1.0 if margin is None else margin
+    top, m = class_shares(class_logits, mask_logits).amax(1), 1.0 if margin is None else margin
     if released:
         return _halves(top**2, (m + top).relu() ** 2, inlier, outlier, whole)
     return _halves((1 - top).relu() ** 2, (m - 1 + top).relu() ** 2, inlier, outlier, whole)
@@ -81,7 +81,8 @@ def eam(
     return _halves(e**2, (m - e).relu() ** 2, inlier, outlier, whole)
 
 
-def _classes(class_logits: Classes, mask_logits: Masks) -> Float[Tensor, "b k h w"]:
+def class_shares(class_logits: Classes, mask_logits: Masks) -> Float[Tensor, "b k h w"]:
+    """L_k = sum_q P_q(k) m_q of the K classes, at the masks' stride."""
     return torch.einsum("bqk,bqhw->bkhw", class_logits.softmax(-1)[..., :-1], mask_logits.sigmoid())
 
 
@@ -118,10 +119,20 @@ def split(labels: Integer[Tensor, "b H W"], size: tuple[int, int]) -> tuple[Whic
     >>> [x.tolist() for x in split(torch.tensor([[[3, 254], [255, 254]]]), (2, 2))]
     [[[[False, True], [False, True]]], [[[True, False], [False, False]]]]
     """
-    for dim, n in ((1, size[0]), (2, size[1])):
-        places = ((torch.arange(n, dtype=torch.float64) + 0.5) * labels.shape[dim] / n).long()
-        labels = labels.index_select(dim, places.to(labels.device))
+    labels = at_cells(labels, size)
     return labels == OUTLIER, labels < OUTLIER
+
+
+def at_cells(pixels: Shaped[Tensor, "b H W"], size: tuple[int, int]) -> Shaped[Tensor, "b h w"]:
+    """The pixel at the centre of each cell of the masks.
+
+    >>> at_cells(torch.arange(16).reshape(1, 4, 4), (2, 2)).tolist()
+    [[[5, 7], [13, 15]]]
+    """
+    for dim, n in ((1, size[0]), (2, size[1])):
+        places = ((torch.arange(n, dtype=torch.float64) + 0.5) * pixels.shape[dim] / n).long()
+        pixels = pixels.index_select(dim, places.to(pixels.device))
+    return pixels
 
 
 def pixel_counts(labels: Integer[Tensor, "b H W"], stride: int) -> Counts:

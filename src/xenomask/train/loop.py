@@ -29,6 +29,7 @@ from xenomask.models import Network, build
 from xenomask.train.batches import Batches, batches_from, check_labelled
 from xenomask.train.config import TrainConfig, checked
 from xenomask.train.cutouts import list_cutouts
+from xenomask.train.distill import began_with, check_distill
 from xenomask.train.droppath import own_paths
 from xenomask.train.engine import Engine, open_engine
 from xenomask.train.exposure import check_exposure, exposed, tune_only
@@ -82,12 +83,13 @@ def _train(config: TrainConfig, engine: Engine, records: Records, start: int | N
         validation = replace(validation, frames=validation.frames[: config.data.val_frames])
         check_labelled(validation)
     check_labelled(training)
+    check_distill(config, training)
     run, best = _prepare(config, engine, records, start, changes)
     a = config.augment
     cutouts = list_cutouts(a.paste, a.paste_coco) if a.paste else ()
     source = Batches(
         training, a, run.network.preprocess, config.optim.batch, config.seed, cutouts,
-        engine.rank, engine.world,
+        engine.rank, engine.world, config.distill,
     )  # fmt: skip
     run = _with_miou_before(run, validation, start)
     with _warned(run.stop):
@@ -123,7 +125,8 @@ def _prepare(
     if state:
         engine.restore(module, optimizer, state)
     best = state.get("best_miou", -1.0) if same_validation(changes) else -1.0
-    return Run(config, engine, network, module, optimizer, average, paths, records), best
+    before = began_with(config, engine.device)
+    return Run(config, engine, network, module, optimizer, average, paths, records, before), best
 
 
 def _loop(run: Run, source: Batches, validation: Dataset | None, start: int, best: float) -> Path:

@@ -13,9 +13,10 @@ from xenomask.errors import XenomaskError, first_line
 from xenomask.models import Network
 from xenomask.train.batches import Batch, parts, step_seed
 from xenomask.train.config import TrainConfig
+from xenomask.train.distill import distill_loss
 from xenomask.train.droppath import DropPath, draw_paths
 from xenomask.train.engine import Engine
-from xenomask.train.exposure import Counts, exposure_loss, pixel_counts, targets
+from xenomask.train.exposure import Counts, class_shares, exposure_loss, pixel_counts, targets
 from xenomask.train.loss import NotFinite, Totals, classes_of, set_loss, totals
 from xenomask.train.optim import lr_factor, update_average
 from xenomask.train.records import Records
@@ -35,6 +36,7 @@ class Run:
     average: dict[str, torch.Tensor] | None
     paths: list[DropPath]
     records: Records
+    before: Network | None = None  # the frozen one whose classes are kept, where [distill] asks for it
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -106,7 +108,20 @@ def _loss(run: Run, batch: Batch, step: int, whole: Totals, pixels: Counts) -> t
     config: Any = run.network.config
     loss = set_loss(classes, masks, targets(labels, run.network), config, seeds=seeds, whole=whole,
                     ignore_void=run.config.data.void == "ignored")  # fmt: skip
-    return loss + exposure_loss(run.config.exposure, classes[-1], masks[-1], labels, pixels)
+    loss = loss + exposure_loss(run.config.exposure, classes[-1], masks[-1], labels, pixels)
+    if run.config.distill is None or "soft" not in batch:
+        return loss
+    before, soft = _shares_before(run, x), batch["soft"].to(run.engine.device)
+    images = run.config.optim.batch
+    return loss + distill_loss(run.config.distill, classes[-1], masks[-1], soft, labels, images, before)
+
+
+def _shares_before(run: Run, x: torch.Tensor) -> torch.Tensor | None:
+    if run.before is None:
+        return None
+    with torch.no_grad(), run.engine.precision():
+        out = run.before.module(pixel_values=x)
+    return class_shares(out["class_queries_logits"].float(), out["masks_queries_logits"].float())
 
 
 def _diverged(step: int, batch: Batch, why: str) -> XenomaskError:
