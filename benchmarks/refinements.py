@@ -60,11 +60,12 @@ class Shown:
     walked: tuple[MaskOutput, ...]
 
 
-def walk(features: torch.Tensor, steps: int = 5, mix: float = 0.99, temperature: float = 0.01) -> torch.Tensor:
+def walk(features: torch.Tensor, steps: int = 6, mix: float = 0.99, temperature: float = 0.01) -> torch.Tensor:
     """RWPM (ZelongZeng/RWPM): F := mix W F + (1 - mix) F0 in each cell of a 2x2 grid, features (1, C, h, w).
 
-    W is the row softmax of the cosine similarities / temperature, without the diagonal. NOTE: cells' seams are left as
-    they are; the released code rescales blocks so that they match.
+    W is the row softmax of the cosine similarities / temperature, without the diagonal; the released code takes one
+    step before its TT = 5. NOTE: seams are left as they are; the released code multiplies 4x4 blocks of the score by the
+    ratio along their borders, which scores on both sides of zero do not allow.
     """
     out = features.clone()
     h, w = features.shape[2:]
