@@ -17,6 +17,7 @@ from xenomask.datasets import CODINGS, open_dataset, read_label
 from xenomask.datasets.check import check, check_all, find
 from xenomask.datasets.read import decode
 from xenomask.errors import XenomaskError
+from xenomask.evaluation.evaluate import clips_of
 
 PHOTO = np.full((2, 3, 3), 99, np.uint8)
 ANOMALY = np.array([[0, 1, 255]] * 2, np.uint8)
@@ -214,6 +215,16 @@ def test_acdc__conditions_are_sub_splits_and_label_ids_do(tmp_path):
         XenomaskError, match=r"acdc: no photo .*rgb_anon/fog/val/\*/\*_rgb_anon.\*; found in .*fog: train/"
     ):
         open_dataset("acdc", tmp_path)
+
+
+def test_sos__every_frame_is_a_photo_and_few_have_labels(tmp_path):
+    kinds = ("raw_data/sequence_002/{}_raw_data.jpg", "semantic_ood/sequence_002/{}_semantic_ood.png")
+    write_pair(tmp_path, "000008", [[0, 254, 255]] * 2, *kinds)
+    save(tmp_path / kinds[0].format("000009"), PHOTO)
+    data = open_dataset("sos", tmp_path)
+    assert data.label(data.frames[0]).tolist() == [[0, 1, 255]] * 2
+    assert [f.id for f in data.frames] == ["sequence_002_000008"]
+    assert clips_of(ids("sos", tmp_path, "all")) == {"sequence_002": ["sequence_002_000008", "sequence_002_000009"]}
 
 
 def test_bravo__photos_alone(tmp_path):
