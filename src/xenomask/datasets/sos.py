@@ -1,4 +1,4 @@
-"""Street Obstacle Sequences (Maag et al., ACCV 2022): clips of a drive towards obstacles, every eighth frame labelled."""
+"""Street Obstacle Sequences (Maag et al., ACCV 2022): drives towards obstacles, every eighth frame labelled."""
 
 from pathlib import Path
 
