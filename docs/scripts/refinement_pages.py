@@ -17,13 +17,13 @@ ROWS = {"segments": "superpixels", "boxes": "true boxes"}
 BLOCK = re.compile(r"(<!-- numbers.*? -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
 
 
-def short(value: float, form: str) -> str:
-    """A number without the 0 before its point.
+def short(value: float | None, form: str) -> str:
+    """A number without the 0 before its point; "-" for what was not measured.
 
     >>> short(-0.05, "+.2f"), short(0.7824, ".3f"), short(1.0, ".3f")
     ('-.05', '.782', '1.000')
     """
-    return re.sub(r"^([+-]?)0\.", r"\1.", format(value, form))
+    return "-" if value is None else re.sub(r"^([+-]?)0\.", r"\1.", format(value, form))
 
 
 def overview(results: list[dict]) -> str:
@@ -58,6 +58,8 @@ def _names(row: str) -> set[str]:
 
 def _cell(found: list[float], plain: bool) -> str:
     value, low, high, gain_low, gain_high = found
+    if value is None:
+        return "-"
     ends, form = ((low, high), ".3f") if plain else ((gain_low, gain_high), "+.2f")
     return f"{short(value, '.3f')} ({' to '.join(short(e, form) for e in ends)})"
 

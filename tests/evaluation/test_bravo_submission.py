@@ -102,7 +102,8 @@ def test_bravo__invalid_pixels_count_for_no_class_and_are_synobjs_anomalies(
     Image.fromarray(conf).save(f"{out}_conf.png")
     check = ("submission", "bravo", "--root", tmp_path, "--out", tmp_path / "sub")
     code, _, err = run(capsys, *check, "--json", tmp_path / "x.json")
-    own = json.loads((tmp_path / "x.json").read_text())["numbers"][split] if code == 0 else err
+    assert code == 0, err
+    own = json.loads((tmp_path / "x.json").read_text())["numbers"][split]
     assert own["miou_valid"] == pytest.approx(2 / 3) and own["auroc_valid"] == 1
     assert {k: v for k, v in own.items() if k.endswith("_ood")} == pytest.approx(ood)
     if ood:
