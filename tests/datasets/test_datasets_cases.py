@@ -320,7 +320,7 @@ def run(*args: str):
 def test_command__lists_every_set_and_tells_all_about_one(tmp_path):
     listed = run("--json", str(tmp_path / "all.json"))
     facts = json.loads((tmp_path / "all.json").read_text())
-    assert listed.exit_code == 0 and all(f["name"] in listed.stdout for f in facts) and len(facts) == 19
+    assert listed.exit_code == 0 and all(f["name"] in listed.stdout for f in facts) and len(facts) == 20
     assert "0 inlier, 2 anomaly, 255 void" in run("--dataset", "road-anomaly").stdout
 
 
