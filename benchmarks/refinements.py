@@ -1,6 +1,7 @@
 """Refinements of a detector's maps: what each gains on the three development sets, and what it costs.
 
-    python benchmarks/refinements.py --data ../shared/data nano-general --out refinements.json
+    python benchmarks/refinements.py --data ../shared/data nano-general --out benchmarks/refinements.json
+    python docs/scripts/refinement_pages.py          # these numbers into the pages
 
 The networks run once a photo; their outputs stay in --cache as float16 (four MB a photo). The rule, written down before
 anything was chosen by it, is that of benchmarks/choose.py: the number, mean AUPR minus the share of false pixels; a
@@ -32,6 +33,7 @@ from xenomask.detector import Detector
 from xenomask.detector.folder import fingerprint
 from xenomask.detector.fuse import has_masks
 from xenomask.evaluation.evaluate import track_of
+from xenomask.files import atomic
 from xenomask.masks import MaskOutput
 from xenomask.metrics import components, resampling
 from xenomask.metrics.counters import FrameCounters, count, pool
@@ -61,11 +63,12 @@ class Shown:
     walked: tuple[MaskOutput, ...]
 
 
-def walk(features: torch.Tensor, steps: int = 5, mix: float = 0.99, temperature: float = 0.01) -> torch.Tensor:
+def walk(features: torch.Tensor, steps: int = 6, mix: float = 0.99, temperature: float = 0.01) -> torch.Tensor:
     """RWPM (ZelongZeng/RWPM): F := mix W F + (1 - mix) F0 in each cell of a 2x2 grid, features (1, C, h, w).
 
-    W is the row softmax of the cosine similarities / temperature, without the diagonal. NOTE: cells' seams are left as
-    they are; the released code rescales blocks so that they match.
+    W is the row softmax of the cosine similarities / temperature, without the diagonal; the released code takes one
+    step before its TT = 5. NOTE: seams are left as they are; the released code multiplies 4x4 blocks of the score by
+    the ratio along their borders, which scores on both sides of zero do not allow.
     """
     out = features.clone()
     h, w = features.shape[2:]
@@ -214,7 +217,7 @@ def main() -> None:
     parser.add_argument("--rows", default="/".join(ROWS), help="refinements, with / between them; A+B: one after the "
                         "other")  # fmt: skip
     parser.add_argument("--resamples", type=int, default=500)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="its other rows, of an earlier run with this detector, stay")
     args = parser.parse_args()
     if not all((args.data / where).is_dir() for _, where in SETS.values()):
         return print(f"skipped: {args.data} does not hold {', '.join(name for name, _ in SETS.values())}")
@@ -225,7 +228,8 @@ def main() -> None:
     seen = photos(d, args, folder, "walk" in rows)
     plain = {k: [d.fuse(s.outputs).value for s in own] for k, own in seen.items()}
     ordinary = np.concatenate([v.ravel() for k in ORDINARY for v in plain[k]])
-    share, found, results = float((ordinary > threshold).mean()), {}, []
+    share, found = float((ordinary > threshold).mean()), {}
+    results = {r["refinement"]: r for r in json.loads(args.out.read_text())} if args.out and args.out.is_file() else {}
     for row in rows:
         maps: dict[str, list[np.ndarray]] = {}
         seconds: list[float] = []
@@ -252,11 +256,12 @@ def main() -> None:
             for n, (value, drawn) in found[row, key].items():
                 first = found[rows[0], key][n][1]
                 result[f"{key} {n}"] = [float(value), *resampling.interval(drawn), *resampling.interval(drawn - first)]
-        results.append(result)
+        results[row] = result
         print(json.dumps(result), flush=True)
         if args.out:
-            args.out.write_text(json.dumps(results, indent=1) + "\n")
-    show(results)
+            with atomic(args.out) as part:
+                part.write_text("[\n" + ",\n".join(map(json.dumps, results.values())) + "\n]\n")
+    show([results[row] for row in rows])
 
 
 def show(results: list[dict]) -> None:

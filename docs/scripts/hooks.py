@@ -8,7 +8,7 @@ from typing import Any
 from mkdocs.exceptions import PluginError
 
 # section of the nav -> folder whose unlisted pages are appended to it
-SECTIONS = {"Guides": "", "Scores": "scores", "Data sets": "data", "Python": "api"}
+SECTIONS = {"Guides": "", "Scores": "scores", "Refinements": "refinements", "Data sets": "data", "Python": "api"}
 # as in CommonMark, a wrapped line that happens to begin with "19. " starts no list
 ITEM = re.compile(r"\s*(?:[-*]|1\.) ")
 

@@ -17,6 +17,7 @@ from xenomask.datasets import CODINGS, open_dataset, read_label
 from xenomask.datasets.check import check, check_all, find
 from xenomask.datasets.read import decode
 from xenomask.errors import XenomaskError
+from xenomask.evaluation.evaluate import clips_of
 
 PHOTO = np.full((2, 3, 3), 99, np.uint8)
 ANOMALY = np.array([[0, 1, 255]] * 2, np.uint8)
@@ -216,6 +217,16 @@ def test_acdc__conditions_are_sub_splits_and_label_ids_do(tmp_path):
         open_dataset("acdc", tmp_path)
 
 
+def test_sos__every_frame_is_a_photo_and_few_have_labels(tmp_path):
+    kinds = ("raw_data/sequence_002/{}_raw_data.jpg", "semantic_ood/sequence_002/{}_semantic_ood.png")
+    write_pair(tmp_path, "000008", [[0, 254, 255]] * 2, *kinds)
+    save(tmp_path / kinds[0].format("000009"), PHOTO)
+    data = open_dataset("sos", tmp_path)
+    assert data.label(data.frames[0]).tolist() == [[0, 1, 255]] * 2
+    assert [f.id for f in data.frames] == ["sequence_002_000008"]
+    assert clips_of(ids("sos", tmp_path, "all")) == {"sequence_002": ["sequence_002_000008", "sequence_002_000009"]}
+
+
 def test_bravo__photos_alone(tmp_path):
     save(tmp_path / "bravo_synobjs/armchair/1.png", PHOTO)
     save(tmp_path / "bravo_synrain/lindau/lindau_000000_000019_leftImg8bit.png", PHOTO)
@@ -309,7 +320,7 @@ def run(*args: str):
 def test_command__lists_every_set_and_tells_all_about_one(tmp_path):
     listed = run("--json", str(tmp_path / "all.json"))
     facts = json.loads((tmp_path / "all.json").read_text())
-    assert listed.exit_code == 0 and all(f["name"] in listed.stdout for f in facts) and len(facts) == 19
+    assert listed.exit_code == 0 and all(f["name"] in listed.stdout for f in facts) and len(facts) == 20
     assert "0 inlier, 2 anomaly, 255 void" in run("--dataset", "road-anomaly").stdout
 
 

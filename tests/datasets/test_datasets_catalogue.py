@@ -35,7 +35,7 @@ def write(root: Path, copy: Copy) -> np.ndarray:
 
 def frame_id(copy: Copy, i: str) -> str:
     """The id: sets whose file names repeat from folder to folder have the folder's name before it."""
-    return {"street-hazards": "t5_", "idd": "119_"}.get(copy.name, "") + i
+    return {"street-hazards": "t5_", "idd": "119_", "sos": "sequence_001_"}.get(copy.name, "") + i
 
 
 def said_by(act) -> str:

@@ -1,6 +1,7 @@
 """`submission bravo` on a miniature of the challenge's folders: files read back by hand, numbers by another way."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ ACDC = {"fog": "GOPR0475_frame_000247", "night": "GOPR0355_frame_000138"}
 
 
 def save(path, array):
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.asarray(array, np.uint8)).save(path)
 
@@ -78,6 +80,35 @@ def test_bravo__writes_checks_and_counts(world, tmp_path, capsys):
     assert np.abs(conf - 65535 * (high - value) / (high - low)).max() <= 0.5
     again = run(capsys, "submission", "bravo", "--root", world[0], "--out", out, "--json", tmp_path / "y.json")
     assert again[0] == 0 and json.loads((tmp_path / "y.json").read_text())["summary"] == found["summary"]
+
+
+@pytest.mark.parametrize(
+    ("split", "base", "photo", "ends", "ood"),
+    [
+        ("synobjs", "lion/7", "", ("_gt", "_mask"), {"auroc_ood": 9 / 10, "auprc_ood": 5 / 6, "fpr95_ood": 1 / 5}),
+        ("synrain", "ulm/ulm_000000_000019", "_leftImg8bit", ("_gt_labelTrainIds", "_gt_invIds"), {}),
+    ],
+)
+def test_bravo__invalid_pixels_count_for_no_class_and_are_synobjs_anomalies(
+    split, base, photo, ends, ood, tmp_path, capsys
+):
+    # by hand: 5 valid pixels, of classes 0 and 1 two of three each are right or predicted so; the void one never counts
+    at, out = tmp_path / f"bravo_{split}" / base, tmp_path / f"sub/bravo_{split}/{base}{photo}"
+    save(f"{at}{photo}.png", np.zeros((2, 4, 3)))
+    save(f"{at}{ends[0]}.png", [[0, 0, 0, 1], [1, 255, 0, 1]])
+    save(f"{at}{ends[1]}.png", [[0, 0, 0, 0], [0, 7, 255, 255]])
+    save(f"{out}_pred.png", [[0, 0, 1, 1], [1, 5, 5, 1]])
+    conf = np.array([[60000, 60000, 20000, 60000], [60000, 65535, 10, 30000]], np.uint16)
+    Image.fromarray(conf).save(f"{out}_conf.png")
+    check = ("submission", "bravo", "--root", tmp_path, "--out", tmp_path / "sub")
+    code, _, err = run(capsys, *check, "--json", tmp_path / "x.json")
+    assert code == 0, err
+    own = json.loads((tmp_path / "x.json").read_text())["numbers"][split]
+    assert own["miou_valid"] == pytest.approx(2 / 3) and own["auroc_valid"] == 1
+    assert {k: v for k, v in own.items() if k.endswith("_ood")} == pytest.approx(ood)
+    if ood:
+        (tmp_path / f"bravo_{split}/{base}_mask.png").unlink()
+        assert "7_mask.png" in fails(capsys, *check)
 
 
 def test_bravo__of_one_kind_of_label_has_no_index(world, tmp_path, capsys):

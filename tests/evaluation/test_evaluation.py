@@ -191,6 +191,21 @@ def test_evaluate__clips_add_numbers_over_time(tmp_path, capsys):
     assert code == 2 and "no two frames are of one clip" in err
 
 
+def test_evaluate__recall_by_size_counts_true_components_alone(tmp_path, capsys):
+    y = np.zeros((80, 120), np.uint8)
+    y[:12, :12] = y[:16, 50:66] = y[20:70, :50] = 1  # 144, 256 and 2500 pixels; the second is missed
+    s = np.where((y == 1) & (np.arange(120) < 50), 0.9, 0.1) + np.arange(120) / 1e4
+    s[60:, 100:] = 0.95  # a false object, which no range has
+    maps = lay_out(tmp_path, {"a": (s.astype(np.float16), y)})
+    command = ("evaluate", "--maps", maps, "--dataset", "folder", "--root", tmp_path, "--track", "obstacle")
+    code, out, err = run(capsys, *command, "--by-size", "--json", tmp_path / "x.json")
+    assert code == 0 and "true components by size" in out, err
+    found = json.loads((tmp_path / "x.json").read_text())["by_size"]
+    assert {k: (n["objects"], n["recall"]) for k, n in found.items()} == {
+        "0 .. 255": (1, 1), "256 .. 2303": (1, 0), "2304 .. 12543": (1, 1), "from 12544": (0, None)
+    }  # fmt: skip
+
+
 def warned(frames, track="anomaly"):
     return " | ".join(evaluate(list(frames), frames.__getitem__, track, resamples=0).warnings)
 

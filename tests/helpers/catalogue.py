@@ -14,6 +14,7 @@ ROWS = {
     "bdd_anomaly": ([0, 15, 16, 17, 18, 255], [0, 0, 1, 1, 1, VOID]),
     "issu": ([0, 7, 18, 254, 255], [0, 0, 0, 1, VOID]),
     "issu_road": ([0, 7, 18, 254, 255], [0, VOID, VOID, 1, VOID]),
+    "sos": ([0, 254, 255], [0, 1, VOID]),
     "train_ids": ([0, 13, 18, 255], [0, 13, 18, VOID]),
     "cityscapes_ids": ([7, 26, 33, 0, 9], [0, 13, 18, VOID, VOID]),
     "idd_ids": ([0, 12, 32, 10, 11, 39], [0, 13, 8, 18, VOID, VOID]),
@@ -110,6 +111,14 @@ COPIES = (
         ("stadium_3_10", "stadium_3_11"), "test", lost="test/stadium_3/labels",
         said="small-obstacle: no label ROOT/test/*/labels/*.*; found in ROOT/test/stadium_3: image/",
         foreign=255, like="it looks like anomaly: 0 inlier, 1 anomaly, 255 void",
+    ),
+    Copy(
+        "sos", "street_obstacle_sequences/raw_data/sequence_001/{}_raw_data.jpg",
+        "street_obstacle_sequences/semantic_ood/sequence_001/{}_semantic_ood.png", "sos", ("000000", "000008"),
+        lost="street_obstacle_sequences/semantic_ood",
+        said="sos: no label ROOT/street_obstacle_sequences/semantic_ood/*/*_semantic_ood.*; found in "
+        "ROOT/street_obstacle_sequences: raw_data/",
+        foreign=1, like="it looks like anomaly: 0 inlier, 1 anomaly, 255 void",
     ),
     Copy(
         "bdd-anomaly", "bdd100k/seg/images/val/{}.jpg", "bdd100k/seg/labels/val/{}_train_id.png", "bdd_anomaly",

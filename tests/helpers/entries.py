@@ -259,6 +259,8 @@ for name in ("siou_gt", "siou_pred", "ppv"):
         rows,
         lambda x, n=name, o=own: components.FrameComponents(**{**o, n: x}),
     )
+entry("metrics.components.recall_by_size", "pixels", FLOATS, lambda x: components.recall_by_size(x, COLUMN))
+entry("metrics.components.recall_by_size", "siou", FLOATS, lambda x: components.recall_by_size(COLUMN, x))
 entry("metrics.component_list.judge", "value", MAPS, lambda x: component_list.judge("a", x, TRUTH, 3.0, ONE))
 entry("metrics.component_list.judge", "label", TRUTHS, lambda x: component_list.judge("a", SCORES, x, 3.0, ONE))
 entry("metrics.conformal.component_targets", "value", MAPS, lambda x: conformal.component_targets(x, TRUTH, ONE))

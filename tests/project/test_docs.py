@@ -21,6 +21,7 @@ from helpers.pages import CARD, DOCS, FENCE, PAGES, fences, shell_lines
 from helpers.places import ROOT
 from xenomask.cli import app
 from xenomask.datasets.synthetic import draw_scene
+from xenomask.refine import REFINEMENTS
 from xenomask.scores import SCORES
 
 
@@ -213,6 +214,14 @@ def test_data_pages__are_those_of_the_catalogue():
 
     written = {p.name: p.read_text() for p in (DOCS / "data").glob("*.md")}
     assert written == pages(), "run: python docs/scripts/data_pages.py"
+
+
+def test_refinement_pages__have_the_numbers_of_the_benchmark_and_every_refinement_a_page():
+    from refinement_pages import pages
+
+    found = pages()
+    assert {p: p.read_text() for p in found} == found, "run: python docs/scripts/refinement_pages.py"
+    assert {p.stem for p in found} >= REFINEMENTS.keys() and all("| plain |" in text for text in found.values())
 
 
 def test_hooks__fill_the_nav_and_space_lists(tmp_path):

@@ -8,7 +8,7 @@ SCORES = (
 )  # fmt: skip
 DATASETS = (
     "anomaly-track", "obstacle-track", "lost-and-found", "fishyscapes-lost-and-found", "fishyscapes-static",
-    "road-anomaly", "street-hazards", "small-obstacle", "bdd-anomaly", "issu", "issu-obstacle",
+    "road-anomaly", "street-hazards", "small-obstacle", "sos", "bdd-anomaly", "issu", "issu-obstacle",
     "bravo", "acdc", "cityscapes", "vistas", "idd", "camvid", "folder", "synthetic",
 )  # fmt: skip
 REFINEMENTS = ("vehicles", "pooling", "masks", "ugains", "attenuation")

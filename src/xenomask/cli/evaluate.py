@@ -52,6 +52,7 @@ def evaluate(
         Path | None, typer.Option(help="folder of predicted classes (score --classes): adds open-world IoU")
     ] = None,
     clips: Annotated[bool, typer.Option("--clips", help="frames are of video clips: also numbers over time")] = False,
+    by_size: Annotated[bool, typer.Option("--by-size", help="also recall of true components by their size")] = False,
     conventions: Annotated[Literal["two", "all"], typer.Option(help="all: everybody else's too, in one table")] = "two",
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
@@ -73,7 +74,14 @@ def evaluate(
 
     check_complete(folder, data)
     from xenomask.datasets import DATASETS
-    from xenomask.evaluation.evaluate import clip_numbers, conventions_of, evaluate_maps, rounding_note, track_of
+    from xenomask.evaluation.evaluate import (
+        clip_numbers,
+        conventions_of,
+        evaluate_maps,
+        rounding_note,
+        size_numbers,
+        track_of,
+    )
 
     track = track_of(dataset, track)
     with progress("evaluate", (2 + (classes is not None)) * len(data.labelled().frames)) as tick:
@@ -103,6 +111,12 @@ def evaluate(
     if clips:
         found["clips"] = clip_numbers(result, folder, data)
         print_numbers("over time", found["clips"])
+    if by_size:
+        found["by_size"] = size_numbers(result, folder, data)
+        table = Table("pixels", "objects", "recall", "sIoU", title="true components by size", title_justify="left")
+        for name, n in found["by_size"].items():
+            table.add_row(name, str(n["objects"]), *(f"{n[k]:.4f}" for k in ("recall", "siou")))
+        out_console.print(table)
     write_json(json_file, found)
 
 

@@ -11,16 +11,27 @@ SUBSETS = {
     "outofcontext": ("*/*_leftImg8bit.*", "*/*_gt_labelTrainIds.*", "train_ids", 0),
     "synflare": ("*/*_leftImg8bit.*", "*/*_gt_labelTrainIds.*", "train_ids", 0),
     "synrain": ("*/*_leftImg8bit.*", "*/*_gt_labelTrainIds.*", "train_ids", 0),
-    # _gt.png and _mask.png of the server's tar are not known, and not read
-    "synobjs": ("*/*.*", "", "anomaly", 1),
+    "synobjs": ("*/*[0-9].*", "*/*_gt.*", "train_ids", 1),
 }
+# a label's ending -> that of the mask beside it, 0 where a pixel is valid (bravo_tarfile.py and eval_script.py)
+MASKS = {"_gt_labelTrainIds": "_gt_invIds", "_gt": "_mask"}
 
 
 def _listing(base: Path, split: str) -> Listing:
     photos, labels, stored, after = SUBSETS[split]
     below = base if base.name == f"bravo_{split}" else base / f"bravo_{split}"
-    frames, _ = trees("bravo", below, photos, [labels] if labels else [], after=after)
+    frames, _ = trees("bravo", below, photos, [labels], after=after)
     return Listing(frames, stored)
+
+
+def mask_of(label: Path) -> Path:
+    """Where the mask of invalid pixels belongs, beside the label of classes.
+
+    >>> mask_of(Path("bravo_synobjs/lion/7_gt.png")).name
+    '7_mask.png'
+    """
+    ending = next(e for e in MASKS if label.stem.endswith(e))
+    return label.with_name(label.stem.removesuffix(ending) + MASKS[ending] + ".png")
 
 
 BRAVO = Entry(

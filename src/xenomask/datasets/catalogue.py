@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from xenomask.datasets import bravo, driving, fishyscapes, hendrycks, issu, lostandfound, roadanomaly, smiyc
+from xenomask.datasets import bravo, driving, fishyscapes, hendrycks, issu, lostandfound, roadanomaly, smiyc, sos
 from xenomask.datasets.codings import CODINGS
 from xenomask.datasets.identity import is_own, refuse_other
 from xenomask.datasets.layout import (
@@ -65,6 +65,7 @@ DATASETS: dict[str, Entry] = {
         roadanomaly.ROAD_ANOMALY,
         hendrycks.STREET_HAZARDS,
         lostandfound.SMALL_OBSTACLE,
+        sos.SOS,
         hendrycks.BDD_ANOMALY,
         issu.ISSU,
         issu.OBSTACLE,

@@ -130,6 +130,8 @@ _ALL = (
         "issu_road", "anomaly", "0 road: inlier, 254 anomaly, train ids 1..18 and 255 void",
         {0: 0, **{i: VOID for i in range(1, 19)}, 254: 1, VOID: VOID},
     ),
+    # kmaag/OOD-Tracking, ood_predict.py: value 0 counts as inlier, 254 as anomaly, nothing else
+    Coding("sos", "anomaly", "0 inlier, 254 anomaly, 255 void", {0: 0, 254: 1, VOID: VOID}),
     Coding("idd_ids", "train_ids", "IDD ids 0..39 (19 of them classes, the rest void)", _ids(IDD_IDS, 39)),
     Coding(
         "vistas_ids", "train_ids", "Mapillary Vistas 1.2 ids 0..65 (what no Cityscapes class covers is void)",
@@ -168,7 +170,7 @@ def resembles(values: Iterable[int]) -> str:
     held = set(values)
     if 2 in held and held <= CODINGS["road_anomaly"].table.keys():
         return "it holds 2 and never 1: RoadAnomaly's coding (road_anomaly)"
-    order = ("anomaly", "lost_and_found_train_ids", "train_ids", "street_hazards", "cityscapes_ids", "idd_ids")
+    order = ("anomaly", "sos", "lost_and_found_train_ids", "train_ids", "street_hazards", "cityscapes_ids", "idd_ids")
     for name in (*order, "vistas_ids", "lost_and_found_ids"):
         if held <= CODINGS[name].table.keys():
             return f"it looks like {name}: {CODINGS[name].meaning}"

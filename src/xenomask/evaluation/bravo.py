@@ -12,7 +12,7 @@ import numpy as np
 
 from xenomask.arrays import check_same_size
 from xenomask.datasets import Dataset, Frame, open_dataset
-from xenomask.datasets.bravo import BRAVO
+from xenomask.datasets.bravo import BRAVO, mask_of
 from xenomask.datasets.read import photo_size
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir
@@ -23,7 +23,7 @@ from xenomask.picture_files import open_picture
 from xenomask.pictures import read_numbers
 from xenomask.store import as_maps
 from xenomask.store.classes import read_classes, write_classes
-from xenomask.types import Tick, nothing
+from xenomask.types import VOID, Tick, nothing
 
 KINDS = {"pred": ("L",), "conf": ("I;16", "I;16B", "I;16L")}
 
@@ -94,13 +94,29 @@ def check_submission(root: Path, splits: Sequence[str], out: Path, *, tick: Tick
         images[split] = len(data.frames)
         for subset, frame, pred, conf in _files(data, split, out):
             if frame.label is not None:
-                label = data.label(frame)
-                both = {"label": label} if data.coding == "train_ids" else {"truth": label}
-                own = bravo.frame_counts(pred, conf, **both)
+                own = bravo.frame_counts(pred, conf, **_labels(data, frame, frame.label))
                 found[subset] = found[subset] + own if subset in found else own
             tick()
     numbers = {s: bravo.numbers(c) for s, c in found.items()}
     return Submitted(out, images, {}, numbers, bravo.index(numbers) if numbers else {})
+
+
+def _labels(data: Dataset, frame: Frame, path: Path) -> dict[str, np.ndarray]:
+    """What `frame_counts` takes of a frame: the label of anomalies, or that of classes without the invalid pixels.
+
+    synobjs counts both: its invalid pixels are the pasted objects, but where the label of classes is void.
+    """
+    label = data.label(frame)
+    if data.coding == "anomaly":
+        return {"truth": label}
+    mask, objects = mask_of(path), path.stem.endswith("_gt")
+    if not objects and not mask.is_file():
+        return {"label": label}
+    invalid = read_numbers(open_picture(mask, "mask of invalid pixels")) != 0
+    check_same_size("mask of invalid pixels", invalid, "label", label)
+    if objects:
+        return {"label": label, "truth": np.where(label == VOID, VOID, invalid).astype(np.uint8)}
+    return {"label": np.where(invalid, np.uint8(VOID), label)}
 
 
 def _files(data: Dataset, split: str, out: Path) -> Iterator[tuple[str, Frame, np.ndarray, np.ndarray]]:

@@ -10,7 +10,7 @@ import numpy as np
 from xenomask.datasets import DATASETS, Dataset
 from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics import EvalResult, evaluate
-from xenomask.metrics.components import TRACKS, binarise
+from xenomask.metrics.components import TRACKS, binarise, numbered, recall_by_size
 from xenomask.metrics.conventions import CONVENTIONS, RESIZED, Convention, all_conventions, resized_counters
 from xenomask.metrics.evaluate import Read, ReadClasses, each_frame, resample
 from xenomask.metrics.guards import float16_loss
@@ -124,6 +124,19 @@ def clip_numbers(result: EvalResult, maps: Maps, data: Dataset) -> dict[str, flo
     known = [v for v in consistency if v == v]
     mean = sum(known) / len(known) if known else float("nan")
     return {"clips": len(clips), "vc_star": mean, **flicker_numbers(objects)}
+
+
+def size_numbers(result: EvalResult, maps: Maps, data: Dataset) -> dict[str, dict[str, float]]:
+    """`recall_by_size` of the evaluated frames, at the threshold and with the sizes of the result's own components."""
+    _, read = reader(maps, data)
+
+    def of_frame(i: str) -> tuple[np.ndarray, np.ndarray]:
+        value, label = read(i)
+        n = numbered(binarise(value, result.measured.threshold), label, TRACKS[result.track or "anomaly"])
+        return np.bincount(n.true.ravel())[n.truths], n.values.siou_gt
+
+    found = each_frame(result.frames, of_frame, threads=THREADS).values()
+    return recall_by_size(*(np.concatenate(x) for x in zip(*found, strict=True)))
 
 
 def track_of(dataset: str, track: str | None) -> str:

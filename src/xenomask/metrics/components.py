@@ -37,6 +37,7 @@ class Sizes:
     true: int
 
 
+SIZE_STEPS = (16 * 16, 48 * 48, 112 * 112)  # pixels; ISSU's classes of objects by size (its instance_segmentation.py)
 TRACKS = {"anomaly": Sizes(500, 100), "obstacle": Sizes(50, 10), "issu": Sizes(49, 49)}
 
 
@@ -191,4 +192,25 @@ def numbers(total: NumbersLike) -> dict[str, Any]:
             found[f"{name}_mean"] = x.mean(-1)
         for i, name in enumerate(("sIoU_gt", "sIoU_pred", "prec_pred")):
             found[name] = sums[..., 2 * i] / sums[..., 2 * i + 1]
+    return found
+
+
+def recall_by_size(pixels: NumbersLike, siou: NumbersLike) -> dict[str, dict[str, float]]:
+    """Recall (mean over tau) and mean sIoU of true components by their size, from pixels (g,) and sIoU (g,) of each.
+
+    ISSU's four ranges of size. NOTE: its code makes all void that is not of the range, background too, and so counts no
+    false component; here the components are those of all sizes, and false ones belong to none. nan where there is none.
+
+    >>> recall_by_size([100, 255, 256], [0.5, 0, 1])["0 .. 255"]
+    {'objects': 2, 'recall': 0.2727272727272727, 'siou': 0.25}
+    """
+    pixels, siou = as_numbers(pixels, "pixels of components", ndim=1), as_numbers(siou, "sIoU", ndim=1)
+    if len(pixels) != len(siou):
+        raise XenomaskError(f"sizes of {len(pixels)} components and sIoU of {len(siou)}")
+    at, found = np.searchsorted(SIZE_STEPS, pixels, side="right"), {}
+    for i, (low, high) in enumerate(zip((0, *SIZE_STEPS), (*(s - 1 for s in SIZE_STEPS), None), strict=True)):
+        own = siou[at == i]
+        recall, mean = ((own >= TAUS[:, None]).mean(), own.mean()) if len(own) else (np.nan, np.nan)
+        name = f"{low} .. {high}" if high else f"from {low}"
+        found[name] = {"objects": len(own), "recall": float(recall), "siou": float(mean)}
     return found
