@@ -30,8 +30,8 @@ def program(tmp_path_factory) -> Path:
     if shutil.which("g++") is None or not libraries:
         pytest.skip("needs g++ and the library that lies in onnxruntime's wheel for Linux")
     if headers is None:
-        pytest.skip("needs ONNX Runtime's headers, which its wheel lacks: apt install libonnxruntime-dev (Ubuntu 25.10),"
-                    " or name a release's folder `include` in ONNXRUNTIME_INCLUDE")  # fmt: skip
+        pytest.skip("needs ONNX Runtime's headers, which its wheel lacks: apt install libonnxruntime-dev (Ubuntu 25.10)"
+                    ", or name a release's folder `include` in ONNXRUNTIME_INCLUDE")  # fmt: skip
     folder = tmp_path_factory.mktemp("cpp")
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):  # the wheel has neither
         (folder / name).symlink_to(libraries[0])
