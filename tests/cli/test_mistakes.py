@@ -36,6 +36,8 @@ MISTAKES = {
     "detect streat.jpg": "no such photo: streat.jpg",
     "detect empty": "folder empty holds no picture",
     "detect *.jpeg": "no file matches *.jpeg",
+    "detect empty.jpg": "empty.jpg is empty (0 bytes)",
+    "detect dot.png": "dot.png is 40x1 pixels: less than 32 pixels a side show no scene",
     "detect text.jpg": "text.jpg is not an image",
     "detect drive.mp4": "drive.mp4 is a video: xenomask video FILE --out seen.mp4",
     "detect maps/a_score.npy": "a_score.npy is not an image",
@@ -83,6 +85,8 @@ def desk(tmp_path_factory) -> Path:
     """A user's folder: a photo, a video, scenes, a map of another tool, an empty folder and two files that mislead."""
     folder = tmp_path_factory.mktemp("desk")
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(folder / "street.jpg")
+    Image.fromarray(np.zeros((1, 40, 3), np.uint8)).save(folder / "dot.png")
+    (folder / "empty.jpg").touch()
     write_clip(folder / "drive.mp4", 3)
     write_scenes(folder / "scenes", "anomaly-track", 2, size=(64, 96))
     for name in ("empty", "maps"):
