@@ -101,7 +101,7 @@ def _explain(e: BaseException) -> None:
 
 
 # what typer raises of words that fit no command or option; of its kinds only BadParameter has a public name
-UsageError = typer.BadParameter.__mro__[1]
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # pyright: ignore[reportAssignmentType]
 
 
 def _misused(e: Any) -> None:

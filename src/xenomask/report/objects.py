@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from xenomask.arrays import ImageLike, LabelLike, MapLike, as_label, as_map, as_threshold, check_same_size
+from xenomask.arrays import ImageLike, MapLike, as_map, as_threshold, check_same_size
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
 from xenomask.evaluation.evaluate import THREADS, check_classes, reader
@@ -40,20 +40,19 @@ def threshold_of(m: Method, given: float | None) -> tuple[float, str]:
         raise XenomaskError(f"{m.folder.path / MANIFEST} is damaged: {e}") from e
 
 
-def most_predicted(predicted: LabelLike) -> Nearest:
+def _most_predicted(predicted: np.ndarray, what: str = "predicted classes") -> Nearest:
     """A function from a mask (H, W) to the class that is predicted for most of its pixels, and their share of it.
 
     `predicted` (H, W) holds Cityscapes train ids; raises XenomaskError for others, the function for another size.
 
-    >>> most_predicted(np.array([[0, 13, 13]]))(np.array([[True, True, True]]))
+    >>> _most_predicted(np.array([[0, 13, 13]]))(np.array([[True, True, True]]))
     ('car', 0.6666666666666666)
     """
-    predicted = as_label(predicted, "predicted classes")
     if predicted.max() >= len(CITYSCAPES_CLASSES):
-        raise XenomaskError(f"the predicted classes hold {predicted.max()}: they are Cityscapes train ids, 0 to 18")
+        raise XenomaskError(f"{what} hold {predicted.max()}: they are Cityscapes train ids, 0 to 18")
 
     def nearest(mask: np.ndarray) -> tuple[str, float]:
-        check_same_size("map", mask, "predicted classes", predicted)
+        check_same_size("map", mask, what, predicted)
         counts = np.bincount(predicted[mask])
         return CITYSCAPES_CLASSES[int(counts.argmax())], float(counts.max() / counts.sum())
 
@@ -71,7 +70,10 @@ def objects_of(
     def find(i: str) -> list[AnomalyObject]:
         value, _ = read(i)
         smallest = smallest_area(SMALLEST, value.size)
-        nearest = None if classes is None else most_predicted(read_classes(classes, i, frames[i].image))
+        nearest = None
+        if classes is not None:
+            predicted = read_classes(classes, i, frames[i].image)
+            nearest = _most_predicted(predicted, f"predicted classes {classes / i}")
         return find_objects(value, threshold, smallest, ignored=ignored_in(ignore, value.shape), nearest=nearest)
 
     return each_frame(ids, find, threads=THREADS, tick=tick)
