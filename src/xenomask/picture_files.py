@@ -28,6 +28,7 @@ ENDINGS = (
 MAX_BYTES = 512 * 2**20  # of a file
 MAX_PIXELS = 2**27
 MAX_SIDE = 65_500  # the longest that a JPEG may have, which overlays are written as
+MIN_SIDE = 32  # of a photo: the stride of the networks' coarsest features; less than one of these is no scene
 # What decoding may take: so many bytes, and no more than so many times the file and what every file may take.
 MAX_MEMORY, MAX_RATIO, SPARE = 900 * 2**20, 20, 220 * 2**20
 # Bytes a pixel: Pillow's own picture, by mode, and beside it whichever takes more, what its decoder holds by format or
@@ -90,6 +91,17 @@ def read_header(path: Path, what: str = "picture") -> Header:
     """A picture's size and orientation, without decoding it; raises XenomaskError for what is none."""
     with _opened(path, what) as image:
         return _header(image)
+
+
+def check_scene(size: tuple[int, int], what: str) -> None:
+    """Raises XenomaskError for a photo (height, width) that is too small to show a scene.
+
+    >>> check_scene((1, 40), "dot.png")
+    Traceback (most recent call last):
+    xenomask.errors.XenomaskError: dot.png is 40x1 pixels: less than 32 pixels a side show no scene
+    """
+    if min(size) < MIN_SIDE:
+        raise XenomaskError(f"{what} is {size[1]}x{size[0]} pixels: less than {MIN_SIDE} pixels a side show no scene")
 
 
 def open_picture(path: Path, what: str = "picture") -> Picture:
@@ -275,6 +287,8 @@ def _no_picture(path: Path) -> str:
     """Why it cannot be read: what phones write has a name."""
     with path.open("rb") as f:
         head = f.read(12)
+    if not head:
+        return "is empty (0 bytes): copy or download it again"
     if _is_heic(head):
         return "is HEIC, which cannot be read here: save it as JPEG or PNG (heif-convert, or the phone's own export)"
     if _format(head) == "AVIF":

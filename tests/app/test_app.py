@@ -107,7 +107,7 @@ def test_example__scenes_are_drawn_anew_and_the_same():
 
 def test_read_upload__photos_upright_and_clips(tmp_path):
     turned = session.read_upload(exif_photo(tmp_path / "t.png"))
-    assert turned.shape == (40, 24, 3) and turned[:20].mean() > 250 > 5 > turned[20:].mean()
+    assert turned.shape == (40, 32, 3) and turned[:20].mean() > 250 > 5 > turned[20:].mean()
     clip = session.read_upload(write_clip(tmp_path / "c.mp4", 4))
     assert clip.shape == (48, 64, 3) and abs(float(clip.mean()) - 20) < 6
 

@@ -389,8 +389,8 @@ def test_photos__of_all_kinds_upright_and_clips(tab, tmp_path):
         said = look(tab, path)
         assert (said["width"], said["height"]) == (96, 64), path
     turned = look(tab, exif_photo(tmp_path / "turned.jpg"))
-    assert (turned["width"], turned["height"]) == (24, 40)
-    assert pixels(tab).shape == (880, 528, 3)  # 22 times
+    assert (turned["width"], turned["height"]) == (32, 40)
+    assert pixels(tab).shape == (880, 704, 3)  # 22 times
     clip = look(tab, write_clip(tmp_path / "clip.mp4", 4))
     assert (clip["width"], clip["height"]) == (64, 48)
 

@@ -162,7 +162,7 @@ def test_read_photo__what_is_no_whole_image(tmp_path):
     with pytest.raises(XenomaskError, match="is not an image"):
         read_photo(tmp_path / "text.jpg")
     (tmp_path / "empty.jpg").touch()
-    with pytest.raises(XenomaskError, match="is not an image"):
+    with pytest.raises(XenomaskError, match="is empty"):
         read_photo(tmp_path / "empty.jpg")
     with pytest.raises(XenomaskError, match="no such photo"):
         read_photo(tmp_path / "nowhere.jpg")

@@ -93,6 +93,8 @@ def test_prediction__without_a_threshold_says_what_to_do(detector, photo, tmp_pa
     for wrong in (float("nan"), float("inf")):
         with pytest.raises(XenomaskError, match="not a finite number"):
             found.mask(wrong)
+    with pytest.raises(XenomaskError, match="the photo is 31x96 pixels: less than 32"):
+        detector(photo[:, :31])
     with pytest.raises(XenomaskError, match=r"no share of the photo"):
         found.objects_above(0.1, smallest=50)
     with pytest.raises(XenomaskError, match=r"written as \.jpg"):

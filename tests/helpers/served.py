@@ -26,8 +26,8 @@ def scene(seed=0, size=(48, 80)) -> np.ndarray:
 
 
 def exif_photo(path: Path) -> Path:
-    """A photo whose EXIF says: turn by 90 degrees; stored 40 wide, 24 high, its left half bright."""
-    pixels = np.zeros((24, 40, 3), np.uint8)
+    """A photo whose EXIF says: turn by 90 degrees; stored 40 wide, 32 high, its left half bright."""
+    pixels = np.zeros((32, 40, 3), np.uint8)
     pixels[:, :20] = 255
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -53,7 +53,7 @@ def hostile(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "t.jpg").write_text("no picture at all")
     (folder / "empty.png").write_bytes(b"")
     Image.new("RGB", (1, 1)).save(folder / "one.png")
-    Image.new("L", (5000, 20)).save(folder / "long.png")
+    Image.new("L", (5000, 40)).save(folder / "long.png")
     (folder / "bomb.png").write_bytes(png_of(20000, 20000))
     (folder / "large.png").write_bytes(png_of(6000, 6000))
     (folder / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
@@ -64,7 +64,8 @@ def hostile(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "cut.png").write_bytes(whole.read_bytes()[:5000])
     said = {
         "s.svg": "is not an image", "s.jpg": "is not an image", "t.jpg": "is not an image",
-        "empty.png": "is not an image", "one.png": "1x1: less than 16 pixels", "long.png": "5000x20: more than 8 times",
+        "empty.png": "is empty (0 bytes)", "one.png": "1x1 pixels: less than 32",
+        "long.png": "5000x40: more than 8 times",
         "bomb.png": "too large an image", "large.png": "6000x6000 pixels take", "list.mp4": "is not a video",
         "cut.mp4": "is not a video", "none.mp4": "is not a video, or cut", "cut.png": "is damaged",
     }  # fmt: skip

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -18,8 +19,11 @@ from xenomask.datasets.synthetic import write_scenes
 from xenomask.detector import Detector
 from xenomask.detector.folder import store_region, store_threshold
 from xenomask.objects.ignore import parse_region
+from xenomask.objects.objects import decode_rle
 from xenomask.plots.heatmap import BOX
 from xenomask.predict.photos import score_dataset
+from xenomask.store.classes import read_classes, write_classes
+from xenomask.types import CITYSCAPES_CLASSES
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +35,16 @@ def scored(tiny_detector, tmp_path_factory):
     store_threshold(own, "default", 0.7, {})
     store_region(own, parse_region("bottom:20%"))
     score_dataset(Detector.from_folder(own), open_dataset("folder", root), folder / "maps")
+    (folder / "classes").mkdir()
+    for k, path in enumerate(sorted((folder / "maps").glob("*.hdf5"))):
+        predicted = np.random.default_rng(k).choice([0, 11, 18], (90, 160), p=[0.5, 0.3, 0.2]).astype(np.uint8)
+        write_classes(folder / "classes" / f"{path.stem}.png", predicted)
     return folder
 
 
 @pytest.mark.parametrize("options", [(), ("--threshold", 0.95), ("--ignore", "left:30%")])
 def test_objects__are_those_of_detect_json(scored, tmp_path, capsys, options):
-    data = ("--dataset", "folder", "--root", scored / "data", "--resamples", 0)
+    data = ("--dataset", "folder", "--root", scored / "data", "--resamples", 0, "--classes", scored / "classes")
     code, _, err = run(capsys, "report", scored / "maps", *data, *options, "--out", tmp_path / "r.html")
     assert code == 0, err
     page = Page((tmp_path / "r.html").read_text("utf-8"))
@@ -47,8 +55,14 @@ def test_objects__are_those_of_detect_json(scored, tmp_path, capsys, options):
     assert found["threshold"] == numbers["threshold"] and sum(len(p["objects"]) for p in found["photos"]) > 1
     kept = ("box", "area", "share", "score", "peak")
     for row, photo in zip(found["photos"], numbers["photos"], strict=True):
-        assert row["objects"] == [{k: o[k] for k in kept} for o in photo["objects"]]
-    captions = [re.sub(r"^\S+: ", "", e[2]) for e in page.of("figcaption") if "anomalous object" in e[2]]
+        predicted = read_classes(scored / "classes", row["photo"])
+        for told, o in zip(row["objects"], photo["objects"], strict=True):
+            [(number, most)] = Counter(predicted[decode_rle(o["rle"])].tolist()).most_common(1)
+            named = {"class": CITYSCAPES_CLASSES[number], "class_share": pytest.approx(most / o["area"])}
+            assert told == {k: o[k] for k in kept} | named
+    captions = [
+        re.sub(r"^\S+: |; nearest class: .*", "", e[2]) for e in page.of("figcaption") if "anomalous object" in e[2]
+    ]
     printed = re.sub(r"; nearest class: .*", "", said)
     assert captions and all(c in printed for c in captions)
 
@@ -61,7 +75,16 @@ def test_objects__threshold_without_a_detector_and_damaged_ones(scored, tmp_path
     command = ("report", maps, "--dataset", "folder", "--root", scored / "data", "--resamples", 0)
     command = (*command, "--out", tmp_path / "r.html")
     assert run(capsys, *command)[0] == 0
-    assert "of best F1, chosen on these frames" in (tmp_path / "r.html").read_text()
+    text = (tmp_path / "r.html").read_text()
+    assert "of best F1, chosen on these frames" in text and "The maps alone name no nearest class" in text
+    (tmp_path / "classes").mkdir()
+    write_classes(tmp_path / "classes" / "0.png", np.full((90, 160), 19, np.uint8))
+    given = ("--classes", tmp_path / "classes")
+    assert "no predicted classes of" in fails(capsys, *command, *given)
+    assert "2 folders of predicted classes for 1 folders" in fails(capsys, *command, *given, *given)
+    for path in maps.glob("*.hdf5"):
+        write_classes(tmp_path / "classes" / f"{path.stem}.png", np.full((90, 160), 19, np.uint8))
+    assert "hold 19: they are Cityscapes train ids" in fails(capsys, *command, *given)
     for text, said in (('{"threshold": "x"}', "threshold 'x' is not a finite number"),
                        ('{"ignore": {}}', "its ignore region cannot be read")):  # fmt: skip
         (maps / "manifest.json").write_text(text)

@@ -20,6 +20,7 @@ from xenomask.detector.prediction import default_threshold
 from xenomask.errors import XenomaskError, unknown
 from xenomask.masks import MaskOutput, PixelOutput, soft_masks
 from xenomask.objects import AnomalyObject, find_objects, ignored_in
+from xenomask.picture_files import check_scene
 from xenomask.plots import coloured, draw_boxes, overlay
 from xenomask.predict.frames import open_source
 from xenomask.scores import get_score, score_all
@@ -27,7 +28,7 @@ from xenomask.scores.maskomaly import MIX
 from xenomask.types import ScoreMap, Size
 
 MAX_BYTES = 32 * 2**20
-MAX_PIXELS, MIN_SIDE, MAX_ASPECT = 24_000_000, 16, 8
+MAX_PIXELS, MAX_ASPECT = 24_000_000, 8
 CLIPS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
 OWN = "the detector's own"
 # synthetic scenes that the page offers: name -> seed and number of anomalous objects
@@ -91,8 +92,7 @@ def _check_size(size: Size, path: Path) -> None:
     said = f"{path.name} is {width}x{height}"
     if height * width > MAX_PIXELS:
         raise XenomaskError(f"{said}: more than {MAX_PIXELS // 10**6} megapixels are too many for this page")
-    if min(size) < MIN_SIDE:
-        raise XenomaskError(f"{said}: less than {MIN_SIDE} pixels a side show no scene")
+    check_scene(size, path.name)
     if max(size) > MAX_ASPECT * min(size):
         raise XenomaskError(f"{said}: more than {MAX_ASPECT} times as long as it is wide is no photo of a scene")
 

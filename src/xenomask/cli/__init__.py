@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -100,6 +100,18 @@ def _explain(e: BaseException) -> None:
     sys.exit(2)
 
 
+# what typer raises of words that fit no command or option; of its kinds only BadParameter has a public name
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # pyright: ignore[reportAssignmentType]
+
+
+def _misused(e: Any) -> None:
+    """One line for a usage error; nothing more where typer has printed a group's help in its place."""
+    if said := " ".join(e.format_message().replace("Value error, ", "").split()):  # pydantic's two words
+        where = e.ctx.command_path if e.ctx else f"xenomask {sys.argv[1]}"
+        _explain(XenomaskError(f"{said[0].lower()}{said[1:].rstrip('.')} (help: {where} --help)"))
+    sys.exit(2)
+
+
 OWN = ("--version", "--quiet", "--verbose", "--help", "--install-completion", "--show-completion")
 
 
@@ -126,7 +138,9 @@ def main() -> None:
     try:
         if sys.argv[1:]:
             _misplaced(sys.argv[1:])
-        app()
+        sys.exit(app(prog_name="xenomask", standalone_mode=False))
+    except UsageError as e:
+        _misused(e)
     except (XenomaskError, OSError) as e:  # OSError: a disk that filled up or went away between two checks
         _explain(e)
     except KeyboardInterrupt:

@@ -125,7 +125,9 @@ def detect(
             out_console.print(objects_table(r.objects))
     if threshold is None:
         out_console.print(
-            f"no threshold is stored for these maps (score {found.score_name}): name one by --threshold to see objects"
+            f"no threshold is stored for {found.name} with score {found.score_name}, so no objects are named: give one "
+            "by --threshold NUMBER, below the largest score that is printed above",
+            soft_wrap=True,
         )
     limit = f", threshold {threshold:.3f}{rate}" if threshold is not None else ""
     written = "" if only == "objects" else f"; {'pictures' if only is None else only} in {out}"

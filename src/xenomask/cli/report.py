@@ -43,6 +43,10 @@ def report(
         typer.Option(callback=check_threshold, help="objects score more; once a folder; default: that of its detector"),
     ] = None,
     ignore: IgnoreOption = None,
+    classes: Annotated[
+        list[Path] | None,
+        typer.Option(help="predicted classes (score --classes), once a folder: names the objects' nearest classes"),
+    ] = None,
     images: Annotated[int, typer.Option(min=0, help="frames whose pictures go in, the worst first")] = 40,
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
@@ -64,8 +68,8 @@ def report(
     track = track_of(dataset, track)
     with progress("report", 4 * len(maps) * len(data.labelled().frames)) as tick:
         write_report(
-            folders, data, out, track, thresholds=threshold or None, ignore=region, images=images,
-            resamples=resamples, seed=seed, tick=tick,
+            folders, data, out, track, thresholds=threshold or None, ignore=region, classes=classes or None,
+            images=images, resamples=resamples, seed=seed, tick=tick,
         )  # fmt: skip
     said = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network"
     out_console.print(said, soft_wrap=True)

@@ -17,6 +17,7 @@ from xenomask.detector.nearest import Nearest
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir, refuse_folder
 from xenomask.objects import SMALLEST, AnomalyObject, find_objects, ignored_in, smallest_area
+from xenomask.picture_files import check_scene
 from xenomask.pictures import save_picture
 from xenomask.plots import draw_boxes, overlay
 from xenomask.types import ScoreMap
@@ -147,8 +148,10 @@ def predict(detector: "Predictor", photos: Any) -> Any:
 
 
 def prediction(detector: "Predictor", image: ImageLike, found: ScoreMap, outputs: Any) -> Prediction:
-    """The Prediction of a photo whose networks have run."""
+    """The Prediction of a photo whose networks have run; raises XenomaskError for one that is too small for a scene."""
+    image = as_photo(image)
+    check_scene((image.shape[0], image.shape[1]), "the photo")
     return Prediction(
-        as_photo(image), found, detector.scale, default_threshold(detector),
+        image, found, detector.scale, default_threshold(detector),
         ignored=ignored_in(detector.ignore, found.value.shape), nearest=detector.nearest(outputs),
     )  # fmt: skip

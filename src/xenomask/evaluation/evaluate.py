@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xenomask.datasets import DATASETS, Dataset
+from xenomask.datasets import DATASETS, Dataset, Frame
 from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics import EvalResult, evaluate
 from xenomask.metrics.components import TRACKS, binarise, numbered, recall_by_size
@@ -83,14 +83,20 @@ def classes_of(folder: Path, data: Dataset) -> ReadClasses:
 
     Raises XenomaskError where a labelled frame has no predicted classes, or the labels do not name both.
     """
+    frames = check_classes(folder, data)
+    data.open_label(next(iter(frames.values())))  # said before the maps are read
+    return lambda i: (read_classes(folder, i, frames[i].image), data.open_label(frames[i]))
+
+
+def check_classes(folder: Path, data: Dataset) -> dict[str, Frame]:
+    """The labelled frames by id; raises XenomaskError where one has no predicted classes."""
     frames = {f.id: f for f in data.labelled().frames}
     if lacking := sorted(frames.keys() - set(class_ids(folder))):
         raise XenomaskError(
             f"{folder} has no predicted classes of {len(lacking)} of {len(frames)} labelled frames, the first is "
             f"{lacking[0]}; write them with `xenomask score ... --classes {folder}`"
         )
-    data.open_label(next(iter(frames.values())))  # said before the maps are read
-    return lambda i: (read_classes(folder, i, frames[i].image), data.open_label(frames[i]))
+    return frames
 
 
 def clips_of(ids: Sequence[str]) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir
-from xenomask.picture_files import is_picture, read_header
+from xenomask.picture_files import check_scene, is_picture, read_header
 
 STDIN = "-"
 FIRST = 20  # photos whose headers are read before the networks: a mistake shows in the first ones
@@ -61,8 +61,8 @@ def sizes_of(photos: Sequence[Path]) -> list[tuple[int, int]]:
 def check_photos(photos: Sequence[Path], out: Path) -> None:
     """Makes the folder of results.
 
-    Raises XenomaskError for a photo that is not there or is a folder, for what is no picture among the first, two of
-    one name, and an unwritable folder.
+    Raises XenomaskError for a photo that is not there or is a folder, for what is no picture or too small among the
+    first, two of one name, and an unwritable folder.
     """
     for photo in photos:
         if photo.is_dir():
@@ -71,7 +71,7 @@ def check_photos(photos: Sequence[Path], out: Path) -> None:
         if not photo.exists():
             raise XenomaskError(f"no such photo: {photo}")
     for photo in photos[:FIRST]:
-        read_header(photo, "photo")
+        check_scene(read_header(photo, "photo").upright, str(photo))
     stems = [p.stem for p in photos]
     if twice := sorted({s for s in stems if stems.count(s) > 1}):
         raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")

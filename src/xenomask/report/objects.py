@@ -1,21 +1,25 @@
 """Methods' maps -> the anomalous objects that `detect` finds in them at the same threshold, and their pictures."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
+import numpy as np
 
-from xenomask.arrays import ImageLike, MapLike, as_map, as_threshold
+from xenomask.arrays import ImageLike, MapLike, as_map, as_threshold, check_same_size
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
-from xenomask.evaluation.evaluate import THREADS, reader
+from xenomask.evaluation.evaluate import THREADS, check_classes, reader
 from xenomask.metrics.evaluate import each_frame
 from xenomask.objects import SMALLEST, AnomalyObject, IgnoreRegion, find_objects, ignored_in, smallest_area
+from xenomask.objects.objects import Nearest
 from xenomask.plots import coloured, draw_boxes, overlay
 from xenomask.plots.heatmap import LONG, fitted
 from xenomask.report.methods import Method
 from xenomask.report.slider import jpeg
+from xenomask.store.classes import read_classes
 from xenomask.store.manifest import MANIFEST
-from xenomask.types import Tick, nothing
+from xenomask.types import CITYSCAPES_CLASSES, Tick, nothing
 
 WIDE = 480  # pixels of a picture
 
@@ -36,16 +40,41 @@ def threshold_of(m: Method, given: float | None) -> tuple[float, str]:
         raise XenomaskError(f"{m.folder.path / MANIFEST} is damaged: {e}") from e
 
 
+def _most_predicted(predicted: np.ndarray, what: str = "predicted classes") -> Nearest:
+    """A function from a mask (H, W) to the class that is predicted for most of its pixels, and their share of it.
+
+    `predicted` (H, W) holds Cityscapes train ids; raises XenomaskError for others, the function for another size.
+
+    >>> _most_predicted(np.array([[0, 13, 13]]))(np.array([[True, True, True]]))
+    ('car', 0.6666666666666666)
+    """
+    if predicted.max() >= len(CITYSCAPES_CLASSES):
+        raise XenomaskError(f"{what} hold {predicted.max()}: they are Cityscapes train ids, 0 to 18")
+
+    def nearest(mask: np.ndarray) -> tuple[str, float]:
+        check_same_size("map", mask, what, predicted)
+        counts = np.bincount(predicted[mask])
+        return CITYSCAPES_CLASSES[int(counts.argmax())], float(counts.max() / counts.sum())
+
+    return nearest
+
+
 def objects_of(
-    m: Method, data: Dataset, threshold: float, ignore: IgnoreRegion | None, *, tick: Tick = nothing
-) -> Mapping[str, list[AnomalyObject]]:
-    """Each evaluated frame's objects, of .1 % of it or more, as `detect` finds them."""
+    m: Method, data: Dataset, threshold: float, ignore: IgnoreRegion | None, classes: Path | None = None,
+    *, tick: Tick = nothing,
+) -> Mapping[str, list[AnomalyObject]]:  # fmt: skip
+    """Each evaluated frame's objects, of .1 % of it or more, as `detect` finds them; `classes` is a folder of them."""
     ids, read = reader(m.folder, data)
+    frames = {} if classes is None else check_classes(classes, data)
 
     def find(i: str) -> list[AnomalyObject]:
         value, _ = read(i)
         smallest = smallest_area(SMALLEST, value.size)
-        return find_objects(value, threshold, smallest, ignored=ignored_in(ignore, value.shape))
+        nearest = None
+        if classes is not None:
+            predicted = read_classes(classes, i, frames[i].image)
+            nearest = _most_predicted(predicted, f"predicted classes {classes / i}")
+        return find_objects(value, threshold, smallest, ignored=ignored_in(ignore, value.shape), nearest=nearest)
 
     return each_frame(ids, find, threads=THREADS, tick=tick)
 

@@ -192,7 +192,7 @@ def _frames(view: ReportView) -> Element:
 def _objects(m: MethodView, i: int, view: ReportView) -> list[Element]:
     """A method's objects as `detect` prints them: a picture and a sentence per frame, one table of all."""
     o, order = m.objects, [row[0].text for row in view.frame_table.rows]
-    shown, rows = [], []
+    shown, rows, columns = [], [], len(HEAD) - (not o.classes)
     for k, f in enumerate(order):
         picture = (
             [el("img", src=data_uri(o.pictures[k], "image/jpeg"), alt=f"{f}, its objects in boxes", loading="lazy")]
@@ -200,12 +200,17 @@ def _objects(m: MethodView, i: int, view: ReportView) -> list[Element]:
         )  # fmt: skip
         shown.append(el("figure", *picture, el("figcaption", f"{f}: {sentence(o.found[f], o.threshold)}")))
         for n, a in enumerate(o.found[f][:MOST], 1):
-            values = (n, None, a.box[2] * a.box[3], a.share, a.score)
-            rows.append([Cell(f), *map(Cell, cells(n, a)[:-1], values)])  # a map names no class
-    lead = f"Above {o.threshold:.4g} (the threshold is {o.origin}), each of .1 % of its frame or more."
+            values = (n, None, a.box[2] * a.box[3], a.share, a.score, a.nearest_probability)
+            rows.append([Cell(f), *map(Cell, cells(n, a)[:columns], values)])
+    named = (
+        "Nearest class: the one that is predicted for most of the object's pixels, and their share. (`detect` names "
+        "the one of the highest mean probability, which stored classes do not tell.)" if o.classes else
+        "The maps alone name no nearest class: `--classes FOLDER`, of `xenomask score --classes FOLDER`, does."
+    )  # fmt: skip
+    lead = f"Above {o.threshold:.4g} (the threshold is {o.origin}), each of .1 % of its frame or more. {named}"
     found = [el("h3", m.name), el("p", lead), el("div", *shown, class_="gallery boxes")]
     caption = f"Objects of {m.name}, at most {MOST} of a frame, numbered as their boxes"
-    return [*found, table(Table(caption, ["frame", *HEAD[:-1]], rows), f"objects-{i}")] if rows else found
+    return [*found, table(Table(caption, ["frame", *HEAD[:columns]], rows), f"objects-{i}")] if rows else found
 
 
 def _gallery(m: MethodView) -> list[Element]:
@@ -245,8 +250,9 @@ def _data(view: ReportView) -> dict:
 
 
 def told(a: AnomalyObject) -> dict[str, Any]:
-    """An object as `detect --json` writes it, without mask and class."""
-    return {"box": list(a.box), "area": a.area, "share": a.share, "score": a.score, "peak": a.peak}
+    """An object as `detect --json` writes it, without mask; its class, where one is known, with its share of pixels."""
+    said = {"box": list(a.box), "area": a.area, "share": a.share, "score": a.score, "peak": a.peak}
+    return said if a.nearest_class is None else said | {"class": a.nearest_class, "class_share": a.nearest_probability}
 
 
 def _stored(view: ReportView) -> tuple[Element, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from xenomask.datasets import Dataset, Frame
 from xenomask.errors import XenomaskError, printable
-from xenomask.evaluation.evaluate import reader, rounding_note
+from xenomask.evaluation.evaluate import check_classes, reader, rounding_note
 from xenomask.files import atomic, finite, make_dir, refuse_folder
 from xenomask.metrics import EvalResult
 from xenomask.objects import IgnoreRegion
@@ -37,6 +37,7 @@ def write_report(
     *,
     thresholds: Sequence[float] | None = None,
     ignore: IgnoreRegion | None = None,
+    classes: Sequence[Path] | None = None,
     images: int = 40,
     resamples: int = 1000,
     seed: int = 0,
@@ -45,11 +46,14 @@ def write_report(
     """Writes the page; `images` frames, the worst first, are embedded. `tick` is called 4 x maps x frames times.
 
     Objects are shown above the given thresholds, one per folder, or those of the maps' detectors, and outside of the
-    ignore region, or the detectors'. Raises XenomaskError as `evaluate` does, for one folder named twice, and for
-    another number of thresholds.
+    ignore region, or the detectors'; folders of predicted `classes`, one per folder, name their nearest classes. Raises
+    XenomaskError as `evaluate` does, for one folder named twice, and for another number of thresholds or classes.
     """
-    if thresholds is not None and len(thresholds) != len(maps):
-        raise XenomaskError(f"{len(thresholds)} thresholds for {len(maps)} folders of maps; give one each")
+    for what, several in (("thresholds", thresholds), ("folders of predicted classes", classes)):
+        if several is not None and len(several) != len(maps):
+            raise XenomaskError(f"{len(several)} {what} for {len(maps)} folders of maps; give one each")
+    for folder in classes or ():
+        check_classes(folder, data)
     refuse_folder(out)
     make_dir(out.parent)
     labelled = data.labelled()
@@ -58,8 +62,9 @@ def write_report(
     frames = {f.id: f for f in labelled.frames}
     chosen = [frames[i] for i in order[:images]]
     size = _embedded_size(data, frames[order[0]], methods[0].folder, len(chosen), len(methods))
-    given = thresholds or [None] * len(methods)
-    objects = [_objects(m, data, given[i], ignore, chosen, tick) for i, m in enumerate(methods)]
+    none = [None] * len(methods)
+    given = zip(methods, thresholds or none, classes or none, strict=True)
+    objects = [_objects(m, data, t, ignore, c, chosen, tick) for m, t, c in given]
     view = _view(methods, objects, data, chosen, order, size, resamples, tick)
     with atomic(out) as part:
         part.write_bytes(page(view))
@@ -134,16 +139,17 @@ def _embedded_size(data: Dataset, frame: Frame, maps: MapFolder, frames: int, me
 
 
 def _objects(
-    m: Method, data: Dataset, given: float | None, ignore: IgnoreRegion | None, chosen: Sequence[Frame], tick: Tick
+    m: Method, data: Dataset, given: float | None, ignore: IgnoreRegion | None, classes: Path | None,
+    chosen: Sequence[Frame], tick: Tick,
 ) -> ObjectsView:  # fmt: skip
     threshold, origin = threshold_of(m, given)
     ignore = region_of_maps(m.folder.path) if ignore is None else ignore
-    found = objects_of(m, data, threshold, ignore, tick=tick)
+    found = objects_of(m, data, threshold, ignore, classes, tick=tick)
     pictures = []
     for f in chosen:
         image = data.sample(f).image if f.image else None
         pictures.append(boxed(m.folder.read(f.id), image, m.scale, threshold, ignore, found[f.id]))
-    return ObjectsView(threshold, origin, found, pictures)
+    return ObjectsView(threshold, origin, found, pictures, classes is not None)
 
 
 def _view(

@@ -78,6 +78,8 @@ class ObjectsView:
     found: Mapping[str, Sequence[AnomalyObject]]
     # overlay JPEGs with numbered boxes, in the embedded frames' order
     pictures: Sequence[bytes]
+    # whether they have a nearest class, the one predicted for most of their pixels
+    classes: bool = False
 
 
 @dataclass(frozen=True)
