@@ -22,7 +22,8 @@ def main(model: str, photo: str, out: str) -> None:
         sys.exit(f"cannot read {photo}")
     resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if image.shape[0] > h else cv2.INTER_LINEAR)
     network = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # else perhaps bfloat16
-    score = network([resized[None, :, :, ::-1].copy()])["score"]  # BGR -> RGB
+    batch = np.repeat(resized[None, :, :, ::-1], about["batch"] or 1, 0)  # BGR -> RGB; --batch N: N times the photo
+    score = network([batch])["score"]
 
     low, high = about["scale"]
     value = cv2.resize(score[0], (image.shape[1], image.shape[0]))

@@ -40,14 +40,14 @@ def open_detector(
     detector: str, device: str | None, score: str | None = None, member: str | None = None,
     runtime: str | None = None, *, say: Say = quiet, precision: str = "float32",
     work: tuple[tuple[int, int], int, int] | None = None, kernel: str | None = None, tta: str | None = None,
-    sizes: "Sequence[Size]" = (), once: bool = False, refine: Sequence[str] | None = None,
+    sizes: "Sequence[Size] | None" = None, once: bool = False, refine: Sequence[str] | None = None,
 ) -> "Predictor":  # fmt: skip
     """Open a detector folder or a Hub's in the runtime asked for, or an exported file in its own.
 
     `work` is (size of the photos, how many, how many together): the runtime is then auto where none is named. Where the
-    runtime may be OpenVINO and its graphs for photos of all `sizes` are kept, the networks run by these and torch is
-    not loaded (`once`: each is dropped when it was run). `kernel` is said where it is given; `refine` ("none") takes
-    the detector's own refinements away. Raises XenomaskError for
+    runtime may be OpenVINO and its graphs for photos of all `sizes` are kept (None: of any size; (): they are not
+    looked for), the networks run by these and torch is not loaded (`once`: each is dropped when it was run). `kernel`
+    is said where it is given; `refine` ("none") takes the detector's own refinements away. Raises XenomaskError for
     what is not there, damaged, or asks for what it has not.
     """
     from xenomask.detector.find import check_member, check_name, is_exported
@@ -61,11 +61,13 @@ def open_detector(
         from xenomask.refine import check_names
 
         check_names(refine)
+    if runtime == "auto" and work is None:
+        runtime = None
     exported, auto = is_exported(detector), work is not None and runtime in (None, "auto")
     if exported and precision != "float32":
         raise XenomaskError(f"{detector} computes in what it was exported in: leave --precision out")
     kept = None
-    if sizes and not exported and precision == "float32" and views is None:
+    if sizes != () and not exported and precision == "float32" and views is None:
         kept = _open_kept(detector, device, say, runtime, sizes, work[2] if work else 1, once)
     if kept is not None:
         found = kept
@@ -129,7 +131,8 @@ def _open_folder(
 ) -> "Detector":
     from xenomask.detector import Detector
     from xenomask.detector.hub import is_remote
-    from xenomask.models.runtimes.runtime import CPU_ONLY, check_runtime
+    from xenomask.models.runtimes.runtime import check_runtime
+    from xenomask.models.runtimes.sessions import CPU_ONLY
 
     chosen = runtime or "torch"
     check_runtime(chosen, device or "cpu")
@@ -143,8 +146,8 @@ def _open_folder(
 
 
 def _open_kept(
-    detector: str, device: str | None, say: Say, runtime: str | None, sizes: "Sequence[Size]", batch: int,
-    once: bool,
+    detector: str, device: str | None, say: Say, runtime: str | None, sizes: "Sequence[Size] | None",
+    batch: int, once: bool,
 ) -> "Detector | None":  # fmt: skip
     """The detector by graphs that earlier runs kept, without torch; None where it cannot be, or a GPU may be there."""
     from xenomask.detector import Detector
@@ -153,7 +156,9 @@ def _open_kept(
     gpu = device is None and (any(Path(p).exists() for p in GPUS) or shutil.which("nvidia-smi"))
     if gpu or device not in (None, "cpu") or runtime not in (None, "auto", "openvino") or is_remote(detector):
         return None
-    found = Detector.from_kept(detector, sizes, batch, once=once)
+    found = Detector.from_kept(
+        detector, sizes, batch, fallback=runtime if runtime == "openvino" else "torch", once=once
+    )
     if found is not None:
         chosen = ": its graphs are kept from an earlier run (choose with --runtime)" if runtime != "openvino" else ""
         say(f"device cpu{'' if device else ' (choose with --device)'}, runtime openvino{chosen}")
@@ -175,12 +180,13 @@ def _open_file(file: str, device: str | None, say: Say, runtime: str | None) -> 
 def open_masks(
     detector: str, device: str | None, score: str | None = None, member: str | None = None, runtime: str | None = None,
     tta: str | None = None, refine: Sequence[str] | None = None, *, say: Say = quiet,
+    sizes: "Sequence[Size] | None" = None,
 ) -> "Detector":  # fmt: skip
     """`open_detector` where each member's queries are asked for, which a fused file has no more.
 
     Raises XenomaskError for such a file.
     """
-    found = open_detector(detector, device, score, member, runtime, say=say, tta=tta, refine=refine)
+    found = open_detector(detector, device, score, member, runtime, say=say, tta=tta, refine=refine, sizes=sizes)
     return found.opened("queries")
 
 

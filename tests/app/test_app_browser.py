@@ -31,14 +31,14 @@ WAIT = int(os.environ.get("XENOMASK_WAIT", 60_000))  # milliseconds, for machine
 COUNTED = """
 import os, pathlib, sys, time
 from xenomask.models.network import Network
-looked, folder = Network.predict, pathlib.Path(os.environ["TMPDIR"])
-def counted(self, image):
+looked, folder = Network.infer, pathlib.Path(os.environ["TMPDIR"])
+def counted(self, photos):
     with (folder / "looks").open("a") as f:
         f.write("look\\n")
     while (folder / "hold").exists():
         time.sleep(0.05)
-    return looked(self, image)
-Network.predict = counted
+    return looked(self, photos)
+Network.infer = counted
 from xenomask.cli import main
 sys.argv[0] = "xenomask"
 main()

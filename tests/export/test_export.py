@@ -24,8 +24,9 @@ from xenomask.errors import XenomaskError
 from xenomask.export import ExportedDetector, export_detector, open_exported
 from xenomask.export.content import MARK, stamped
 from xenomask.export.free import Free, shrink
-from xenomask.export.fused import Fused, score_map
+from xenomask.export.fused import Fused, score_rows
 from xenomask.export.resize import Resize
+from xenomask.masks import row_blocks, soft_masks
 from xenomask.models.runtimes.graph import onnx_bytes, to_openvino, trace
 from xenomask.models.runtimes.sessions import onnx_session, openvino_session
 from xenomask.scores import SCORES, score_all
@@ -103,6 +104,23 @@ def test_export__dynamic_takes_photos_of_any_size(tiny_detector, tmp_path, forma
         assert value.shape == size and np.abs(value - expected).mean() < 1e-4, size
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("format", "batch", "counts"), [
+    ("onnx", None, range(1, 9)), ("openvino", None, range(1, 9)), ("onnx", 3, (1, 3, 8)), ("openvino", 2, (1, 5)),
+])  # fmt: skip
+@pytest.mark.parametrize("queries", [False, True])
+def test_export__batches_give_the_maps_of_single_photos(tiny_detector, tmp_path, format, batch, counts, queries):
+    one = Detector.from_folder(tiny_detector).only("a")
+    photos = [draw_scene(s, SIZE).image for s in range(8)]
+    true = [one.detect(p).value for p in photos]
+    path = tmp_path / ("b.onnx" if format == "onnx" else "b.xml")
+    assert export_detector(one, path, format, size=SIZE, batch=batch, queries=queries)["batch"] == batch
+    found = open_exported(path)
+    for n in counts:
+        for photo, value in zip(found(photos[:n]), true[:n], strict=True):
+            assert np.abs(photo.score_map.value - value).max() < 1e-5
+
+
 class AllScores(nn.Module):
     """Every score of given logits, stacked."""
 
@@ -112,7 +130,9 @@ class AllScores(nn.Module):
 
     def forward(self, mask_logits):
         output = replace(self.output, mask_logits=mask_logits)
-        return torch.stack([score_map(s, output, self.queries) for s in SCORES.values()])
+        blocks = [soft_masks(output, rows) for rows in row_blocks(output)]
+        maps = [[score_rows(s, output, self.queries, m) for m in blocks] for s in SCORES.values()]
+        return torch.stack([torch.cat(parts) for parts in maps])
 
 
 @pytest.mark.slow
@@ -173,6 +193,9 @@ def test_exported__says_what_it_is(exported, tiny_detector):
 def test_export__cannot_be_asked_for(tiny_detector, tmp_path, capsys):
     at = ("export", tiny_detector, "--out", tmp_path / "f.onnx")
     assert "give --size WxH" in fails(capsys, *at)
+    assert "leave --dynamic or --batch out" in fails(capsys, *at, "--size", "100x60", "--dynamic", "--batch", "2")
+    for bad in ("0", "65", "two"):
+        assert "a number from 1 to 64, or dynamic" in fails(capsys, *at, "--size", "100x60", "--batch", bad)
     one = (*at, "--size", "100x60", "--member", "a")
     assert "whose size is fixed: leave --dynamic out" in fails(capsys, *one, "--dynamic", "--queries")
     assert "has a, b: choose one with --member" in fails(capsys, *at, "--size", "100x60", "--queries")
@@ -318,19 +341,22 @@ def test_export__has_no_einsum_and_no_odd_operators(exported):
             assert [(o.domain, o.version) for o in model.opset_import if o.domain == ""] == [("", OPSET)]
 
 
-def test_serving__names_types_and_shapes_are_the_graphs(exported, tmp_path):
+@pytest.mark.parametrize(("batch", "most"), [(1, 0), (None, 8)])
+def test_serving__names_types_and_shapes_are_the_graphs(exported, tmp_path, batch, most):
     from xenomask.export import write_serving
     from xenomask.export.read import _open_onnx
 
     file = next(f for f in exported.values() if f.suffix == ".onnx" and _open_onnx(f)[0]["kind"] == "map")
-    write_serving(file, _open_onnx(file)[0], tmp_path / "models")
+    metadata = {**_open_onnx(file)[0], "batch": batch}
+    write_serving(file, metadata, tmp_path / "models")
     session = onnxruntime.InferenceSession(tmp_path / "models/triton" / file.stem / "1/model.onnx")
     text = (tmp_path / "models/triton" / file.stem / "config.pbtxt").read_text()
     kinds = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32"}
     for port in (*session.get_inputs(), *session.get_outputs()):
-        dims = ", ".join(map(str, port.shape))
+        dims = ", ".join(map(str, port.shape if batch else port.shape[1:]))  # Triton's own axis comes before
         assert f'{{ name: "{port.name}", data_type: {kinds[port.type]}, dims: [ {dims} ] }}' in text
+    assert f"max_batch_size: {most}\n" in text
     (config,) = json.loads((tmp_path / "models/ovms/config.json").read_text())["model_config_list"]
     assert (tmp_path / "models/ovms" / config["config"]["base_path"] / "1/model.onnx").is_file()
     with pytest.raises(XenomaskError, match="exists"):
-        write_serving(file, _open_onnx(file)[0], tmp_path / "models")
+        write_serving(file, metadata, tmp_path / "models")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from helpers.graphs import convolution
-from xenomask.datasets.synthetic import draw_scene
+from xenomask.datasets import open_dataset
+from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
+from xenomask.detector.explain import explain
+from xenomask.masks import with_queries
 from xenomask.models.runtimes import runtime
 from xenomask.opening import open_detector
+from xenomask.store import read_map
 
 pytest.importorskip("openvino")
 SIZE = (60, 100)
@@ -66,23 +72,85 @@ def test_maps__are_those_of_the_graphs_that_torch_opens(own):
     assert found[0] == true[0] and abs(found[1] - true[1]) < 1e-5
 
 
-DETECT = """
+LEAN = """
 import sys
-from xenomask.cli import main
-try:
-    main()
-finally:
-    assert not {m.split(".")[0] for m in sys.modules} & {"torch", "transformers", "timm", "pandas"}
+from pathlib import Path
+folder, out = sys.argv[1], Path(sys.argv[2])
+from xenomask import Detector
+from xenomask.datasets import open_dataset
+from xenomask.datasets.read import read_photo
+from xenomask.opening import open_detector, open_masks
+from xenomask.store import write_map
+image = read_photo(out / "street.png")
+
+def command(*words):
+    from xenomask.cli import main
+    sys.argv[1:] = [*words, "--detector", folder]
+    try:
+        main()
+    except SystemExit as e:
+        assert not e.code
+
+{}
+loaded = {{m.split(".")[0] for m in sys.modules}} & {{"torch", "transformers", "timm", "pandas", "matplotlib"}}
+assert not loaded - {{"pandas"}} if "gradio" in sys.modules else not loaded, loaded
+"""
+DETECT = "command('detect', f'{out}/street.png', '--out', f'{out}/maps', '--threshold', '.1')"
+VIDEO = "command('video', f'{out}/clip', '--out', f'{out}/seen.avi', '--maps', f'{out}/maps')"
+LOAD = "write_map(out / 'maps/a.hdf5', Detector.load(folder)(image).score_map)"
+REPLICA = "write_map(out / 'maps/a.hdf5', open_detector(folder, 'cpu')([image] * 3)[2].score_map)"
+APP = """
+from importlib.util import find_spec
+from xenomask.app import page, session
+known = {"pair": open_masks(folder, "cpu")}
+if find_spec("gradio"):
+    page.build(known, out)
+reading = session.read(session.detect("a.png", image, known["pair"]))
+session.pictures(reading, session.found_in(reading))
+write_map(out / 'maps/a.hdf5', reading.score_map)
+"""
+WORKER = """
+from functools import partial
+from xenomask.cluster.ray import Actor, _row
+from xenomask.predict.photos import open_maps
+data = open_dataset("anomaly-track", out / "scenes")
+opened = partial(open_detector, folder, "cpu")
+open_maps(opened(), data, out / "maps", False)
+rows = [_row(f) for f in data.frames]
+assert Actor(opened, data, out / "maps", False, 1)({k: [r[k] for r in rows] for k in rows[0]})["error"] == [""]
 """
 
 
-def test_detect__imports_neither_torch_nor_transformers(own, tmp_path):
-    cv2.imwrite(str(tmp_path / "street.png"), IMAGE[..., ::-1])
-    words = [sys.executable, "-c", DETECT, "detect", tmp_path / "street.png", "--detector", own[0], "--threshold", ".1"]
-    done = subprocess.run([*map(str, words), "--out", tmp_path / "out"], capture_output=True, text=True)
+@pytest.mark.parametrize("way", [DETECT, VIDEO, LOAD, REPLICA, APP, WORKER])
+def test_imports__neither_torch_nor_transformers(own, tmp_path, way):
+    data = open_dataset("anomaly-track", write_scenes(tmp_path / "scenes", "anomaly-track", 1, size=(66, 110)))
+    image = data.sample(data.frames[0]).image
+    for name in ("clip", "maps"):
+        (tmp_path / name).mkdir()
+    for name in ("clip/0.png", "street.png"):
+        cv2.imwrite(str(tmp_path / name), image[..., ::-1])
+    words = [sys.executable, "-c", LEAN.format(way), own[0], tmp_path]
+    done = subprocess.run([*map(str, words)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "runtime openvino: its graphs are kept from an earlier run" in done.stderr
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    if way in (DETECT, VIDEO):
+        assert "runtime openvino: its graphs are kept from an earlier run" in done.stderr
+    (path,) = (tmp_path / "maps").glob("*.hdf5")
+    true = Detector.from_folder(own[0], runtime="openvino").detect(image).value
+    assert np.abs(read_map(path) - true).max() < 5e-4  # maps are stored as float16
+
+
+def test_networks__are_there_for_what_needs_them(own):
+    kept, by_torch = Detector.load(own[0]), Detector.from_folder(own[0])
+    assert kept.runtime == "openvino" and Detector.load(own[0], runtime="torch").runtime == "torch"
+    for change in (lambda d: d.with_tta((), mirror=True), lambda d: d.with_precision("bfloat16")):
+        assert np.array_equal(change(kept).detect(IMAGE).value, change(by_torch).detect(IMAGE).value)
+    by_graph = by_torch.with_runtime("openvino")
+    answers = [explain(d, d.infer([d.prepare(IMAGE)])[0], (7, 5)).value for d in (kept, by_graph)]
+    assert answers == pytest.approx([by_graph.detect(IMAGE).value[5, 7]] * 2, abs=1e-5)
+    one, other = (with_queries(d.members[0].network.predict(IMAGE)) for d in (kept, by_graph))
+    assert torch.allclose(one.mask_logits.sigmoid(), other.mask_logits.sigmoid(), atol=1e-5)
+    assert np.array_equal(pickle.loads(pickle.dumps(kept)).detect(IMAGE).value, kept.detect(IMAGE).value)
+    assert kept_of(own[0], None, fallback="openvino").detect(draw_scene(4, (120, 60)).image).value.shape == (120, 60)
 
 
 def test_another_size__is_run_by_torch_and_said(own, caplog):
@@ -99,7 +167,7 @@ def test_another_size__is_run_by_torch_and_said(own, caplog):
 def test_damaged__is_never_used(own, what, caplog):
     folder, cache = own
     true = kept_of(folder).detect(IMAGE).value  # compiles
-    files = sorted((cache / ("checkpoints" if what == "*.json" else "openvino")).glob(what))
+    files = sorted((cache / ("checkpoints" if what == "*.json" else "openvino")).rglob(Path(what).name))
     assert len(files) == 2
     for path in files:
         if "graph" in what:
@@ -156,5 +224,6 @@ def test_nano_general__maps_of_kept_graphs_are_torchs(tmp_path, monkeypatch):
     monkeypatch.setenv("XENOMASK_CACHE", str(tmp_path))
     image = draw_scene(5, (128, 128)).image
     Detector.from_folder("nano-general", runtime="openvino").detect(image)
-    kept = kept_of("nano-general", [(128, 128)])
-    assert np.abs(kept.detect(image).value - Detector.from_folder("nano-general").detect(image).value).max() < 1e-4
+    true = Detector.load("nano-general", runtime="torch").detect(image).value
+    for kept in (kept_of("nano-general", [(128, 128)]), Detector.load("nano-general")):
+        assert kept.runtime == "openvino" and np.abs(kept.detect(image).value - true).max() < 1e-4

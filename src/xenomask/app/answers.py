@@ -3,15 +3,17 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from xenomask.app import session
 from xenomask.app.session import Reading, Seen
-from xenomask.detector.explain import Answer
 from xenomask.store import ENDING, write_map
+
+if TYPE_CHECKING:
+    from xenomask.detector.explain import Answer
 
 SHOWN = 900  # pixels of the longest edge up to which a small photo is enlarged
 
@@ -104,7 +106,7 @@ def counted(components: int) -> str:
     return f"{components} component{'' if components == 1 else 's'}"
 
 
-def ask(folder: Path, seen: Seen, score: str, mix: float | None, at: tuple[int, int]) -> tuple[Answer, list[Picture]]:
+def ask(folder: Path, seen: Seen, score: str, mix: float | None, at: tuple[int, int]) -> tuple["Answer", list[Picture]]:
     """Why the map is what it is at the pixel (x, y), and the masks of the queries that decided, written into the
     folder.
 

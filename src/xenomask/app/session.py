@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -14,7 +14,6 @@ from xenomask.datasets import read_photo
 from xenomask.datasets.read import photo_size
 from xenomask.datasets.synthetic import draw_scene
 from xenomask.detector import Detector
-from xenomask.detector.explain import Answer, explain
 from xenomask.detector.fuse import ensemble
 from xenomask.detector.prediction import default_threshold
 from xenomask.errors import XenomaskError, unknown
@@ -26,6 +25,9 @@ from xenomask.predict.frames import open_source
 from xenomask.scores import get_score, score_all
 from xenomask.scores.maskomaly import MIX
 from xenomask.types import ScoreMap, Size
+
+if TYPE_CHECKING:  # torch, which is imported when someone asks why
+    from xenomask.detector.explain import Answer
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS, MAX_ASPECT = 24_000_000, 8
@@ -117,9 +119,8 @@ def choices(detectors: dict[str, Detector]) -> dict[str, Detector]:
 
 def detect(name: str, image: Picture, detector: Detector, title: str = "") -> Seen:
     """Runs the detector's networks: the one step that takes long."""
-    used = detector.used
-    detector = replace(detector, members=used)
-    return Seen(name, image, detector, tuple(m.network.predict(image) for m in used), title or detector.name)
+    detector = replace(detector, members=detector.used)
+    return Seen(name, image, detector, detector.infer([detector.prepare(image)])[0], title or detector.name)
 
 
 def read(seen: Seen, score: str = OWN, mix: float | None = None, threshold: float | None = None) -> Reading:
@@ -204,12 +205,14 @@ def table(found: Sequence[AnomalyObject]) -> list[list[Any]]:
     ]
 
 
-def why(reading: Reading, at: tuple[int, int]) -> Answer:
+def why(reading: Reading, at: tuple[int, int]) -> "Answer":
     """What made the map at the pixel (x, y); XenomaskError outside of the photo."""
+    from xenomask.detector.explain import explain
+
     return explain(reading.detector, reading.seen.outputs, at)
 
 
-def reasons(answer: Answer) -> list[list[Any]]:
+def reasons(answer: "Answer") -> list[list[Any]]:
     """One row a query that decided: member, part of the score, query, class, p, m, what it adds, roles."""
     return [
         [m.name, v.part, v.query, v.label, round(v.confidence, 3), round(v.mask, 3), round(v.adds, 4),
@@ -218,7 +221,7 @@ def reasons(answer: Answer) -> list[list[Any]]:
     ]  # fmt: skip
 
 
-def in_words(answer: Answer) -> str:
+def in_words(answer: "Answer") -> str:
     """The members' shares, parts and notes as a few lines of text."""
     lines = [f"score {answer.value:.4f} at {answer.at[0]},{answer.at[1]}"]
     for m in answer.members:
@@ -229,7 +232,7 @@ def in_words(answer: Answer) -> str:
     return "\n".join(lines)
 
 
-def query_masks(reading: Reading, answer: Answer) -> list[tuple[Picture, str]]:
+def query_masks(reading: Reading, answer: "Answer") -> list[tuple[Picture, str]]:
     """The masks of the queries that decided, laid over the darkened photo, with captions."""
     shown = []
     members = {m.name: o for m, o in zip(reading.detector.members, reading.seen.outputs, strict=True)}

@@ -129,7 +129,7 @@ def benchmark(
     others = _own_maps(pairs, pattern, key)
     make_dir(out)
     default = [] if others else [DEFAULT_DETECTOR]
-    found = [load_detector(d, device, runtime=runtime, tta=tta, refine=refine) for d in detector or default]
+    found = [load_detector(d, device, runtime=runtime, tta=tta, refine=refine, sizes=()) for d in detector or default]
     networks = [m for d in found for m in d.members]
     lacking = [s for s in chosen if s and any(not getattr(m.queries, n) for m in networks for n in s.needs)]
     for s in lacking:
@@ -239,7 +239,7 @@ def crossval(
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
     data = load_dataset(dataset, root, split, resize).labelled()
-    found = load_folder(detector, device, score, member, runtime, refine=refine)
+    found = load_folder(detector, device, score, member, runtime, refine=refine, sizes=())
     if "lambda" in what and any("mix" not in m.score.known_options for m in found.members):
         raise XenomaskError(f"score {found.score_name} has no lambda to choose: take a maskomaly score")
     with progress("networks", len(found.members) * len(data.frames)) as tick:

@@ -127,8 +127,8 @@ DeviceOption = Annotated[
 ]
 RuntimeOption = Annotated[
     str | None,
-    typer.Option("--runtime", autocompletion=names(RUNTIMES), callback=one_of("runtime", RUNTIMES), help="torch "
-                 "(default), compiled, openvino or onnxruntime"),
+    typer.Option("--runtime", autocompletion=names(RUNTIMES), callback=one_of("runtime", RUNTIMES), help="torch, "
+                 "compiled, openvino or onnxruntime; default: torch, or openvino where its graphs are kept"),
 ]  # fmt: skip
 AutoRuntimeOption = Annotated[
     str | None,

@@ -53,7 +53,7 @@ def explain(
     from xenomask.detector.prediction import default_threshold
 
     check_point(point, (image.shape[0], image.shape[1]))
-    found = load_folder(detector, device, score, member, runtime, tta, refine)
+    found = load_folder(detector, device, score, member, runtime, tta, refine, sizes=())
     answer = explain(found, [m.network.predict(image) for m in found.members], point)
     out_console.print(f"{found.name} at {at}: {answer.value:.6f}", highlight=False)
     for m in answer.members:

@@ -39,6 +39,9 @@ def export(
     queries: Annotated[bool, typer.Option("--queries", help="one network's class and mask logits, no score")] = False,
     score: ScoreOption = None,
     member: MemberOption = None,
+    batch: Annotated[
+        str, typer.Option(help="photos that go through the networks together: a number, or dynamic")
+    ] = "1",
     serving: Annotated[
         Path | None, typer.Option(help="also write this folder, for Triton and for OpenVINO Model Server")
     ] = None,
@@ -51,6 +54,8 @@ def export(
     photo = parse_size(size)
     if photo is None:
         raise XenomaskError("give --size WxH, the size of your photos")
+    if batch != "dynamic" and not (batch.isdecimal() and 1 <= int(batch) <= 64):
+        raise XenomaskError(f"--batch {batch}: give a number from 1 to 64, or dynamic")
     from xenomask.detector import Detector
     from xenomask.detector.find import find
     from xenomask.export import export_detector, write_serving
@@ -68,8 +73,9 @@ def export(
             "before it, with that map's own threshold")  # fmt: skip
         found = found.with_refine(())
     metadata = export_detector(
-        found, out, format, size=photo, queries=queries, dynamic=dynamic, terms=_terms(find(detector) / "README.md")
-    )
+        found, out, format, size=photo, queries=queries, dynamic=dynamic,
+        batch=None if batch == "dynamic" else int(batch), terms=_terms(find(detector) / "README.md"),
+    )  # fmt: skip
     files = f"{out} and {out.with_suffix('.bin').name}" if format == "openvino" else str(out)
     if serving is not None:
         write_serving(out, metadata, serving)

@@ -44,7 +44,7 @@ def wants_gpu(detector: str, device: str | None, runtime: str | None) -> bool:
     (True, False, False)
     """
     from xenomask.detector.find import is_exported
-    from xenomask.models.runtimes.runtime import CPU_ONLY
+    from xenomask.models.runtimes.sessions import CPU_ONLY
 
     return runtime not in CPU_ONLY and not is_exported(detector) and (device or "cuda").startswith("cuda")
 
@@ -70,7 +70,8 @@ def on_ray(
             raise XenomaskError(f"--device {device}: no machine of the Ray cluster has a GPU for it; leave it out")
         tta = opening["tta"]
         # says what the maps are made by
-        here = load_detector(detector, "cpu", opening["score"], opening["member"], tta=tta)
+        here = load_detector(detector, "cpu", opening["score"], opening["member"], "torch" if pool.gpus else runtime,
+                             tta=tta)  # fmt: skip
         own = "cuda" if pool.gpus else device or "cpu"  # of several GPUs Ray shows an actor its own alone
         opened = partial(open_detector, detector, own, opening["score"], opening["member"], runtime, tta=tta)
         machines = sum(n["Alive"] for n in ray.nodes())

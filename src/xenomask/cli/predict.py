@@ -233,7 +233,7 @@ def score(
         data = shard_of(data, *parse_shard(shard))
     todo = work(data, out, batch)
     found = load_detector(detector, device, score, member, runtime, precision=precision, work=todo, kernel=kernel,
-                          tta=tta, sizes=[todo[0]] if todo[1] else (), refine=refine)  # fmt: skip
+                          tta=tta, sizes=[todo[0]] if todo[1] else None, refine=refine)  # fmt: skip
     with progress("score", len(data.frames)) as tick:
         times = score_timed(found, data, out, leave_one_out=leave_one_out, batch=batch, classes=classes, tick=tick)
     if profile:
@@ -288,7 +288,7 @@ def demo(
     from xenomask.evaluation.demo import demo as run_demo
     from xenomask.objects import sentence
 
-    found = load_detector(detector, device, runtime=runtime)
+    found = load_detector(detector, device, runtime=runtime, sizes=())
     with progress("demo", 3 * frames) as tick:
         result, first = run_demo(found, out, frames=frames, seed=seed, tick=tick)
     print_numbers(f"{frames} synthetic scenes, score {found.score_name}, exact", dict(result.numbers["exact"]))

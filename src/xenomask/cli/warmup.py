@@ -31,7 +31,7 @@ def warmup(
 ) -> None:
     """Build and keep what the first photo would wait for: OpenVINO's graphs, about half a minute each, and kernels.
 
-    `detect` and `score` then start without torch.
+    `detect`, `score`, `video`, `app` and `serve` then start without torch.
 
     Example: xenomask warmup --size 1280x720
     """

@@ -305,15 +305,20 @@ class Detector:
         return describe_members(self.name, self.members, self.refine)
 
     @staticmethod
-    def load(name: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":
+    def load(name: str | Path, device: str = "cpu", runtime: str = "auto") -> "Detector":
         """A shipped detector by its name ("nano"), a detector folder, or one of the Hub ("hf:org/name", a known name).
 
-        Only the Hub's are downloaded, and only where they are not kept yet. Raises XenomaskError as `from_folder` and
-        `from_hub` do.
+        Only the Hub's are downloaded, and only where they are not kept yet. On CPUs `runtime` auto, like openvino, runs
+        photos by graphs that `xenomask warmup` kept and imports torch where something asks for it; auto is torch for
+        all others. Raises XenomaskError as `from_folder` and `from_hub` do.
         """
+        other = "torch" if runtime == "auto" else runtime
         if hub.is_remote(str(name)):
-            return Detector.from_hub(str(name), device).with_runtime(runtime, device)
-        return Detector.from_folder(name, device, runtime)
+            return Detector.from_hub(str(name), device).with_runtime(other, device)
+        kept = None
+        if device == "cpu" and runtime in ("auto", "openvino"):
+            kept = Detector.from_kept(name, fallback=other)
+        return Detector.from_folder(name, device, other) if kept is None else kept
 
     @staticmethod
     def from_folder(folder: str | Path, device: str = "cpu", runtime: str = "torch") -> "Detector":
@@ -331,14 +336,16 @@ class Detector:
 
     @staticmethod
     def from_kept(
-        folder: str | Path, sizes: Sequence[Size], batch: int = 1, *, once: bool = False
-    ) -> "Detector | None":
+        folder: str | Path, sizes: Sequence[Size] | None = None, batch: int = 1, *, fallback: str = "torch",
+        once: bool = False,
+    ) -> "Detector | None":  # fmt: skip
         """`from_folder` by OpenVINO graphs that earlier runs kept, which needs no torch; None where one is missing.
 
-        `sizes` are the photos' (height, width); `once`: each graph is dropped when it was run, to save memory. Other
-        sizes, and what else asks for the networks, load torch then.
+        `sizes` are the photos' (height, width), None: one graph of any is enough; `once`: each graph is dropped when it
+        was run, to save memory. Other sizes are run by `fallback` (torch, openvino); they, and what else asks for
+        the networks, load torch then.
         """
-        return _read(find(folder), lambda checkpoint: open_kept(checkpoint, sizes, batch, once=once))
+        return _read(find(folder), lambda c: open_kept(c, sizes, batch, fallback=fallback, once=once))
 
     @staticmethod
     def from_hub(name: str, device: str = "cpu", token: str | None = None) -> "Detector":

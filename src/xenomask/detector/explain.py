@@ -14,6 +14,7 @@ from xenomask.masks import (
     MaskOutput,
     PixelOutput,
     class_probabilities,
+    in_torch,
     outlier_probabilities,
     resized_logits,
     semantic,
@@ -146,6 +147,7 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
     """The same for one member alone."""
     x, y = at
     score, row = member.score, slice(y, y + 1)
+    output = in_torch(output)
     score.displayed(isinstance(output, PixelOutput))
     notes: list[str] = []
     if isinstance(output, PixelOutput):

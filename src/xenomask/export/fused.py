@@ -1,4 +1,8 @@
-"""Detector -> one module: uint8 photo in, score map out, all between inside."""
+"""Detector -> one module: uint8 photos in, score maps out, all between inside."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -8,16 +12,17 @@ from xenomask.detector import Detector, Member
 from xenomask.errors import XenomaskError
 from xenomask.export.resize import Resize, Smooth
 from xenomask.masks import MaskOutput, class_probabilities, outlier_probabilities, row_blocks, soft_masks
-from xenomask.models.preprocess import averages, target_size
+from xenomask.models.preprocess import Preprocess, averages, target_size
 from xenomask.scores import Score
 from xenomask.types import QuerySet, Size
 
 
 class Fused(nn.Module):
-    """A detector's members with their scores and weights, for photos of one size."""
+    """A detector's members with their scores and weights, for `batch` photos (None: any number) of one size."""
 
-    def __init__(self, detector: Detector, size: Size):
+    def __init__(self, detector: Detector, size: Size, batch: int | None = 1):
         super().__init__()
+        self.each = _one if batch == 1 else torch.vmap
         self.members = used_members(detector)
         self.networks = nn.ModuleList(m.network.module for m in self.members)
         self.size = size
@@ -28,14 +33,24 @@ class Fused(nn.Module):
             for p in prepared
         )  # fmt: skip
 
-    def forward(self, image: UInt8[Tensor, "1 H W 3"]) -> Float32[Tensor, "1 H W"]:
-        """The fused map of one photo, as `Detector.detect` computes it."""
-        pixels = image[0].to(torch.float32)
-        maps = [
-            member.weight * _member_map(member, network, resize(pixels), self.size)
-            for member, network, resize in zip(self.members, self.networks, self.resizers, strict=True)
-        ]
-        return torch.stack(maps).sum(0)[None] if len(maps) > 1 else maps[0][None]
+    def forward(self, image: UInt8[Tensor, "B H W 3"]) -> Float32[Tensor, "B H W"]:
+        """The fused map of each photo, as `Detector.detect` computes it."""
+        pixels = image.to(torch.float32).permute(1, 2, 0, 3).flatten(2)  # (H, W, 3 B)
+        maps = []
+        for m, network, resize in zip(self.members, self.networks, self.resizers, strict=True):
+            x = _prepared(m.network.preprocess, resize(pixels))
+            out = network(pixel_values=x)
+            classes, masks = out.class_queries_logits.float(), out.masks_queries_logits.float()
+            sizes = (x.shape[2], x.shape[3]), target_size(m.network.preprocess, self.size), self.size
+            first = MaskOutput(classes[0], masks[0], *sizes, m.network.outlier_class)
+            parts = [self.each(partial(_rows_of, m, first, rows))(classes, masks) for rows in row_blocks(first)]
+            maps.append(m.weight * (torch.cat(parts, 1) if len(parts) > 1 else parts[0]))
+        return torch.stack(maps).sum(0) if len(maps) > 1 else maps[0]
+
+
+def _one(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What torch.vmap makes of a function, for a batch of one: its graph holds no further axis."""
+    return lambda *parts: function(*(p[0] for p in parts))[None]
 
 
 def used_members(detector: Detector) -> tuple[Member, ...]:
@@ -45,31 +60,19 @@ def used_members(detector: Detector) -> tuple[Member, ...]:
     return detector.used
 
 
-def _member_map(member: Member, network: nn.Module, pixels: Tensor, size: Size) -> Tensor:
-    p = member.network.preprocess
+def _prepared(p: Preprocess, pixels: Float32[Tensor, "h w C"]) -> Float32[Tensor, "B 3 ph pw"]:
     h, w = pixels.shape[:2]
     padding = (0, -w % p.divisor, 0, -h % p.divisor)
+    pixels = pixels.unflatten(2, (-1, 3))
     if p.black:
-        pixels = nn.functional.pad(pixels, (0, 0, *padding))
-    x = ((pixels - torch.tensor(p.mean)) / torch.tensor(p.std)).permute(2, 0, 1)[None]
-    if not p.black:
-        x = nn.functional.pad(x, padding)
-    out = network(pixel_values=x)
-    output = MaskOutput(
-        class_logits=out.class_queries_logits[0].float(),
-        mask_logits=out.masks_queries_logits[0].float(),
-        padded_size=(x.shape[2], x.shape[3]),
-        input_size=(h, w),
-        image_size=size,
-        outlier_class=member.network.outlier_class,
-    )
-    return score_map(member.score, output, member.queries)
+        pixels = nn.functional.pad(pixels, (0, 0, 0, 0, *padding))
+    x = ((pixels - torch.tensor(p.mean)) / torch.tensor(p.std)).permute(2, 3, 0, 1)
+    return x if p.black else nn.functional.pad(x, padding)
 
 
-def score_map(score: Score, output: MaskOutput, queries: QuerySet) -> Float32[Tensor, "H W"]:
-    """A score's map as `scores.score_all` computes it, but as a tensor; in blocks of rows never (Q, H, W) at once."""
-    parts = [score_rows(score, output, queries, soft_masks(output, rows)) for rows in row_blocks(output)]
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+def _rows_of(member: Member, like: MaskOutput, rows: slice, classes: Tensor, masks: Tensor) -> Float32[Tensor, "r W"]:
+    output = replace(like, class_logits=classes, mask_logits=masks)
+    return score_rows(member.score, output, member.queries, soft_masks(output, rows))
 
 
 def score_rows(score: Score, output: MaskOutput, queries: QuerySet, m: Tensor) -> Tensor:

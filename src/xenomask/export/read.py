@@ -65,7 +65,7 @@ class ExportedDetector:
     members: tuple[Member, ...] = ()  # they are inside
     runtime: str = "exported"
     precision: str = "float32"
-    largest_batch: int = 1
+    largest_batch: int | None = 1
     _told: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
@@ -109,8 +109,11 @@ class ExportedDetector:
     def infer(
         self, photos: Sequence[tuple[UInt8[np.ndarray, "_ _ 3"], Size]]
     ) -> list[tuple[Float32[np.ndarray, "_ _"], Size]]:
-        """Return the graph's map of each prepared photo, one after the other."""
-        return [(self._run(image), size) for image, size in photos]
+        """Return the graph's map of each prepared photo, as many together as the file takes."""
+        most = self.largest_batch or len(photos)
+        together = [[image for image, _ in photos[i : i + most]] for i in range(0, len(photos), most)]
+        maps = [value for images in together for value in self._run(images)]
+        return [(value, size) for value, (_, size) in zip(maps, photos, strict=True)]
 
     def fuse(self, outputs: tuple[Float32[np.ndarray, "_ _"], Size]) -> ScoreMap:
         """Return the map at the photo's own size."""
@@ -136,13 +139,15 @@ class ExportedDetector:
         """Raises XenomaskError: score, members, inference and queries are inside the graph."""
         raise XenomaskError(f"{self.name} is an exported file, {INSIDE[what].format(score=self.score_name)}")
 
-    def _run(self, image: np.ndarray) -> np.ndarray:
-        value = self.session(np.ascontiguousarray(image)[None])[0]
-        if value.shape != (1, *image.shape[:2]) or value.dtype != np.float32:
+    def _run(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        missing = (self.largest_batch or len(images)) - len(images)
+        x = np.stack([*images, *[np.zeros_like(images[0])] * missing])
+        value = self.session(x)[0]
+        if value.shape != x.shape[:3] or value.dtype != np.float32:
             raise XenomaskError(f"{self.name} gave {value.dtype} {value.shape}, not a map of its photo: damaged file")
         if not np.isfinite(value).all():
             raise XenomaskError(f"{self.name}: the map is not finite")
-        return value[0]
+        return value[: len(images)]
 
     def _tell(self, text: str) -> None:
         if not self._told:
@@ -208,6 +213,7 @@ def _fused(path: Path, metadata: Mapping[str, Any], start, digest: str) -> Expor
     return ExportedDetector(
         str(metadata["name"]), start(), metadata, digest, (int(size[0]), int(size[1])),
         (float(low), float(high)), str(metadata["score"]), thresholds, read_region(metadata.get("ignore")),
+        largest_batch=metadata.get("batch", 1),
     )  # fmt: skip
 
 
@@ -234,21 +240,25 @@ def _queries(path: Path, metadata: Mapping[str, Any], start, digest: str) -> Det
 
 
 def _sized(path: Path, metadata: Mapping[str, Any], run: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Raises XenomaskError for batches of another size than the file's."""
+    """In batches as the file takes them; raises XenomaskError for photos of another size than the file's."""
+    import torch
+
     H, W = metadata["size"]
     p = _preprocess(metadata["members"][0])
     h, w = target_size(p, (int(H), int(W)))
-    expected = (1, 3, h + -h % p.divisor, w + -w % p.divisor)
+    expected, most = (3, h + -h % p.divisor, w + -w % p.divisor), metadata.get("batch", 1)
 
     def checked(x: Any) -> Any:
-        if len(x) != 1:
-            raise XenomaskError(f"{path} takes one photo at a time: leave --batch out, or name the detector folder")
-        if tuple(x.shape) != expected:
+        if tuple(x.shape[1:]) != expected:
             raise XenomaskError(
-                f"{path} looks at photos of {W}x{H} (network input {expected[3]}x{expected[2]}), this one needs "
+                f"{path} looks at photos of {W}x{H} (network input {expected[2]}x{expected[1]}), this one needs "
                 f"{x.shape[3]}x{x.shape[2]}: export with this photo's --size"
             )
-        return run(x)
+        parts = []
+        for own in x.split(most or len(x)):
+            missing = (most or len(own)) - len(own)
+            parts.append([t[: len(own)] for t in run(torch.cat([own, own.new_zeros(missing, *expected)]))])
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
     return checked
 
@@ -286,8 +296,8 @@ def _check_ports(path: Path, metadata: Mapping[str, Any], ports: Mapping[str, tu
             f"{path} has inputs and outputs {', '.join(ports)}, not {', '.join(names)}: a foreign graph"
         )
     shape = ports["image"]
-    expected = [None, None] if metadata.get("dynamic") is True else list(size)
-    if kind == "map" and (len(shape) != 4 or list(shape[1:3]) != expected):
+    expected = [metadata.get("batch", 1), *([None, None] if metadata.get("dynamic") is True else size)]
+    if len(shape) != 4 or list(shape[: 3 if kind == "map" else 1]) != expected[: 3 if kind == "map" else 1]:
         raise XenomaskError(f"{path} says that its photos are {size}, but its graph takes {shape}: damaged file")
 
 

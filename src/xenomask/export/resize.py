@@ -11,7 +11,7 @@ BITS = 11  # of cv2's fixed-point weights (INTER_RESIZE_COEF_BITS)
 
 
 class Resize(nn.Module):
-    """uint8 values as float32 (H, W, 3) -> the same at another size, as cv2.resize with INTER_LINEAR or INTER_AREA.
+    """uint8 values as float32 (H, W, C) -> the same at another size, as cv2.resize with INTER_LINEAR or INTER_AREA.
 
     All values are whole numbers below 2^24, so float32 computes them exactly, in every runtime.
     """
@@ -34,7 +34,7 @@ class Resize(nn.Module):
                 self.register_buffer(f"{axis}{i}", torch.from_numpy(np.asarray(index, np.int64)))
                 self.register_buffer(f"{axis}w{i}", torch.from_numpy(np.asarray(weight, np.float32))[:, None])
 
-    def forward(self, x: Float32[Tensor, "H W 3"]) -> Float32[Tensor, "h w 3"]:
+    def forward(self, x: Float32[Tensor, "H W C"]) -> Float32[Tensor, "h w C"]:
         """The resized photo, still whole numbers in 0..255."""
         if self.same:
             return x
@@ -53,7 +53,7 @@ class Resize(nn.Module):
             total = total + torch.floor((high * weight + torch.floor(low * weight / 256)) / 256)
         return torch.floor(total / 4).clamp(0, 255)
 
-    def _sum(self, x: Float[Tensor, "a b 3"], axis: str, dim: int) -> Float[Tensor, "c d 3"]:
+    def _sum(self, x: Float[Tensor, "a b C"], axis: str, dim: int) -> Float[Tensor, "c d C"]:
         """The weighted sum of the taps, in cv2's order."""
         total = None
         for i in range(self.counts[dim]):
@@ -65,7 +65,7 @@ class Resize(nn.Module):
 
 
 class Smooth(nn.Module):
-    """uint8 values as float32 (H, W, 3) -> the same at another size, as torchvision resizes for transformers.
+    """uint8 values as float32 (H, W, C) -> the same at another size, as torchvision resizes for transformers.
 
     NOTE: as it does on CPUs with AVX2, in whole numbers; without, it computes in float32, where a level may differ.
     """
@@ -85,7 +85,7 @@ class Smooth(nn.Module):
             self.register_buffer(f"{axis}high", torch.from_numpy(np.floor(whole / 256).astype(np.float32))[..., None])
             self.register_buffer(f"{axis}low", torch.from_numpy((whole % 256).astype(np.float32))[..., None])
 
-    def forward(self, x: Float32[Tensor, "H W 3"]) -> Float32[Tensor, "h w 3"]:
+    def forward(self, x: Float32[Tensor, "H W C"]) -> Float32[Tensor, "h w C"]:
         """The resized photo, still whole numbers in 0..255."""
         return self._along("y", self._along("x", x.transpose(0, 1)).transpose(0, 1))
 

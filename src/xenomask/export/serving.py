@@ -13,10 +13,12 @@ from xenomask.files import atomic, make_dir
 TRITON = {".onnx": "onnxruntime", ".xml": "openvino"}  # Triton's backends
 PBTXT = """name: "{name}"
 backend: "{backend}"
-max_batch_size: 0
-input [ {{ name: "image", data_type: TYPE_UINT8, dims: [ 1, {H}, {W}, 3 ] }} ]
-output [ {{ name: "{output}", data_type: TYPE_FP32, dims: [ 1, {H}, {W} ] }} ]
+max_batch_size: {most}
+input [ {{ name: "image", data_type: TYPE_UINT8, dims: [ {dims}, 3 ] }} ]
+output [ {{ name: "{output}", data_type: TYPE_FP32, dims: [ {dims} ] }} ]
 """
+# of a file for any number of photos: how many Triton puts together, and how long the first waits for others
+MOST, TOGETHER = 8, "dynamic_batching { max_queue_delay_microseconds: 10000 }\n"
 
 
 def write_serving(file: Path, metadata: Mapping[str, Any], out: Path) -> None:
@@ -27,7 +29,8 @@ def write_serving(file: Path, metadata: Mapping[str, Any], out: Path) -> None:
     if metadata["kind"] != "map":
         raise XenomaskError("--serving is for files that give maps: leave --queries out")
     name = file.stem
-    H, W = (-1, -1) if metadata.get("dynamic") else metadata["size"]
+    batch, size = metadata.get("batch", 1), (-1, -1) if metadata.get("dynamic") else metadata["size"]
+    dims = ", ".join(map(str, size if batch is None else (batch, *size)))
     (output,) = OUTPUTS["map"]
     if out.exists():
         raise XenomaskError(f"{out} exists: choose another folder for --serving")
@@ -38,7 +41,8 @@ def write_serving(file: Path, metadata: Mapping[str, Any], out: Path) -> None:
             folder.mkdir(parents=True)
             for own in {file, file.with_suffix(".bin")} if file.suffix == ".xml" else {file}:
                 shutil.copy(own, folder / f"model{own.suffix}")
-        text = PBTXT.format(name=name, backend=TRITON[file.suffix], output=output, H=H, W=W)
+        text = PBTXT.format(name=name, backend=TRITON[file.suffix], output=output, dims=dims, most=0 if batch else MOST)
+        text += "" if batch else TOGETHER
         (part / "triton" / name / "config.pbtxt").write_text(text)
         table = {"model_config_list": [{"config": {"name": name, "base_path": name}}]}
         (part / "ovms" / "config.json").write_text(json.dumps(table, indent=1) + "\n")

@@ -26,13 +26,14 @@ FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 
 def export_detector(
     detector: Detector, path: Path, format: str, *, size: Size, queries: bool = False, dynamic: bool = False,
-    terms: str | None = None,
+    batch: int | None = 1, terms: str | None = None,
 ) -> Mapping[str, Any]:  # fmt: skip
     """Writes the detector, or (`queries`) its one member's network alone, and returns the metadata inside the file.
 
     The input is a photo of that (height, width), or (`dynamic`) of any that is scaled to fit into what the networks see
-    of one of that size. Raises XenomaskError for an unknown format, another ending of the
-    path, a missing package, several members with `queries`, and a per-pixel network.
+    of one of that size; or `batch` photos that go through the networks together (None: any number). Raises
+    XenomaskError for an unknown format, another ending of the path, a missing package, several members with `queries`,
+    a per-pixel network, and a batch of photos of any size.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
@@ -55,13 +56,16 @@ def export_detector(
         raise XenomaskError(f"{detector.name} has test-time augmentation: export it without")
     if queries and dynamic:
         raise XenomaskError("--queries takes what the network takes, whose size is fixed: leave --dynamic out")
+    if dynamic and batch != 1:
+        raise XenomaskError("photos of any size go through the networks one by one: leave --dynamic or --batch out")
     make_dir(path.parent)
     for own in (path, path.with_suffix(".bin")):
         remove_litter(path.parent, own.name)
-    module, image = _graph_of(detector, used, size, queries, dynamic)
-    metadata = marked({**describe(detector, size, "queries" if queries else "map", terms), "dynamic": dynamic})
+    module, image = _graph_of(detector, used, size, queries, dynamic, batch)
+    about = describe(detector, size, "queries" if queries else "map", terms)
+    metadata = marked({**about, "dynamic": dynamic, "batch": batch})
     outputs = OUTPUTS[metadata["kind"]]
-    program = trace(module.eval(), image, free=(1, 2) if dynamic else ())
+    program = trace(module.eval(), image, free=(1, 2) if dynamic else (0,) if batch is None else ())
     if format == "onnx":
         made = onnx_bytes(program, ["image"], outputs, json.dumps(metadata, allow_nan=False))
         whole, content = stamped(made)
@@ -73,14 +77,15 @@ def export_detector(
 
 
 def _graph_of(
-    detector: Detector, used: tuple[Member, ...], size: Size, queries: bool, dynamic: bool
+    detector: Detector, used: tuple[Member, ...], size: Size, queries: bool, dynamic: bool, batch: int | None
 ) -> tuple[nn.Module, torch.Tensor]:
     """The module to be traced and an input of its size."""
-    photo = torch.zeros(1, *size, 3, dtype=torch.uint8)
+    # an axis of one, though free, would be taken for a constant
+    photos = torch.zeros(batch or 2, *size, 3, dtype=torch.uint8)
     if not queries:
-        return Free(detector, size) if dynamic else Fused(detector, size), photo
-    x, _ = network_input(used[0].network.preprocess, photo[0].numpy())
-    return Raw(used[0].network.module), x
+        return Free(detector, size) if dynamic else Fused(detector, size, batch), photos
+    x, _ = network_input(used[0].network.preprocess, photos[0].numpy())
+    return Raw(used[0].network.module), x.repeat(len(photos), 1, 1, 1)
 
 
 def describe(detector: Detector, size: Size, kind: str, terms: str | None) -> dict[str, Any]:

@@ -36,8 +36,10 @@ def trace(module: nn.Module, image: Tensor, free: Sequence[int] = ()) -> torch.e
     try:
         with quiet(), _plain_attention(module), plain(module), torch.inference_mode(False), torch.no_grad():
             image = torch.zeros(image.shape, dtype=image.dtype)  # one of inference mode could not be traced
-            dims = {axis: torch.export.Dim(f"axis{axis}", min=16, max=16384) for axis in free}
+            dims = {axis: torch.export.Dim(f"axis{axis}", min=16 if axis else 1, max=16384) for axis in free}
             found = torch.export.export(module, (image,), dynamic_shapes=(dims,) if dims else None, strict=False)
+            if any("_add_batch_dim" in str(n.target) for n in found.graph.nodes):
+                found = found.run_decompositions({})  # torch.vmap's own nodes, and Einsum
             return _without_einsum(found)
     except XenomaskError:
         raise

@@ -24,6 +24,7 @@ from xenomask.models.runtimes.sessions import (
     compile_openvino,
     compiled_session,
     need,
+    own_threads,
     read_openvino,
     read_tensor,
 )
@@ -62,33 +63,38 @@ def graph_key(network: "Network", shape: tuple[int, ...]) -> str:
     import torch
 
     config: dict[str, Any] = {k: v for k, v in network.config.to_dict().items() if k != "_name_or_path"}
-    digest = hashlib.sha256(_made(shape, module=type(network.module).__name__, config=config))
+    digest = hashlib.sha256(_made(shape=shape, module=type(network.module).__name__, config=config))
     for name, t in [*network.module.named_parameters(), *network.module.named_buffers()]:
         digest.update(f"{name} {tuple(t.shape)} {t.dtype}".encode())
         digest.update(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def _made(shape: tuple[int, ...], **what: Any) -> bytes:
+def _made(**what: Any) -> bytes:
     """What a graph is made of, and by which versions, as text."""
-    said = {"xenomask": __version__, **{p: metadata.version(p) for p in MAKERS}, "shape": shape, **what}
+    said = {"xenomask": __version__, **{p: metadata.version(p) for p in MAKERS}, **what}
     return json.dumps(said, sort_keys=True, default=str).encode()
 
 
-def _note(checkpoint: Path, weights: str, shape: tuple[int, ...]) -> Path | None:
-    """Where it is noted which graph a checkpoint folder's network has; `weights` is the SHA-256 of their file."""
+def _notes(checkpoint: Path, weights: str) -> Path | None:
+    """The folder of notes on a checkpoint folder's graphs, one a shape; `weights` is the SHA-256 of their file."""
     folder = cache_folder()
     if folder is None or not (checkpoint / CONFIG).is_file():
         return None
-    made = _made(shape, weights=weights, config=sha256(checkpoint / CONFIG))
-    return folder.parent / "checkpoints" / f"{hashlib.sha256(made).hexdigest()}.json"
+    made = _made(weights=weights, config=sha256(checkpoint / CONFIG))
+    return folder.parent / "checkpoints" / hashlib.sha256(made).hexdigest()
+
+
+def _name(shape: tuple[int, ...]) -> str:
+    return f"{'x'.join(map(str, shape))}.json"
 
 
 def note_graph(checkpoint: Path, weights: str, shape: tuple[int, ...], key: str, settings: str) -> None:
     """Notes a kept graph as that of a checkpoint folder's files, so that it is found again without torch."""
-    path = _note(checkpoint, weights, shape)
-    if path is None:
+    folder = _notes(checkpoint, weights)
+    if folder is None:
         return
+    path = folder / _name(shape)
     check = _check(path, key, settings)
     try:
         make_dir(path.parent)
@@ -98,21 +104,26 @@ def note_graph(checkpoint: Path, weights: str, shape: tuple[int, ...], key: str,
         log.warning("the graph is kept, but not found without torch (%s=off silences this): %s", VARIABLE, e)
 
 
-def noted(checkpoint: Path, weights: str, shape: tuple[int, ...]) -> tuple[str, str] | None:
-    """The key of the kept graph of a checkpoint folder's network, and the network's `settings`; None without one."""
-    path = _note(checkpoint, weights, shape)
-    try:
-        table = read_object(path) if path is not None and path.is_file() else {}
-    except XenomaskError:  # cut short, say: the graph is looked for by its network then, and noted anew
-        return None
-    key, settings = (str(table.get(k, "")) for k in ("graph", "settings"))
-    whole = path is not None and table.get("check") == _check(path, key, settings)
-    return (key, settings) if whole and is_kept(key) else None
+def noted(checkpoint: Path, weights: str, shape: tuple[int, ...] | None = None) -> tuple[str, str] | None:
+    """The key of the kept graph of a checkpoint folder's network, and the network's `settings`; None without one.
+
+    `shape` is that of a batch; None: the first graph of any.
+    """
+    folder = _notes(checkpoint, weights)
+    for path in [] if folder is None else sorted(folder.glob("*.json" if shape is None else _name(shape))):
+        try:
+            table = read_object(path)
+        except XenomaskError:  # cut short, say: the graph is looked for by its network then, and noted anew
+            continue
+        key, settings = (str(table.get(k, "")) for k in ("graph", "settings"))
+        if table.get("check") == _check(path, key, settings) and is_kept(key):
+            return key, settings
+    return None
 
 
 def _check(path: Path, key: str, settings: str) -> str:
     """What tells a note that was damaged, or is another's."""
-    return hashlib.sha256(f"{path.stem} {key} {settings}".encode()).hexdigest()
+    return hashlib.sha256(f"{path.parent.name} {path.stem} {key} {settings}".encode()).hexdigest()
 
 
 def is_kept(key: str) -> bool:
@@ -158,7 +169,8 @@ def open_graph(key: str) -> Session | None:
             if path.stem != f"{own}-{digest}":
                 raise XenomaskError("it is not the file that was written")
             os.utime(entry)
-            return compiled_session(need("openvino", "openvino").Core().import_model(tensor, "CPU"))
+            core = need("openvino", "openvino").Core()
+            return compiled_session(core.import_model(tensor, "CPU", own_threads()))
         except (XenomaskError, OSError, RuntimeError, ValueError) as e:
             log.warning("the compiled graph %s is damaged and compiled anew: %s", path, first_line(e))
             path.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from xenomask.models.runtimes.graph_cache import (
     open_graph,
     read_graph,
 )
-from xenomask.models.runtimes.sessions import Session, need, onnx_session, openvino_session
+from xenomask.models.runtimes.sessions import CPU_ONLY, Session, need, onnx_session, openvino_session
 from xenomask.models.tta import View, at_edge
 from xenomask.types import Size
 
@@ -40,7 +40,6 @@ from xenomask.types import Size
 WORTH_A_GRAPH = 100
 RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
 KEPT = 4  # input sizes whose graphs stay in memory
-CPU_ONLY = GRAPHS = ("openvino", "onnxruntime")
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -61,7 +60,7 @@ def with_runtime(network: Network, runtime: str, device: str = "cpu") -> Network
     batch of a size, where no graph can be built.
     """
     check_runtime(runtime, device)
-    if runtime in GRAPHS and network.precision != "float32":
+    if runtime in CPU_ONLY and network.precision != "float32":
         raise XenomaskError(f"runtime {runtime} computes in float32, not in {network.precision}: leave one of them out")
     if runtime == "torch":
         return replace(network, run=None, runtime=runtime)

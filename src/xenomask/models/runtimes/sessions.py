@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from xenomask.errors import XenomaskError
+from xenomask.jit import thread_count
 
+CPU_ONLY = ("openvino", "onnxruntime")  # runtimes
 KEY = "xenomask"  # under which files hold what they are, as JSON
 ONNX_LIMIT = 2**31  # bytes of one protobuf message
 Session = Callable[[np.ndarray], list[np.ndarray]]
@@ -60,9 +62,14 @@ def compile_openvino(model: Any) -> Any:
     """The openvino.CompiledModel of a model, in float32; XenomaskError where OpenVINO has none."""
     openvino = need("openvino", "openvino")
     try:
-        return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **own_threads()})
     except Exception as e:  # openvino raises RuntimeError and its own
         raise XenomaskError(f"openvino cannot compile this graph: {_short(e)}") from e
+
+
+def own_threads() -> dict[str, int]:
+    """OpenVINO's option for OMP_NUM_THREADS, which it does not read itself and Ray's workers are held to."""
+    return {"INFERENCE_NUM_THREADS": thread_count()} if os.environ.get("OMP_NUM_THREADS") else {}
 
 
 def compiled_session(compiled: Any) -> Session:
