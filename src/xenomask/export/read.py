@@ -165,7 +165,7 @@ def resized(image: ImageLike, size: Size) -> UInt8[np.ndarray, "_ _ 3"]:
     return cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if h < H and w < W else cv2.INTER_LINEAR)
 
 
-def open_exported(path: Path) -> Predictor:
+def open_exported(path: str | Path) -> Predictor:
     """Opens a file that `xenomask export` wrote: .onnx in ONNX Runtime, .xml (with its .bin) in OpenVINO, on the CPU.
 
     Or a folder that `xenomask quantize` wrote, whose networks' files become one Detector's members.
@@ -173,6 +173,7 @@ def open_exported(path: Path) -> Predictor:
     Raises XenomaskError for a missing, damaged or foreign file, for ONNX files that refer to others, and where the
     runtime is not installed.
     """
+    path = Path(path)
     if (path / QUANTIZED).is_file():
         return _open_folder(path)
     if not path.is_file():

@@ -90,6 +90,7 @@ def onnx_session(model: bytes) -> Session:
     onnxruntime = need("onnxruntime", "onnx")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors come as exceptions
+    options.enable_mem_pattern = False  # a plan of the first run's memory, which from the second on doubles it
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as e:  # onnxruntime's exceptions have no common class
