@@ -221,7 +221,8 @@ def main() -> None:
     args = parser.parse_args()
     if not all((args.data / where).is_dir() for _, where in SETS.values()):
         return print(f"skipped: {args.data} does not hold {', '.join(name for name, _ in SETS.values())}")
-    d, rows = Detector.load(args.detector).with_refine(()), args.rows.split("/")
+    d = Detector.from_folder(args.detector).with_refine(())
+    rows = ["plain", *(r for r in args.rows.split("/") if r != "plain")]
     threshold = d.thresholds.get("default", {}).get("value", 0.0)
     folder = args.cache / fingerprint(d.describe())[:16]
     folder.mkdir(parents=True, exist_ok=True)

@@ -269,7 +269,7 @@ def half_metadata(model) -> None:
     ("how", "message"),
     [
         (outside, "keeps weights in other files"), (outside_in_a_subgraph, "keeps weights in other files"),
-        (lie, "bad.onnx"), (other_size, "says that its photos are"),
+        (lie, "bad.onnx"), (other_size, "says that it takes 1 photos of"),
         (no_metadata, "was not written by `xenomask export`"), (half_metadata, "has damaged metadata"),
     ],
 )  # fmt: skip

@@ -6,6 +6,8 @@ import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 import cv2
@@ -19,7 +21,7 @@ from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
 from xenomask.detector.explain import explain
 from xenomask.masks import with_queries
-from xenomask.models.runtimes import runtime
+from xenomask.models.runtimes import graph_cache, runtime
 from xenomask.opening import open_detector
 from xenomask.store import read_map
 
@@ -54,6 +56,22 @@ def own(warm, tmp_path, monkeypatch):
     folder, cache = (Path(shutil.copytree(p, tmp_path / p.name)) for p in warm)
     monkeypatch.setenv("XENOMASK_CACHE", str(cache))
     return folder, cache
+
+
+def test_load__without_openvino_is_torch(own, monkeypatch):
+    def version(package: str) -> str:
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(graph_cache.metadata, "version", version)
+    assert Detector.load(own[0]).runtime == "torch"
+
+
+def test_threads__get_their_own_answers(own):
+    kept, photos = kept_of(own[0]), [draw_scene(seed, SIZE).image for seed in range(4)]
+    expected = [kept.detect(x).value for x in photos]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda x: kept.detect(x).value, photos * 8))
+    assert all(np.array_equal(found[i], expected[i % 4]) for i in range(32))
 
 
 def test_maps__are_those_of_the_graphs_that_torch_opens(own):

@@ -36,12 +36,12 @@ def looped(z, x, y, outlier, weight, keep, old):
                     continue
                 m = [sigmoid(mask[i][j]) for mask in x[b]]
                 L = [sum(p[q][k] * m[q] for q in range(len(m))) for k in range(len(p[0]) - 1)]
-                u = min(max(1 - max(L), 1e-4), 1 - 1e-4)
+                u = min(max(1 - max(L), 0.01), 0.99)
                 ce.append(-t * math.log(u) - (1 - t) * math.log(1 - u))
                 uy, uu, yy = uy + u * t, uu + u * u, yy + t * t
                 if not outlier[b][i][j]:
-                    before = [max(old[b][k][i][j], 1e-4) for k in range(len(L))]
-                    now = [max(v, 1e-4) for v in L]
+                    before = [max(old[b][k][i][j], 0.01) for k in range(len(L))]
+                    now = [max(v, 0.01) for v in L]
                     kl.append(sum(a / sum(before) * math.log(a / sum(before) / (c / sum(now)))
                                   for a, c in zip(before, now, strict=True)))  # fmt: skip
         total += weight * (sum(ce) / max(len(ce), 1) + 1 - (2 * uy + 1) / (uu + yy + 1)) + keep * sum(kl) / max(
@@ -68,6 +68,15 @@ def test_loss__is_the_loop_written_one(seed):
     halves = [distill_loss(d, z[i:i + 1], x[i:i + 1], torch.tensor(y)[i:i + 1], labels[i:i + 1], b, old[i:i + 1])
               for i in range(b)]  # fmt: skip
     assert sum(halves).item() == pytest.approx(expected, rel=1e-9)  # pyright: ignore
+
+
+def test_loss__pulls_where_the_shares_exceed_one():
+    """Two sure queries on one pixel, L = 1.9, that the teacher calls anomalous: the masks have to give way."""
+    z, x = torch.tensor([[[3.0, 0.0]] * 2]), torch.full((1, 2, 1, 1), 6.0, requires_grad=True)
+    labels = torch.zeros((1, 1, 1), dtype=torch.uint8)
+    d = Distill(maps="x")  # pyright: ignore[reportArgumentType]
+    (gradient,) = torch.autograd.grad(distill_loss(d, z, x, torch.ones(1, 1, 1), labels, 1), x)
+    assert (gradient > 0).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -149,7 +158,7 @@ def test_training__in_parts_and_resumed_is_the_same_step(scenes, maps, tmp_path)
     ({"distill": {"keep": 1.0}}, "distill.keep holds the classes of `init`"),
     ({"distill": {"low": 1.0}}, "distill.high, 0.0, must be above distill.low, 1.0"),
     ({"distill": {}, "exposure": Exposure(loss="uno")}, "goes with every exposure.loss"),
-    ({"distill": {"maps": "nowhere"}}, "nowhere"),
+    ({"distill": {"maps": "nowhere"}}, "no folder of maps nowhere"),
 ])  # fmt: skip
 def test_recipe__that_cannot_work_is_one_line(scenes, maps, tmp_path, changes, said):
     table = {"maps": maps, **changes["distill"]}

@@ -70,10 +70,13 @@ def on_ray(
             raise XenomaskError(f"--device {device}: no machine of the Ray cluster has a GPU for it; leave it out")
         tta = opening["tta"]
         # says what the maps are made by
-        here = load_detector(detector, "cpu", opening["score"], opening["member"], "torch" if pool.gpus else runtime,
-                             tta=tta)  # fmt: skip
+        on_head = "torch" if pool.gpus and runtime in (None, "auto") else runtime
+        here = load_detector(detector, "cpu", opening["score"], opening["member"], on_head, tta=tta)
         own = "cuda" if pool.gpus else device or "cpu"  # of several GPUs Ray shows an actor its own alone
-        opened = partial(open_detector, detector, own, opening["score"], opening["member"], runtime, tta=tta)
+        kept = None if here.runtime == "openvino" else ()  # workers do as the manifest says
+        opened = partial(
+            open_detector, detector, own, opening["score"], opening["member"], runtime, tta=tta, sizes=kept
+        )
         machines = sum(n["Alive"] for n in ray.nodes())
         each = f"{pool.cpus} CPUs{' and a GPU' if pool.gpus else ''}"
         err_console.print(f"ray: {pool.actors} workers of {each} each, {machines} machines", style="dim")

@@ -299,7 +299,9 @@ def _check_ports(path: Path, metadata: Mapping[str, Any], ports: Mapping[str, tu
     shape = ports["image"]
     expected = [metadata.get("batch", 1), *([None, None] if metadata.get("dynamic") is True else size)]
     if len(shape) != 4 or list(shape[: 3 if kind == "map" else 1]) != expected[: 3 if kind == "map" else 1]:
-        raise XenomaskError(f"{path} says that its photos are {size}, but its graph takes {shape}: damaged file")
+        raise XenomaskError(
+            f"{path} says that it takes {expected[0]} photos of {size}, but its graph takes {shape}: damaged file"
+        )
 
 
 def _open_onnx(path: Path):

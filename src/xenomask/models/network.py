@@ -21,14 +21,14 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 
 from xenomask.arrays import ImageLike, TensorLike, as_array
 from xenomask.datasets.photos import as_photo
-from xenomask.errors import XenomaskError, unknown
+from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, remove_litter
 from xenomask.masks import MaskOutput, PixelOutput, as_logits
 from xenomask.models.config import CARD, CONFIG, OUTLIER_NAME, PER_PIXEL, WEIGHTS, outlier_last
 from xenomask.models.deformable import use_kernel
 from xenomask.models.mahalanobis import KIND, Mahalanobis, MahalanobisConfig
 from xenomask.models.one_level import one_level
-from xenomask.models.preprocess import Prepared, Preprocess, network_input
+from xenomask.models.preprocess import Prepared, Preprocess, network_input, under
 from xenomask.models.presets import preset, without_warnings
 from xenomask.models.tta import View
 from xenomask.models.weights import (
@@ -138,10 +138,7 @@ class Network:
 
     def prepare(self, image: ImageLike, size_policy: Literal["stored", "native"] = "stored") -> Prepared:
         """The first part of `predict`: all before the network."""
-        if size_policy not in ("stored", "native"):
-            raise unknown("size policy", size_policy, ("stored", "native"))
-        image = as_photo(image)
-        policy = replace(self.preprocess, policy="none") if size_policy == "native" else self.preprocess
+        policy, image = under(self.preprocess, size_policy), as_photo(image)
         if self.view.mirror:
             image = np.ascontiguousarray(image[:, ::-1])
         x, input_size = network_input(policy, image)

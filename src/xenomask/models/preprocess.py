@@ -1,6 +1,6 @@
 """Image -> network input: resize by a stated policy, normalise, pad right and bottom."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from xenomask.arrays import ImageLike, Tensor, as_image
+from xenomask.errors import unknown
 from xenomask.types import Size
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -65,6 +66,13 @@ def check_preprocess(p: Preprocess) -> None:
             raise ValueError(f"{name} = {values} is out of range")
     if not all(type(v) is bool for v in (p.antialias, p.stretch, p.black)):
         raise ValueError("antialias, stretch or black is neither true nor false")
+
+
+def under(p: Preprocess, size_policy: str) -> Preprocess:
+    """The settings under a size policy: "stored", or "native" for the image's own size; XenomaskError for another."""
+    if size_policy not in ("stored", "native"):
+        raise unknown("size policy", size_policy, ("stored", "native"))
+    return replace(p, policy="none") if size_policy == "native" else p
 
 
 def target_size(p: Preprocess, size: Size) -> Size:

@@ -63,8 +63,9 @@ def inference(detector: Predictor, batch: int = 1, *, keep: bool = False) -> lis
     larger than the detector takes.
     """
     if detector.largest_batch is not None and batch > detector.largest_batch:
-        raise XenomaskError(f"{detector.name} is an exported file for {detector.largest_batch} at a time, not {batch}: "
-                            "leave --batch out, or export with it")  # fmt: skip
+        n = detector.largest_batch
+        raise XenomaskError(f"{detector.name} is an exported file that takes {n} photo{'s' * (n != 1)} together, not "
+                            f"{batch}: leave --batch out, or export it with --batch {batch}")  # fmt: skip
 
     def infer(photos: list[Photo]) -> list[Photo]:
         found = detector.infer([p.state for p in photos])

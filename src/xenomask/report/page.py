@@ -250,7 +250,7 @@ def _data(view: ReportView) -> dict:
 
 
 def told(a: AnomalyObject) -> dict[str, Any]:
-    """An object as `detect --json` writes it, without mask; its class, where one is known, with its share of pixels."""
+    """An object as `detect --json` writes it, without mask; its class is by another rule, so under other names."""
     said = {"box": list(a.box), "area": a.area, "share": a.share, "score": a.score, "peak": a.peak}
     return said if a.nearest_class is None else said | {"class": a.nearest_class, "class_share": a.nearest_probability}
 

@@ -85,7 +85,7 @@ class Batches(torch.utils.data.Dataset):
         }
         return {**batch, "soft": torch.stack([e.soft for e in found if e.soft is not None])} if self.distill else batch
 
-    def _example(self, index: int, rng: np.random.Generator) -> "Example":
+    def _example(self, index: int, rng: np.random.Generator) -> Example:
         """A crop of that frame, or, where it holds nothing but void, of others until one holds more."""
         # NOTE: MMSegmentation trains on such a crop: all queries then learn that nothing is there
         for _ in range(MOST_TRIES):
@@ -98,7 +98,7 @@ class Batches(torch.utils.data.Dataset):
             "augment.crop, or leave frames with so few labels out"
         )
 
-    def _crop(self, index: int, rng: np.random.Generator) -> "Example":
+    def _crop(self, index: int, rng: np.random.Generator) -> Example:
         frame = self.data.frames[index]
         sample = self.data.sample(frame)
         assert sample.label is not None

@@ -17,9 +17,10 @@ from xenomask.models import Network, load
 from xenomask.store.folder import MapFolder, check_complete
 from xenomask.train.config import Distill, TrainConfig
 from xenomask.train.exposure import at_cells, class_shares
+from xenomask.train.init import class_names
 from xenomask.types import OUTLIER
 
-NARROW = 1e-4  # u is kept so far from 0 and 1, where its cross-entropy has no end
+NARROW = 0.01  # u is kept so far from 0 and 1, where its cross-entropy has no end
 
 
 def soft_target(d: Distill, frame: Frame, label: UInt8[np.ndarray, "H W"]) -> Float32[np.ndarray, "H W"]:
@@ -49,7 +50,8 @@ def distill_loss(
     y = at_cells(target, size)
     inside = ~y.isnan()
     y = y.nan_to_num(0.0)
-    u = (1 - shares.amax(1)).clamp(NARROW, 1 - NARROW)
+    u = 1 - shares.amax(1)
+    u = u + (u.clamp(NARROW, 1 - NARROW) - u).detach()  # the value is cut, the gradient is not: L may exceed 1
     ce = _means(-(y * u.log() + (1 - y) * (1 - u).log()), inside)
     a, b = u * inside, y * inside
     dice = 1 - (2 * (a * b).sum((1, 2)) + 1) / ((a**2).sum((1, 2)) + (b**2).sum((1, 2)) + 1)
@@ -66,19 +68,21 @@ def _means(x: Float[Tensor, "b h w"], where: Tensor) -> Float[Tensor, " b"]:
     return (x * where).sum((1, 2)) / where.sum((1, 2)).clamp_min(1)
 
 
-def began_with(config: TrainConfig, device: Any) -> Network | None:
+def began_with(config: TrainConfig, classes: tuple[str, ...], device: Any) -> Network | None:
     """The network that the training began with, frozen, where [distill] asks to keep its classes.
 
-    Raises XenomaskError where `init` is no checkpoint folder.
+    Raises XenomaskError where `init` is no checkpoint folder, or of other classes.
     """
     if config.distill is None or not config.distill.keep or config.init is None:
         return None
     old = load(config.init)
+    if class_names(old.config) != classes:
+        raise XenomaskError("distill.keep holds the classes of `init`, and this run has others: set keep = 0")
     return replace(old, module=old.module.to(device).eval().requires_grad_(False))
 
 
 def check_distill(config: TrainConfig, training: Dataset) -> None:
-    """Raises XenomaskError for a [distill] without maps of every frame, or with classes to keep and no `init`."""
+    """Raises XenomaskError for a [distill] with other maps than one of each frame, and one that cannot take effect."""
     d = config.distill
     if d is None:
         return

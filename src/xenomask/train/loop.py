@@ -125,7 +125,7 @@ def _prepare(
     if state:
         engine.restore(module, optimizer, state)
     best = state.get("best_miou", -1.0) if same_validation(changes) else -1.0
-    before = began_with(config, engine.device)
+    before = began_with(config, class_names(network.config), engine.device)
     return Run(config, engine, network, module, optimizer, average, paths, records, before), best
 
 

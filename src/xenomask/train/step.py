@@ -109,9 +109,9 @@ def _loss(run: Run, batch: Batch, step: int, whole: Totals, pixels: Counts) -> t
     loss = set_loss(classes, masks, targets(labels, run.network), config, seeds=seeds, whole=whole,
                     ignore_void=run.config.data.void == "ignored")  # fmt: skip
     loss = loss + exposure_loss(run.config.exposure, classes[-1], masks[-1], labels, pixels)
-    if run.config.distill is None or "soft" not in batch:
+    if run.config.distill is None:
         return loss
-    before, soft = _shares_before(run, x), batch["soft"].to(run.engine.device)
+    before, soft = _shares_before(run, x), batch["soft"].to(run.engine.device)  # pyright: ignore
     images = run.config.optim.batch
     return loss + distill_loss(run.config.distill, classes[-1], masks[-1], soft, labels, images, before)
 

@@ -81,7 +81,10 @@ def _notes(checkpoint: Path, weights: str) -> Path | None:
     folder = cache_folder()
     if folder is None or not (checkpoint / CONFIG).is_file():
         return None
-    made = _made(weights=weights, config=sha256(checkpoint / CONFIG))
+    try:
+        made = _made(weights=weights, config=sha256(checkpoint / CONFIG))
+    except metadata.PackageNotFoundError:  # without OpenVINO there is no graph that could run
+        return None
     return folder.parent / "checkpoints" / hashlib.sha256(made).hexdigest()
 
 

@@ -16,7 +16,7 @@ from xenomask.errors import XenomaskError
 from xenomask.files import read_object, sha256
 from xenomask.masks import MaskOutput, in_torch
 from xenomask.models.config import CARD, CONFIG, WEIGHTS, outlier_last, read_card
-from xenomask.models.preprocess import Prepared, Preprocess, input_size, network_array
+from xenomask.models.preprocess import Prepared, Preprocess, input_size, network_array, under
 from xenomask.models.runtimes.graph_cache import noted, open_graph
 from xenomask.models.runtimes.sessions import Session
 from xenomask.models.tta import View
@@ -79,8 +79,7 @@ class Kept:
     def prepare(self, image: ImageLike, size_policy: Literal["stored", "native"] = "stored") -> Prepared:
         """`Network.prepare`, whose input here is an array."""
         image = as_photo(image)
-        policy = replace(self.preprocess, policy="none") if size_policy == "native" else self.preprocess
-        x, used = network_array(policy, image)
+        x, used = network_array(under(self.preprocess, size_policy), image)
         return Prepared(x, used, (image.shape[0], image.shape[1]))  # pyright: ignore
 
     def infer(self, photos: Sequence[Prepared]) -> Any:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,19 +69,21 @@ def compile_openvino(model: Any) -> Any:
 
 
 def own_threads() -> dict[str, int]:
-    """OpenVINO's option for OMP_NUM_THREADS, which it does not read itself and Ray's workers are held to."""
+    """OpenVINO's number of threads where OMP_NUM_THREADS is set, as Ray does: it does not read that itself."""
     return {"INFERENCE_NUM_THREADS": thread_count()} if os.environ.get("OMP_NUM_THREADS") else {}
 
 
 def compiled_session(compiled: Any) -> Session:
-    """A session of an openvino.CompiledModel."""
+    """A session of an openvino.CompiledModel; threads take turns."""
+    lock = threading.Lock()  # it has one request: two threads would silently get each other's answers
 
     def run(x: np.ndarray) -> list[np.ndarray]:
         try:
-            found = compiled([x])
+            with lock:
+                found = compiled([x])
+                return [np.array(found[i]) for i in range(len(compiled.outputs))]
         except Exception as e:
             raise XenomaskError(f"openvino stopped: {_short(e)}") from e
-        return [np.array(found[i]) for i in range(len(compiled.outputs))]
 
     return run
 
