@@ -121,6 +121,23 @@ def test_export__batches_give_the_maps_of_single_photos(tiny_detector, tmp_path,
             assert np.abs(photo.score_map.value - value).max() < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+def test_export__half_stores_the_weights_in_float16(tiny_detector, tmp_path, ending):
+    """Networks whose weights are float16's own numbers lose nothing but what was folded into others."""
+    pair, format = Detector.from_folder(tiny_detector), "onnx" if ending == ".onnx" else "openvino"
+    for m in pair.members:
+        m.network.module.half().float()
+    found = {}
+    for half in (False, True):
+        path = tmp_path / f"{half}{ending}"
+        assert export_detector(pair, path, format, size=SIZE, half=half)["half"] is half
+        weights = path if ending == ".onnx" else path.with_suffix(".bin")
+        found[half] = weights.stat().st_size, open_exported(path).detect(IMAGE).value
+    assert found[True][0] < 0.8 * found[False][0]
+    assert np.abs(found[True][1] - found[False][1]).mean() < 1e-3
+
+
 class AllScores(nn.Module):
     """Every score of given logits, stacked."""
 

@@ -42,6 +42,7 @@ def export(
     batch: Annotated[
         str, typer.Option(help="photos that go through the networks together: a number, or dynamic")
     ] = "1",
+    half: Annotated[bool, typer.Option("--half", help="store the weights in float16: half the file")] = False,
     serving: Annotated[
         Path | None, typer.Option(help="also write this folder, for Triton and for OpenVINO Model Server")
     ] = None,
@@ -74,7 +75,7 @@ def export(
         found = found.with_refine(())
     metadata = export_detector(
         found, out, format, size=photo, queries=queries, dynamic=dynamic,
-        batch=None if batch == "dynamic" else int(batch), terms=_terms(find(detector) / "README.md"),
+        batch=None if batch == "dynamic" else int(batch), half=half, terms=_terms(find(detector) / "README.md"),
     )  # fmt: skip
     files = f"{out} and {out.with_suffix('.bin').name}" if format == "openvino" else str(out)
     if serving is not None:

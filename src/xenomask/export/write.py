@@ -1,11 +1,13 @@
 """Detector -> one file that needs neither xenomask nor torch to run."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,19 +23,20 @@ from xenomask.models.runtimes.sessions import KEY, need
 from xenomask.types import Size
 from xenomask.version import __version__
 
+FEW = 1024  # numbers of a tensor that is stored as it is
 FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def export_detector(
     detector: Detector, path: Path, format: str, *, size: Size, queries: bool = False, dynamic: bool = False,
-    batch: int | None = 1, terms: str | None = None,
+    batch: int | None = 1, half: bool = False, terms: str | None = None,
 ) -> Mapping[str, Any]:  # fmt: skip
     """Writes the detector, or (`queries`) its one member's network alone, and returns the metadata inside the file.
 
     The input is a photo of that (height, width), or (`dynamic`) of any that is scaled to fit into what the networks see
-    of one of that size; or `batch` photos that go through the networks together (None: any number). Raises
-    XenomaskError for an unknown format, another ending of the path, a missing package, several members with `queries`,
-    a per-pixel network, and a batch of photos of any size.
+    of one of that size; or `batch` photos that go through the networks together (None: any number). `half` stores the
+    weights in float16, computing stays in float32. Raises XenomaskError for an unknown format, another ending of the
+    path, a missing package, several members with `queries`, a per-pixel network, and a batch of photos of any size.
     """
     if format not in FORMATS:
         raise unknown("format", format, FORMATS)
@@ -63,16 +66,16 @@ def export_detector(
         remove_litter(path.parent, own.name)
     module, image = _graph_of(detector, used, size, queries, dynamic, batch)
     about = describe(detector, size, "queries" if queries else "map", terms)
-    metadata = marked({**about, "dynamic": dynamic, "batch": batch})
+    metadata = marked({**about, "dynamic": dynamic, "batch": batch, "half": half})
     outputs = OUTPUTS[metadata["kind"]]
     program = trace(module.eval(), image, free=(1, 2) if dynamic else (0,) if batch is None else ())
     if format == "onnx":
         made = onnx_bytes(program, ["image"], outputs, json.dumps(metadata, allow_nan=False))
-        whole, content = stamped(made)
+        whole, content = stamped(_halved(made) if half else made)
         with atomic(path) as part:
             part.write_bytes(whole)
     else:
-        content = save_openvino(to_openvino(program, ["image"], outputs), path, metadata)
+        content = save_openvino(to_openvino(program, ["image"], outputs), path, metadata, half)
     return {**metadata, CONTENT: content}
 
 
@@ -110,15 +113,42 @@ def _member(m: Member) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def save_openvino(model: Any, path: Path, metadata: Mapping[str, Any]) -> str:
+def _halved(made: bytes) -> bytes:
+    """An ONNX file whose float32 tensors of many numbers are float16, cast back where they are used."""
+    onnx = need("onnx", "onnx")
+    model = onnx.load_model_from_string(made)
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < FEW:
+            continue
+        with np.errstate(over="ignore"):
+            stored = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        if np.isfinite(stored).all():  # what float16 cannot hold stays
+            casts.append(
+                onnx.helper.make_node("Cast", [f"{tensor.name}_half"], [tensor.name], to=onnx.TensorProto.FLOAT)
+            )
+            tensor.CopyFrom(onnx.numpy_helper.from_array(stored, f"{tensor.name}_half"))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model.SerializeToString()
+
+
+def save_openvino(model: Any, path: Path, metadata: Mapping[str, Any], half: bool = False) -> str:
     """Writes path and its .bin, the `marked` metadata inside, and returns their content's hash.
 
-    The .bin first, so that who finds the .xml finds both.
+    The .bin first, so that who finds the .xml finds both. `half` stores float16 where OpenVINO finds that it may.
     """
     openvino = need("openvino", "openvino")
     model.set_rt_info(json.dumps(metadata, allow_nan=False), KEY)
     with atomic(path) as xml, atomic(path.with_suffix(".bin")) as weights:
-        openvino.serialize(model, str(xml), str(weights))
+        if half:
+            with tempfile.TemporaryDirectory(dir=path.parent) as own:
+                openvino.save_model(model, Path(own) / "half.xml", compress_to_fp16=True)
+                (Path(own) / "half.xml").replace(xml)
+                (Path(own) / "half.bin").replace(weights)
+        else:
+            openvino.serialize(model, str(xml), str(weights))
         whole, content = stamped(xml.read_bytes(), sha256(weights))
         xml.write_bytes(whole)
     return content
