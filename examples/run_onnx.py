@@ -32,8 +32,11 @@ def main(model: str, photo: str, out: str) -> None:
         anomalous = (value >= threshold["value"]).astype(np.uint8)
         contours, _ = cv2.findContours(anomalous, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(colours, contours, -1, (255, 255, 255), 2)
-    cv2.imwrite(out, colours)
+    if not cv2.imwrite(out, colours):
+        sys.exit(f"cannot write {out}")
     print(f"{about['name']}, {about['score']}: {score.min():.3f} .. {score.max():.3f} -> {out}")
 
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 main(*sys.argv[1:])

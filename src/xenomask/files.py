@@ -20,6 +20,7 @@ from typing import Any
 
 from xenomask.errors import XenomaskError
 
+MANIFEST = "manifest.json"  # of what made a folder of maps: store.manifest
 MAX_JSON = 32 * 2**20  # bytes; queries.json takes 1 KB a frame of its analysis
 LITTER = 24 * 3600  # seconds after which what another machine has half-written belongs to nobody
 # the names of `unseen`; without machine and process, as they were called before

@@ -1,5 +1,6 @@
 """Kept graphs: a detector runs by them without torch, gives the maps of torch's way, and never uses damaged ones."""
 
+import ctypes
 import logging
 import os
 import pickle
@@ -64,6 +65,22 @@ def test_load__without_openvino_is_torch(own, monkeypatch):
 
     monkeypatch.setattr(graph_cache.metadata, "version", version)
     assert Detector.load(own[0]).runtime == "torch"
+
+
+def signal_stack() -> bytes:
+    """The stack that this thread's signal handlers run on, as the system tells it."""
+    held = ctypes.create_string_buffer(64)
+    ctypes.CDLL(None).sigaltstack(None, held)
+    return held.raw
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sigaltstack is POSIX")
+def test_opening__leaves_the_stack_for_signals(own):
+    before = signal_stack()
+    kept_of(own[0]).detect(IMAGE)  # read back
+    shutil.rmtree(own[1])
+    Detector.from_folder(own[0], runtime="openvino").detect(IMAGE)  # compiled
+    assert signal_stack() == before
 
 
 def test_threads__get_their_own_answers(own):

@@ -295,7 +295,12 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
         raise XenomaskError(f"size {text!r} is not WIDTHxHEIGHT, such as 512x256")
-    return int(parts[1]), int(parts[0])
+    from xenomask.picture_files import MAX_PIXELS, MAX_SIDE
+
+    width, height = (int(p[:9]) for p in parts)
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise XenomaskError(f"size {text}: a photo has {MAX_SIDE} pixels a side and {MAX_PIXELS} in all at most")
+    return height, width
 
 
 def parse_point(text: str) -> tuple[int, int]:

@@ -113,9 +113,18 @@ def evaluate(
         print_numbers("over time", found["clips"])
     if by_size:
         found["by_size"] = size_numbers(result, folder, data)
-        table = Table("pixels", "objects", "recall", "sIoU", title="true components by size", title_justify="left")
+        table = Table(
+            "pixels",
+            "objects",
+            "recall",
+            "sIoU",
+            title="true components by size (recall: mean over the taus of sIoU)",
+            title_justify="left",
+        )
         for name, n in found["by_size"].items():
-            table.add_row(name, str(n["objects"]), *(f"{n[k]:.4f}" for k in ("recall", "siou")))
+            table.add_row(
+                name, str(n["objects"]), *(f"{n[k]:.4f}" if n["objects"] else "-" for k in ("recall", "siou"))
+            )
         out_console.print(table)
     write_json(json_file, found)
 

@@ -57,6 +57,10 @@ def export(
         raise XenomaskError("give --size WxH, the size of your photos")
     if batch != "dynamic" and not (batch.isdecimal() and 1 <= int(batch) <= 64):
         raise XenomaskError(f"--batch {batch}: give a number from 1 to 64, or dynamic")
+    from xenomask.export.content import check_request
+
+    together = None if batch == "dynamic" else int(batch)
+    check_request(out, format, photo, queries=queries, dynamic=dynamic, batch=together)
     from xenomask.detector import Detector
     from xenomask.detector.find import find
     from xenomask.export import export_detector, write_serving
@@ -75,7 +79,7 @@ def export(
         found = found.with_refine(())
     metadata = export_detector(
         found, out, format, size=photo, queries=queries, dynamic=dynamic,
-        batch=None if batch == "dynamic" else int(batch), half=half, terms=_terms(find(detector) / "README.md"),
+        batch=together, half=half, terms=_terms(find(detector) / "README.md"),
     )  # fmt: skip
     files = f"{out} and {out.with_suffix('.bin').name}" if format == "openvino" else str(out)
     if serving is not None:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from xenomask.export.content import FORMATS as FORMATS
 from xenomask.export.read import ExportedDetector as ExportedDetector
 from xenomask.export.read import open_exported as open_exported
 from xenomask.later import later
@@ -9,9 +10,8 @@ from xenomask.later import later
 if TYPE_CHECKING:  # an exported file is read without torch
     from xenomask.export.quantize import quantize_detector as quantize_detector
     from xenomask.export.serving import write_serving as write_serving
-    from xenomask.export.write import FORMATS as FORMATS
     from xenomask.export.write import export_detector as export_detector
 
 __getattr__ = later(__name__, {
-    "quantize_detector": "quantize", "FORMATS": "write", "export_detector": "write", "write_serving": "serving",
+    "quantize_detector": "quantize", "export_detector": "write", "write_serving": "serving",
 })  # fmt: skip

@@ -2,12 +2,33 @@
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from xenomask.errors import XenomaskError, unknown
+from xenomask.picture_files import check_scene
+from xenomask.types import Size
 
 VERSION = 1  # of the metadata
 # before the SHA-256 of all that an exported file holds (with its .bin), this text and 64 zeros in its place
 CONTENT, MARK = "content", b"sha256-of-content:"
+FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 OUTPUTS = {"map": ["score"], "queries": ["class_logits", "mask_logits"]}
+
+
+def check_request(
+    path: Path, format: str, size: Size, *, queries: bool = False, dynamic: bool = False, batch: int | None = 1
+) -> None:
+    """Raises XenomaskError for what no file can be, whatever the detector."""
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    if path.suffix != FORMATS[format]:
+        raise XenomaskError(f"{path.name}: a file of format {format} ends in {FORMATS[format]}")
+    check_scene(size, "the photo that is asked for")
+    if queries and dynamic:
+        raise XenomaskError("--queries takes what the network takes, whose size is fixed: leave --dynamic out")
+    if dynamic and batch != 1:
+        raise XenomaskError("photos of any size go through the networks one by one: leave --dynamic or --batch out")
 
 
 def marked(metadata: Mapping[str, Any]) -> dict[str, Any]:

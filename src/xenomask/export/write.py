@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from xenomask.detector import Detector, Member
-from xenomask.errors import XenomaskError, unknown
-from xenomask.export.content import CONTENT, OUTPUTS, VERSION, marked, stamped
+from xenomask.errors import XenomaskError
+from xenomask.export.content import CONTENT, OUTPUTS, VERSION, check_request, marked, stamped
 from xenomask.export.free import Free
 from xenomask.export.fused import Fused
 from xenomask.files import atomic, finite, make_dir, remove_litter, sha256
@@ -24,7 +24,6 @@ from xenomask.types import Size
 from xenomask.version import __version__
 
 FEW = 1024  # numbers of a tensor that is stored as it is
-FORMATS = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def export_detector(
@@ -38,10 +37,7 @@ def export_detector(
     weights in float16, computing stays in float32. Raises XenomaskError for an unknown format, another ending of the
     path, a missing package, several members with `queries`, a per-pixel network, and a batch of photos of any size.
     """
-    if format not in FORMATS:
-        raise unknown("format", format, FORMATS)
-    if path.suffix != FORMATS[format]:
-        raise XenomaskError(f"{path.name}: a file of format {format} ends in {FORMATS[format]}")
+    check_request(path, format, size, queries=queries, dynamic=dynamic, batch=batch)
     for package, extra in {"onnx": (("onnx", "onnx"), ("onnxscript", "onnx")), "openvino": (("openvino",) * 2,)}[
         format
     ]:
@@ -57,10 +53,6 @@ def export_detector(
         raise XenomaskError(f"{detector.name} has a per-pixel network: only mask transformers can be exported")
     if any(str(m.network.view) for m in used):
         raise XenomaskError(f"{detector.name} has test-time augmentation: export it without")
-    if queries and dynamic:
-        raise XenomaskError("--queries takes what the network takes, whose size is fixed: leave --dynamic out")
-    if dynamic and batch != 1:
-        raise XenomaskError("photos of any size go through the networks one by one: leave --dynamic or --batch out")
     make_dir(path.parent)
     for own in (path, path.with_suffix(".bin")):
         remove_litter(path.parent, own.name)

@@ -78,4 +78,4 @@ class Mahalanobis(nn.Module):
     def forward(self, pixel_values: Float[Tensor, "b 3 H W"]) -> Outputs:
         """The query's class logits, which are constant, and its mask logits."""
         mask = (self.middle - self.distance(self.features(pixel_values))) / self.spread
-        return Outputs(mask.new_tensor([SURE, -SURE]).expand(len(mask), 1, 2), mask)
+        return Outputs(mask.new_tensor([SURE, -SURE]).expand(mask.shape[0], 1, 2), mask)

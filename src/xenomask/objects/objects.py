@@ -7,7 +7,7 @@ float16; 8-connected).
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class AnomalyObject:
     score: float
     peak: float
     # its mask, as COCO's compressed run lengths: see decode_rle
-    rle: dict[str, Any]
+    rle: dict[str, Any] = field(repr=False)
     # the class that the networks take it for, and its mean probability there; None where they do not say
     nearest_class: str | None = None
     nearest_probability: float | None = None

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from xenomask.errors import XenomaskError
-from xenomask.files import make_dir
+from xenomask.files import MANIFEST, make_dir
 from xenomask.picture_files import check_scene, is_picture, read_header
 
 STDIN = "-"
@@ -62,7 +62,7 @@ def check_photos(photos: Sequence[Path], out: Path) -> None:
     """Makes the folder of results.
 
     Raises XenomaskError for a photo that is not there or is a folder, for what is no picture or too small among the
-    first, two of one name, and an unwritable folder.
+    first, two of one name, an unwritable folder, and one of `xenomask score`, whose maps would be written over.
     """
     for photo in photos:
         if photo.is_dir():
@@ -75,4 +75,6 @@ def check_photos(photos: Sequence[Path], out: Path) -> None:
     stems = [p.stem for p in photos]
     if twice := sorted({s for s in stems if stems.count(s) > 1}):
         raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")
+    if (out / MANIFEST).is_file():
+        raise XenomaskError(f"{out} holds maps of `xenomask score`, which these would replace: choose another --out")
     make_dir(out)

@@ -8,12 +8,12 @@ from typing import Any
 
 from xenomask.datasets import Dataset, Frame
 from xenomask.errors import XenomaskError
+from xenomask.files import MANIFEST as MANIFEST
 from xenomask.files import create, read_object, remove_litter
 from xenomask.store import MapFolder, map_ids, map_path, map_photo, write_map
 from xenomask.store.provenance import photo_digest
 from xenomask.types import ScoreMap
 
-MANIFEST = "manifest.json"
 THREADS = 4  # hashing lets others run
 _OTHER = "choose another folder or empty it"
 

@@ -27,6 +27,7 @@ from xenomask.models.runtimes.sessions import (
     own_threads,
     read_openvino,
     read_tensor,
+    signal_stack_kept,
 )
 from xenomask.version import __version__
 
@@ -173,7 +174,8 @@ def open_graph(key: str) -> Session | None:
                 raise XenomaskError("it is not the file that was written")
             os.utime(entry)
             core = need("openvino", "openvino").Core()
-            return compiled_session(core.import_model(tensor, "CPU", own_threads()))
+            with signal_stack_kept():
+                return compiled_session(core.import_model(tensor, "CPU", own_threads()))
         except (XenomaskError, OSError, RuntimeError, ValueError) as e:
             log.warning("the compiled graph %s is damaged and compiled anew: %s", path, first_line(e))
             path.unlink(missing_ok=True)

@@ -1,9 +1,11 @@
 """Graphs ready to run: OpenVINO's and ONNX Runtime's sessions, arrays in and out. Nothing here imports torch."""
 
+import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +65,24 @@ def compile_openvino(model: Any) -> Any:
     """The openvino.CompiledModel of a model, in float32; XenomaskError where OpenVINO has none."""
     openvino = need("openvino", "openvino")
     try:
-        return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **own_threads()})
+        with signal_stack_kept():
+            return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **own_threads()})
     except Exception as e:  # openvino raises RuntimeError and its own
         raise XenomaskError(f"openvino cannot compile this graph: {_short(e)}") from e
+
+
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Inside, OpenVINO may compile: it (2026.4.1) leaves a stack for signals that is unmapped, where Ctrl-C crashes."""
+    kept = ctypes.create_string_buffer(64)  # more than a stack_t takes
+    known = None if os.name == "nt" else getattr(ctypes.CDLL(None), "sigaltstack", None)
+    if known:
+        known(None, kept)
+    try:
+        yield
+    finally:
+        if known:
+            known(kept, None)
 
 
 def own_threads() -> dict[str, int]:
