@@ -26,7 +26,13 @@ from xenomask.types import CITYSCAPES_CLASSES, OUTLIER
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path, help="its data and augment say what is pasted where")
+    parser.add_argument(
+        "recipe",
+        type=Path,
+        nargs="?",
+        default=Path("configs/nano-l-large.toml"),
+        help="its data and augment say what is pasted where",
+    )
     parser.add_argument("--count", type=int, default=700)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("work_dirs/distill-data"))

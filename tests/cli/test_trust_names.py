@@ -148,7 +148,7 @@ def test_contact_sheet__of_very_many_pictures_fits_a_jpeg():
 
 
 def test_detect__a_very_long_photo(tmp_path, capsys, tiny_detector):
-    Image.fromarray(np.zeros((2000, 8, 3), np.uint8)).save(tmp_path / "long.png")
+    Image.fromarray(np.zeros((2000, 32, 3), np.uint8)).save(tmp_path / "long.png")
     code, _, err = run(capsys, "detect", tmp_path / "long.png", "--detector", tiny_detector, "--out", tmp_path / "o")
     assert code == 0, err
     drawn = cv2.imread(str(tmp_path / "o/long_heatmap.png"))
