@@ -197,7 +197,7 @@ def refuse_folder(path: Path) -> None:
         raise XenomaskError(f"cannot write {path}: it is no regular file; give the name of a file")
 
 
-OWN = ("manifest.json", "detector.json", "config.json", "xenomask.json")  # which folders of maps and detectors hold
+OWN = (MANIFEST, "detector.json", "config.json", "xenomask.json")  # which folders of maps and detectors hold
 
 
 def refuse_input(path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xenomask.errors import XenomaskError
+from xenomask.files import MANIFEST
 
 if TYPE_CHECKING:  # a job of the pipeline reads plans and needs no torch itself
     from xenomask.train.config import TrainConfig
@@ -135,7 +136,7 @@ def score_alone(arguments: Sequence[str], maps: Path, shards: int) -> tuple[Step
     ('/maps/manifest.json',)
     """
     # an absolute path joined to the run's folder is itself
-    return (Step("score", ("score", *arguments), (), (str(maps / "manifest.json"),), shards=shards),)
+    return (Step("score", ("score", *arguments), (), (str(maps / MANIFEST),), shards=shards),)
 
 
 def _own_photos(recipe: "TrainConfig") -> list[str]:

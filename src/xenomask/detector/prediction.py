@@ -129,10 +129,15 @@ def default_threshold(detector: "Predictor") -> float | None:
 
 
 def predict(detector: "Predictor", photos: Any) -> Any:
-    """A Prediction of one photo (path, PIL image, array, tensor), or a list of them of a list; batched by size."""
+    """A Prediction of one photo (path, PIL image, array, tensor), or a list of them of a list; batched by size.
+
+    Raises XenomaskError for what is no photo, or too small for a scene, before a network is run.
+    """
     if not isinstance(photos, list | tuple):
         return predict(detector, [photos])[0]
     images = [as_photo(photo) for photo in photos]
+    for image in images:
+        check_scene((image.shape[0], image.shape[1]), "the photo")
     prepared = [detector.prepare(image) for image in images]
     groups: dict[tuple[int, ...], list[int]] = {}
     for k, image in enumerate(images):
@@ -148,10 +153,8 @@ def predict(detector: "Predictor", photos: Any) -> Any:
 
 
 def prediction(detector: "Predictor", image: ImageLike, found: ScoreMap, outputs: Any) -> Prediction:
-    """The Prediction of a photo whose networks have run; raises XenomaskError for one that is too small for a scene."""
-    image = as_photo(image)
-    check_scene((image.shape[0], image.shape[1]), "the photo")
+    """The Prediction of a photo whose networks have run."""
     return Prediction(
-        image, found, detector.scale, default_threshold(detector),
+        as_photo(image), found, detector.scale, default_threshold(detector),
         ignored=ignored_in(detector.ignore, found.value.shape), nearest=detector.nearest(outputs),
     )  # fmt: skip

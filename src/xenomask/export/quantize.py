@@ -63,7 +63,7 @@ def quantize_detector(
                 return network_input(preprocess, photo_of(data, frame, size))[0].numpy()
 
             x = torch.from_numpy(network_sees(used[0]))
-            model = openvino_graph(getattr(m.network, "whole", m.network), x)  # the network behind kept graphs
+            model = openvino_graph(m.network.whole, x)
             try:
                 with quiet(), contextlib.redirect_stdout(io.StringIO()):  # its progress bars
                     model = nncf.quantize(

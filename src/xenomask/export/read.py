@@ -296,9 +296,9 @@ def _check_ports(path: Path, metadata: Mapping[str, Any], ports: Mapping[str, tu
         raise XenomaskError(
             f"{path} has inputs and outputs {', '.join(ports)}, not {', '.join(names)}: a foreign graph"
         )
-    shape = ports["image"]
+    shape, known = ports["image"], 3 if kind == "map" else 1  # a network's own size does not stand in the metadata
     expected = [metadata.get("batch", 1), *([None, None] if metadata.get("dynamic") is True else size)]
-    if len(shape) != 4 or list(shape[: 3 if kind == "map" else 1]) != expected[: 3 if kind == "map" else 1]:
+    if len(shape) != 4 or list(shape[:known]) != expected[:known]:
         raise XenomaskError(
             f"{path} says that it takes {expected[0]} photos of {size}, but its graph takes {shape}: damaged file"
         )

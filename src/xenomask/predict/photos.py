@@ -12,6 +12,7 @@ from xenomask.detector.predictor import Predictor
 from xenomask.errors import XenomaskError, printable
 from xenomask.files import make_dir
 from xenomask.objects import SMALLEST, AnomalyObject
+from xenomask.picture_files import check_scene
 from xenomask.pictures import save_picture
 from xenomask.plots import panels
 from xenomask.predict.inputs import check_photos
@@ -102,7 +103,9 @@ def detect_photos(
     check_photos(photos, out)
 
     def read(photo: Path) -> Photo:
-        return Photo(photo, read_photo(photo), detector, photo_digest(photo))
+        image = read_photo(photo)
+        check_scene((image.shape[0], image.shape[1]), str(photo))
+        return Photo(photo, image, detector, photo_digest(photo))
 
     def draw(seen: Photo) -> Detection:
         return _draw(seen, out, threshold, smallest, only)
