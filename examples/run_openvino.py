@@ -17,8 +17,7 @@ def main(model: str, photo: str, out: str) -> None:
     if about["kind"] != "map":
         sys.exit("this example is for files with a score, not for --queries")
     h, w = about["size"]
-    image = cv2.imread(photo)
-    if image is None:
+    if (image := cv2.imread(photo)) is None:
         sys.exit(f"cannot read {photo}")
     resized = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if image.shape[0] > h else cv2.INTER_LINEAR)
     network = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})  # else perhaps bfloat16
@@ -38,6 +37,4 @@ def main(model: str, photo: str, out: str) -> None:
     print(f"{about['name']}, {about['score']}: {score.min():.3f} .. {score.max():.3f} -> {out}")
 
 
-if len(sys.argv) != 4:
-    sys.exit(__doc__)
-main(*sys.argv[1:])
+main(*sys.argv[1:]) if len(sys.argv) == 4 else sys.exit(__doc__)
