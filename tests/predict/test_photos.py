@@ -1,5 +1,6 @@
 """Photos and data sets through the pipeline: what a loop writes, byte by byte."""
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -64,10 +65,12 @@ def test_detect_photos__writes_the_bytes_of_a_loop(tiny_detector, photos, tmp_pa
     rows, profile = detect_photos(pair, photos, tmp_path / "out", threshold=0.9, smallest=0.01)
     assert [Path(r.photo) for r in rows] == photos and profile.stages[-1].name == "draw and write"
     (tmp_path / "loop").mkdir()
+    told = json.dumps(pair.describe(), sort_keys=True).encode()
     for photo, row in zip(photos, rows, strict=True):
         image = read_photo(photo)
         found = pair.detect(image)
-        write_map(tmp_path / "loop" / f"{photo.stem}.hdf5", found, photo=sha256(photo))
+        by = f"{pair.name}, {pair.score_name}, {hashlib.sha256(told).hexdigest()[:12]}"
+        write_map(tmp_path / "loop" / f"{photo.stem}.hdf5", found, photo=sha256(photo), detector=by)
         objects = find_objects(found.value, 0.9, math.ceil(0.01 * found.value.size))
         assert [o.box for o in row.objects or []] == [o.box for o in objects]
         Image.fromarray(draw_boxes(overlay(image, found.value, pair.scale, 0.9), [o.box for o in objects])).save(
@@ -123,6 +126,33 @@ def test_score_dataset__a_damaged_photo_leaves_the_maps_before_it_whole(tiny_det
     assert not [p for p in (tmp_path / "maps").iterdir() if "part" in p.name]
     for name in files(tmp_path / "maps"):
         assert read_map(tmp_path / "maps" / name).shape == (64, 100)
+
+
+def test_detect__a_damaged_photo_is_named_and_the_others_are_done(tiny_detector, photos, tmp_path, capsys):
+    many = tmp_path / "many"
+    many.mkdir()
+    for i, photo in enumerate(photos):
+        (many / f"{i}.png").write_bytes(photo.read_bytes()[: -60 if i in (1, 3) else None])
+    line = ("detect", many, "--detector", tiny_detector, "--out", tmp_path / "out", "--json", tmp_path / "n.json")
+    code, said, err = command(capsys, *line, "--coco", tmp_path / "c.json")
+    numbers, last = json.loads((tmp_path / "n.json").read_text()), err.splitlines()[-1]
+    assert code == 2 and "1.png is damaged" in err and "3.png is damaged" in last
+    assert last.endswith("(2 of 5 photos failed, the others are done)")
+    assert [Path(p["photo"]).name for p in numbers["photos"]] == ["0.png", "2.png", "4.png"]
+    assert len(numbers["failed"]) == 2 and len(json.loads((tmp_path / "c.json").read_text())["images"]) == 3
+    assert sorted(files(tmp_path / "out")) == ["0.hdf5", "2.hdf5", "4.hdf5"] and said.count("many/") == 3
+
+
+def test_detect__maps_of_two_detectors_in_one_folder_are_not_evaluated(tiny_detector, scenes, tmp_path, capsys):
+    first, *others = [str(f.image) for f in scenes.frames]
+    line = ("--detector", tiny_detector, "--only", "map", "--out", tmp_path / "out")
+    judge = ("evaluate", "--maps", tmp_path / "out", "--dataset", "anomaly-track", "--root", scenes.root)
+    assert command(capsys, "detect", *others, *line)[0] == 0
+    assert command(capsys, "detect", first, *line, "--score", "entropy")[0] == 0
+    for words in (judge, ("components", tmp_path / "out", "--threshold", 0.5, "--out", tmp_path / "c.json")):
+        assert "holds maps of 2 detectors" in fails(capsys, *words)
+    assert command(capsys, "detect", first, *line)[0] == 0
+    assert command(capsys, *judge, "--resamples", 0)[0] == 0
 
 
 def test_manifest__says_the_runtime_and_goes_on_with_another_but_not_with_another_precision(

@@ -8,7 +8,7 @@ import pytest
 
 from helpers import naive
 from xenomask.errors import XenomaskError
-from xenomask.predict.pipeline import DEPTH, Profile, Stage, StageTimes, run
+from xenomask.predict.pipeline import DEPTH, DROPPED, Profile, Stage, StageTimes, run
 
 
 def stages(batch=None):
@@ -32,6 +32,15 @@ def test_run__batches_hold_what_follows_each_other_and_is_alike():
     seen = []
     run([1, 3, 5, 7, 2, 1, 4, 6], [Stage("s", lambda x: seen.append(x) or x, 3, lambda x: x % 2)])
     assert seen == [[1, 3, 5], [7], [2], [1], [4, 6]]
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_run__a_dropped_item_goes_no_further_and_each_result_is_told_in_order(batch):
+    told = []
+    odd = Stage("odd", lambda i: i if i % 2 else DROPPED)
+    ten = Stage("ten", (lambda group: [10 * i for i in group]) if batch else (lambda i: 10 * i), batch)
+    results, profile = run(range(7), [odd, ten], tell=told.append)
+    assert results == told == [10, 30, 50] and profile.items == 3
 
 
 def test_run__stages_overlap():

@@ -61,7 +61,7 @@ def test_objects__are_those_of_detect_json(scored, tmp_path, capsys, options):
             named = {"class": CITYSCAPES_CLASSES[number], "class_share": pytest.approx(most / o["area"])}
             assert told == {k: o[k] for k in kept} | named
     captions = [
-        re.sub(r"^\S+: |; nearest class: .*", "", e[2]) for e in page.of("figcaption") if "anomalous object" in e[2]
+        re.sub(r"^\S+: |; predicted as .*", "", e[2]) for e in page.of("figcaption") if "anomalous object" in e[2]
     ]
     printed = re.sub(r"; nearest class: .*", "", said)
     assert captions and all(c in printed for c in captions)
@@ -76,7 +76,7 @@ def test_objects__threshold_without_a_detector_and_damaged_ones(scored, tmp_path
     command = (*command, "--out", tmp_path / "r.html")
     assert run(capsys, *command)[0] == 0
     text = (tmp_path / "r.html").read_text()
-    assert "of best F1, chosen on these frames" in text and "The maps alone name no nearest class" in text
+    assert "of best F1, chosen on these frames" in text and "The maps alone name no class" in text
     (tmp_path / "classes").mkdir()
     write_classes(tmp_path / "classes" / "0.png", np.full((90, 160), 19, np.uint8))
     given = ("--classes", tmp_path / "classes")

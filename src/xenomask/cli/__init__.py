@@ -33,8 +33,8 @@ from xenomask.cli import (
     warmup,
     web_app,
 )
-from xenomask.cli.common import err_console, marked, out_console
-from xenomask.errors import XenomaskError, printable
+from xenomask.cli.common import err_console, marked, out_console, print_error
+from xenomask.errors import XenomaskError
 from xenomask.version import __version__
 
 app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -92,11 +92,10 @@ def _root(
 
 
 def _explain(e: BaseException) -> None:
-    """One line on stderr, whatever --quiet says; before it the traceback with --verbose."""
-    err_console.quiet = False
+    """One line on stderr; before it the traceback with --verbose."""
     if "--verbose" in sys.argv[1:]:
         traceback.print_exception(e)
-    err_console.print(f"error: {printable(str(e))}", style="red", highlight=False, soft_wrap=True)
+    print_error(e)
     sys.exit(2)
 
 

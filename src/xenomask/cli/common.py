@@ -230,7 +230,7 @@ def choose_threshold(found: "Predictor", threshold: float | None, alarms: str | 
     if stored is None:
         return None, ""
     rate = stored.get("false_objects")
-    said = "" if rate is None else f" ({rate:.2g} false objects in an ordinary photo are to be expected)"
+    said = "" if rate is None else f" (expect {rate:.2g} false objects in an ordinary photo)"
     return float(stored["value"]), said
 
 
@@ -283,9 +283,17 @@ CheckpointOption = Annotated[Path, typer.Option("--checkpoint", callback=early(c
 def progress(what: str, total: int | None) -> Iterator[Any]:
     """A bar on stderr where that is a terminal; yields the function that moves it one on. None: no end is known."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err_console, disable=not err_console.is_terminal) as bar:
+    # what is piped away is not the bar's to show
+    shown, both = err_console.is_terminal, out_console.is_terminal
+    with Progress(*columns, console=err_console, disable=not shown, redirect_stdout=both) as bar:
         task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)
+
+
+def beside_progress() -> Console:
+    """Where results are printed while a bar is shown: on one terminal only the bar's own console keeps them apart."""
+    shown = err_console.is_terminal and not err_console.quiet
+    return err_console if shown and out_console.is_terminal else out_console
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -321,6 +329,12 @@ def parse_shard(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(p.isdecimal() for p in parts):
         raise XenomaskError(f"shard {text!r} is not I/N, such as 2/8 for the second of eight")
     return int(parts[0]), int(parts[1])
+
+
+def print_error(e: BaseException) -> None:
+    """One line on stderr, whatever --quiet says."""
+    err_console.quiet = False
+    err_console.print(f"error: {printable(str(e))}", style="red", highlight=False, soft_wrap=True)
 
 
 def say(line: str) -> None:

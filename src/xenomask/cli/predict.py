@@ -33,6 +33,7 @@ from xenomask.cli.common import (
     SplitOption,
     ThresholdOption,
     TtaOption,
+    beside_progress,
     check_json,
     check_there,
     check_threshold,
@@ -46,6 +47,7 @@ from xenomask.cli.common import (
     one_of,
     out_console,
     parse_shard,
+    print_error,
     print_numbers,
     print_profile,
     progress,
@@ -57,6 +59,7 @@ from xenomask.cli.completion import ENGINES, FILES
 from xenomask.errors import XenomaskError, printable, unknown
 
 if TYPE_CHECKING:
+    from xenomask.detector.predictor import Predictor
     from xenomask.objects import AnomalyObject
     from xenomask.predict.photos import Detection
 
@@ -108,37 +111,54 @@ def detect(
 
     found = with_region(found, region)
     threshold, rate = choose_threshold(found, threshold, alarms)
+    failed: list[XenomaskError] = []
+    files = {} if only is None else {"only": [w.strip() for w in only.split(",")]}
+
+    def tell(r: "Detection") -> None:
+        console = beside_progress()
+        console.print(f"{printable(r.photo)}: {said(r, threshold)}", highlight=False, markup=False, soft_wrap=True)
+        if r.objects and len(r.objects) > 1:
+            console.print(objects_table(r.objects))
+
     with progress("detect", len(paths)) as tick:
         rows, times = detect_photos(
-            found,
-            paths,
-            out,
-            threshold=threshold,
-            smallest=smallest / 100,
-            batch=batch,
-            tick=tick,
-            **({} if only is None else {"only": [w.strip() for w in only.split(",")]}),
-        )
-    for r in rows:
-        out_console.print(f"{printable(r.photo)}: {said(r, threshold)}", highlight=False, markup=False, soft_wrap=True)
-        if r.objects and len(r.objects) > 1:
-            out_console.print(objects_table(r.objects))
-    if threshold is None:
-        out_console.print(
-            f"no threshold is stored for {found.name} with score {found.score_name}, so no objects are named: give one "
-            "by --threshold NUMBER, below the largest score that is printed above",
-            soft_wrap=True,
-        )
-    limit = f", threshold {threshold:.3f}{rate}" if threshold is not None else ""
-    written = "" if only == "objects" else f"; {'pictures' if only is None else only} in {out}"
-    out_console.print(f"score {found.score_name}{limit}{written}", soft_wrap=True)
+            found, paths, out, threshold=threshold, smallest=smallest / 100, batch=batch, failed=failed, tick=tick,
+            tell=tell, **files,
+        )  # fmt: skip
+    if rows:
+        print_footer(found, rows, threshold, rate)
+    if rows and only != "objects":
+        out_console.print(f"{'pictures' if only is None else only} in {out}", soft_wrap=True)
     numbers = {"score": found.score_name, "threshold": threshold, "photos": [r.to_json() for r in rows]}
+    if failed:
+        numbers["failed"] = [str(e) for e in failed]
     if coco is not None:
         write_coco(coco, [(r.photo, r.size, r.objects or []) for r in rows], f"objects of score > {threshold!r}")
     if profile:
         print_profile(times)
         numbers["profile"] = times.table()
     write_json(json_file, numbers)
+    for e in failed[:-1]:
+        print_error(e)
+    if failed:
+        others = f" ({len(failed)} of {len(paths)} photos failed, the others are done)" if rows else ""
+        raise XenomaskError(f"{failed[-1]}{others}")
+
+
+def print_footer(found: "Predictor", rows: "Sequence[Detection]", threshold: float | None, rate: str) -> None:
+    """What the printed numbers mean."""
+    if threshold is None:
+        out_console.print(
+            f"no threshold is stored for {found.name} with score {found.score_name}, so no objects are named: give one "
+            "by --threshold NUMBER, below the largest score that is printed above",
+            soft_wrap=True,
+        )
+    limit = f"; an object scores above {threshold:.3g}{rate}" if threshold is not None else ""
+    out_console.print(f"score: {found.score_name}, higher is more anomalous{limit}", soft_wrap=True)
+    if any(o.nearest for r in rows for o in r.objects or ()):
+        out_console.print(
+            "nearest class: the training class that fits best, with its probability; a few %: none fits", soft_wrap=True
+        )
 
 
 def said(found: "Detection", threshold: float | None) -> str:
@@ -154,9 +174,10 @@ def objects_table(found: "Sequence[AnomalyObject]") -> Table:
     """One photo's objects, the first ten; their numbers are those of the boxes in the overlay."""
     from xenomask.objects import HEAD, MOST, cells
 
-    table = Table(*HEAD)
+    columns = len(HEAD) - (not any(o.nearest for o in found))  # exported files name no class
+    table = Table(*HEAD[:columns])
     for number, o in enumerate(found[:MOST], 1):
-        table.add_row(*map(Text, cells(number, o)))
+        table.add_row(*map(Text, cells(number, o)[:columns]))
     if len(found) > MOST:
         table.add_row("", "", f"and {len(found) - MOST} more")
     return table

@@ -67,9 +67,13 @@ class AnomalyObject:
     def __str__(self) -> str:
         x, y, w, h = self.box
         said = f"{w}x{h} px at ({x}, {y}), {100 * self.share:.1f} % of the image, score {self.score:.3g}"
-        if self.nearest_class is not None:
-            said += f"; nearest class: {self.nearest_class} {self.nearest_probability:.2f}"
-        return said
+        return f"{said}; nearest class: {self.nearest}" if self.nearest else said
+
+    @property
+    def nearest(self) -> str:
+        """Its nearest class and how probable it is, such as "road 5 %"; "" where the networks do not say."""
+        share = self.nearest_probability
+        return "" if share is None else f"{self.nearest_class} {100 * share:.0f} %"
 
 
 def find_objects(

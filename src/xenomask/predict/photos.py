@@ -1,6 +1,6 @@
 """Detector + photos or data set -> maps on disk."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from xenomask.picture_files import check_scene
 from xenomask.pictures import save_picture
 from xenomask.plots import panels
 from xenomask.predict.inputs import check_photos
-from xenomask.predict.pipeline import Profile, Stage, run
+from xenomask.predict.pipeline import DROPPED, Profile, Stage, run
 from xenomask.store import ENDING, map_ids, map_path, write_map
 from xenomask.store.classes import ENDING as PNG
 from xenomask.store.classes import class_ids, classes_photo, write_classes
 from xenomask.store.manifest import check_kept, claim, frame_digest, keep_map, kept_maps, made_of
-from xenomask.store.provenance import photo_digest
+from xenomask.store.provenance import photo_digest, signature
 from xenomask.types import Size, Tick, nothing
 
 FILES = ("map", "heatmap", "overlay")  # what is written for a photo
@@ -91,35 +91,46 @@ def detect_photos(
     smallest: float = SMALLEST,
     batch: int = 1,
     only: Sequence[str] = FILES,
+    failed: list[XenomaskError] | None = None,
     tick: Tick = nothing,
+    tell: Callable[[Detection], object] = lambda found: None,
 ) -> tuple[list[Detection], Profile]:
     """Writes <stem>.hdf5 (the map), <stem>_heatmap.png and <stem>_overlay.jpg for every photo, or `only` some of FILES.
 
     Returns what was found in each, and how long the stages took. Objects are the map's components above the threshold
     that take `smallest` of the photo's pixels or more (a share); without a threshold there are none. Up to `batch`
-    photos of one size go through the networks together. Raises XenomaskError for a photo that cannot be read and for
-    two photos of one name.
+    photos of one size go through the networks together. `tell` is given each result as soon as it is there. Raises
+    XenomaskError for two photos of one name, and for one that cannot be read, unless `failed` is given: then its error
+    is put there and the others go on.
     """
     check_photos(photos, out)
 
-    def read(photo: Path) -> Photo:
-        image = read_photo(photo)
-        check_scene((image.shape[0], image.shape[1]), str(photo))
-        return Photo(photo, image, detector, photo_digest(photo))
+    def read(photo: Path) -> Any:
+        try:
+            image = read_photo(photo)
+            check_scene((image.shape[0], image.shape[1]), str(photo))
+            return Photo(photo, image, detector, photo_digest(photo))
+        except XenomaskError as e:
+            if failed is None:
+                raise
+            failed.append(e)
+            return DROPPED
+
+    by = signature(detector.name, detector.score_name, detector.describe())
 
     def draw(seen: Photo) -> Detection:
-        return _draw(seen, out, threshold, smallest, only)
+        return _draw(seen, out, threshold, smallest, only, by)
 
     stages = [Stage("decode", read), *inference(detector, batch, keep=True), Stage("draw and write", draw)]
-    return run(photos, stages, tick=tick)
+    return run(photos, stages, tick=tick, tell=tell)
 
 
-def _draw(seen: Photo, out: Path, threshold: float | None, smallest: float, only: Sequence[str]) -> Detection:
+def _draw(seen: Photo, out: Path, threshold: float | None, smallest: float, only: Sequence[str], by: str) -> Detection:
     """Writes one photo's files; returns what was found."""
     photo, image, found, scale = seen.source, seen.image, seen.state, seen.detector.scale
     said = replace(prediction(seen.detector, image, found, seen.outputs), threshold=threshold, smallest=smallest)
     if "map" in only:
-        write_map(out / f"{photo.stem}{ENDING}", found, photo=seen.digest)
+        write_map(out / f"{photo.stem}{ENDING}", found, photo=seen.digest, detector=by)
     if "heatmap" in only:
         title = Path(printable(str(photo))).name
         picture = panels(image, found.value, scale, title=title, threshold=threshold)

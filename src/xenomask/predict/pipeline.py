@@ -16,6 +16,7 @@ from xenomask.errors import XenomaskError
 from xenomask.types import Tick, nothing
 
 DEPTH = 2  # items that may wait between two stages
+DROPPED: Any = object()  # what a stage returns in place of an item that goes no further
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Stage:
     """A step that every item takes: `work` is given one item and returns the next stage's.
 
     With a `batch`, it is given a list of up to so many items that follow each other and are `alike`, and returns a
-    list of as many.
+    list of as many. For DROPPED the next stage is given nothing.
     """
 
     name: str
@@ -101,13 +102,14 @@ def run(
     name: Callable[[Any], str] = str,
     depth: int = DEPTH,
     tick: Tick = nothing,
+    tell: Callable[[Any], object] = lambda result: None,
 ) -> tuple[list[Any], Profile]:
     """Sends items through the stages; what the last one returned, in order, and how long each stage took.
 
     Between two stages wait at most `depth` items, so memory does not grow with their number. All is as in a loop over
     the items: an error is raised once the items before it are through all stages, and none behind it is (a
     XenomaskError then says the item's `name`, others have it as a note). On Ctrl-C every stage ends the item that
-    it is at. `tick` is called in the caller's thread, once an item.
+    it is at. `tick` is called in the caller's thread, once an item, after `tell`, which is given its result.
     """
     # the last queue is free: what is in it belongs to the caller already
     queues: list[Any] = [queue.Queue(depth) for _ in stages[1:]] + [queue.SimpleQueue()]
@@ -129,6 +131,7 @@ def run(
                     failed = packet
                     continue
                 results.append(packet[1])
+                tell(packet[1])
                 tick()
         finally:  # on Ctrl-C, or an error of tick's; otherwise they have ended
             for event in (*stopped, started):
@@ -220,7 +223,8 @@ def _work(
             first = first or done - got
             items += len(names)
             for packet in zip(names, made, strict=True):
-                out.put(packet)
+                if packet[1] is not DROPPED:
+                    out.put(packet)
             del made, packet
             blocked += time.perf_counter() - done
     except BaseException as e:

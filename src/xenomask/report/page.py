@@ -1,5 +1,7 @@
 """ReportView -> HTML: one file that needs nothing else, readable without scripts and on paper."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -192,25 +194,33 @@ def _frames(view: ReportView) -> Element:
 def _objects(m: MethodView, i: int, view: ReportView) -> list[Element]:
     """A method's objects as `detect` prints them: a picture and a sentence per frame, one table of all."""
     o, order = m.objects, [row[0].text for row in view.frame_table.rows]
-    shown, rows, columns = [], [], len(HEAD) - (not o.classes)
+    shown, rows = [], []
+    head = (*HEAD[:-1], "predicted as") if o.classes else HEAD[:-1]
     for k, f in enumerate(order):
         picture = (
             [el("img", src=data_uri(o.pictures[k], "image/jpeg"), alt=f"{f}, its objects in boxes", loading="lazy")]
             if k < len(o.pictures) else []
         )  # fmt: skip
-        shown.append(el("figure", *picture, el("figcaption", f"{f}: {sentence(o.found[f], o.threshold)}")))
+        shown.append(el("figure", *picture, el("figcaption", f"{f}: {_said(o.found[f], o.threshold)}")))
         for n, a in enumerate(o.found[f][:MOST], 1):
             values = (n, None, a.box[2] * a.box[3], a.share, a.score, a.nearest_probability)
-            rows.append([Cell(f), *map(Cell, cells(n, a)[:columns], values)])
+            rows.append([Cell(f), *map(Cell, cells(n, a)[: len(head)], values)])
     named = (
-        "Nearest class: the one that is predicted for most of the object's pixels, and their share. (`detect` names "
-        "the one of the highest mean probability, which stored classes do not tell.)" if o.classes else
-        "The maps alone name no nearest class: `--classes FOLDER`, of `xenomask score --classes FOLDER`, does."
+        "Predicted as: the class that is predicted for most of the object's pixels, and for what share of them. "
+        "(`detect` names the class of the highest mean probability, which stored classes do not tell.)" if o.classes
+        else "The maps alone name no class: `--classes FOLDER`, of `xenomask score --classes FOLDER`, does."
     )  # fmt: skip
     lead = f"Above {o.threshold:.4g} (the threshold is {o.origin}), each of .1 % of its frame or more. {named}"
     found = [el("h3", m.name), el("p", lead), el("div", *shown, class_="gallery boxes")]
     caption = f"Objects of {m.name}, at most {MOST} of a frame, numbered as their boxes"
-    return [*found, table(Table(caption, ["frame", *HEAD[:columns]], rows), f"objects-{i}")] if rows else found
+    return [*found, table(Table(caption, ["frame", *head], rows), f"objects-{i}")] if rows else found
+
+
+def _said(found: Sequence[AnomalyObject], threshold: float) -> str:
+    """`detect`'s sentence, with the share of the pixels that are predicted as a class in place of its probability."""
+    said = sentence([replace(a, nearest_class=None, nearest_probability=None) for a in found], threshold)
+    share = found[0].nearest_probability if found else None
+    return said if share is None else f"{said}; predicted as {found[0].nearest_class} on {100 * share:.0f} % of it"
 
 
 def _gallery(m: MethodView) -> list[Element]:

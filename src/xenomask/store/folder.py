@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float, Float16
 
 from xenomask.errors import XenomaskError
-from xenomask.files import check_maps
+from xenomask.files import MANIFEST, check_maps
 from xenomask.store.formats import FORMATS, HDF5, format_of, read_map, read_stored
-from xenomask.store.provenance import check_photo
+from xenomask.store.provenance import check_one_detector, check_photo
 
 if TYPE_CHECKING:
     from xenomask.datasets import Dataset
@@ -50,9 +50,10 @@ class MapFolder:
         return str(self.path if self.pattern == OWN else self.path / self.pattern)
 
     def ids(self) -> list[str]:
-        """Return the frame ids of its maps, sorted; raises XenomaskError where there is no folder, or an id twice.
+        """Return the frame ids of its maps, sorted.
 
         As a data set's ids they are in Unicode's composed form (NFC), in whichever a disk of macOS has named the files.
+        Raises XenomaskError where there is no folder, an id twice, or maps of two detectors.
         """
         check_maps(self.path)
         first, last = map(_composed, self.pattern.split(ID))
@@ -65,6 +66,8 @@ class MapFolder:
             if (other := found.setdefault(frame, name)) != name:
                 files = f"{ascii(other)} and {ascii(name)}"
                 raise XenomaskError(f"{self.path} holds two maps of frame {frame} ({files}): keep one")
+        if self.hdf5 and not (self.path / MANIFEST).is_file():  # what `detect` wrote; a manifest speaks for all
+            check_one_detector((self.path / name for name in found.values()), self.key)
         return sorted(found)
 
     def file(self, frame: str) -> Path:

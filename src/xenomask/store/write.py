@@ -11,7 +11,7 @@ import numpy as np
 from xenomask.arrays import MapLike, as_half
 from xenomask.files import atomic
 from xenomask.store.deflate import DEFLATE, deflate
-from xenomask.store.provenance import PHOTO
+from xenomask.store.provenance import DETECTOR, PHOTO
 from xenomask.types import ScoreMap
 
 # NOTE: chosen by benchmarks/maps_io.py (two-core AMD EPYC, ms for 2048x1024 on one core, with rounding to float16;
@@ -29,20 +29,23 @@ CHUNK_PIXELS = 2**19  # 1 MiB: what HDF5's chunk cache holds by default, so othe
 LEVEL = 2 if DEFLATE == "isal.isal_zlib" else 1
 
 
-def write_map(path: Path, score_map: ScoreMap, *, photo: str | None = None) -> None:
-    """Writes one map, whole or not at all; `photo` is the SHA-256 of the photo's file, which the map then names.
+def write_map(path: Path, score_map: ScoreMap, *, photo: str | None = None, detector: str | None = None) -> None:
+    """Writes one map, whole or not at all, which then says what it was made of and by, where that is given.
 
-    Raises XenomaskError for a value that is too large for float16.
+    `photo` is the SHA-256 of the photo's file, `detector` the words of `store.provenance.signature`. Raises
+    XenomaskError for a value that is too large for float16.
     """
-    data = encode_map(as_half(score_map.value, f"map for {path.name}"), score_map.score, photo=photo)
+    value = as_half(score_map.value, f"map for {path.name}")
+    data = encode_map(value, score_map.score, photo=photo, detector=detector)
     with atomic(path) as part:
         part.write_bytes(data)
 
 
 def encode_map(
-    value: MapLike, score: str | None, *, photo: str | None = None, level: int = LEVEL, threads: int = 1
-) -> memoryview:
-    """The bytes of the HDF5 file of a map (H, W), rounded to float16; `score` and `photo` become attributes.
+    value: MapLike, score: str | None, *, photo: str | None = None, detector: str | None = None, level: int = LEVEL,
+    threads: int = 1,
+) -> memoryview:  # fmt: skip
+    """The bytes of the HDF5 file of a map (H, W), rounded to float16; score, photo and detector become attributes.
 
     Raises XenomaskError for what is no finite map, and for a value that is too large for float16.
     """
@@ -62,6 +65,8 @@ def encode_map(
             data.attrs["score"] = score
         if photo is not None:
             data.attrs[PHOTO] = np.bytes_(photo)
+        if detector is not None:
+            data.attrs[DETECTOR] = np.bytes_(detector.encode())
         for y, chunk in zip(tops, chunks, strict=True):
             data.id.write_direct_chunk((y, 0), chunk)
     return buffer.getbuffer()
