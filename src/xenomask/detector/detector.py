@@ -233,7 +233,7 @@ class Detector:
         chosen = tuple(parse_refinement(r) if isinstance(r, str) else r for r in given)
         if [r.table() for r in chosen] == [r.table() for r in self.refine]:
             return self
-        name = f"{self.name}+{'+'.join(r.name for r in chosen) or 'none'}"
+        name = "+".join([self.name, *(r.name for r in chosen)]) if chosen else f"{self.name}-unrefined"
         own = {} if chosen else _under(UNREFINED, self.thresholds)
         return replace(self, name=name, refine=chosen, thresholds=own, calibration=None)
 
