@@ -54,6 +54,7 @@ MISTAKES = {
     "detect street.jpg --device gpu": "device gpu cannot be used: there is no such kind: it is cpu, or cuda",
     "detect street.jpg --device cuda:99": "device cuda:99 cannot be used",
     # other commands
+    f"report maps {SET} --out r.pdf": "r.pdf does not end with .html",
     "video street.jpg --out o.mp4": "street.jpg is not a video",
     "video drive.mp4 --out o.gif": "must end in .mp4 or .avi",
     "video drive.mp4": "missing option '--out'",

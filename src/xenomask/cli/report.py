@@ -16,6 +16,7 @@ from xenomask.cli.common import (
     RootOption,
     SplitOption,
     check_threshold,
+    early,
     load_dataset,
     map_folders,
     maps_there,
@@ -25,8 +26,15 @@ from xenomask.cli.common import (
     write_json,
 )
 from xenomask.cli.evaluate import ResamplesOption, SeedOption, TrackOption
+from xenomask.errors import XenomaskError
 
 app = typer.Typer()
+
+
+def check_html(out: Path) -> None:
+    """Raises XenomaskError for a name that a browser would not open as a page."""
+    if not out.is_dir() and out.suffix.lower() not in (".html", ".htm"):  # a folder is refused as one
+        raise XenomaskError(f"{out} does not end with .html: the report is one HTML page, which prints as PDF, too")
 
 
 @app.command(rich_help_panel="Evaluate")
@@ -36,7 +44,7 @@ def report(
     ],
     dataset: DatasetOption,
     root: RootOption,
-    out: Annotated[Path, typer.Option(help="HTML file to write")],
+    out: Annotated[Path, typer.Option(callback=early(check_html), help="HTML file to write")],
     track: TrackOption = None,
     threshold: Annotated[
         list[float] | None,
