@@ -54,6 +54,10 @@ MISTAKES = {
     "detect street.jpg --device gpu": "device gpu cannot be used: there is no such kind: it is cpu, or cuda",
     "detect street.jpg --device cuda:99": "device cuda:99 cannot be used",
     # other commands
+    "video rtsp://[::1 --out o.mp4": "rtsp://[::1 is no address: Invalid IPv6 URL",
+    "video 99999999999 --out o.mp4": "no camera 99999999999",
+    "warmup --size ²x2": "size '²x2' is not WIDTHxHEIGHT",
+    "synthetic --layout folder --out s --seed -1": "invalid value for '--seed': Input should be greater than or equal to 0",
     f"report maps {SET} --out r.pdf": "r.pdf does not end with .html",
     "video street.jpg --out o.mp4": "street.jpg is not a video",
     "video drive.mp4 --out o.gif": "must end in .mp4 or .avi",

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from helpers.cli import fails, run, write_maps
+from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import draw_scene, write_scenes
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
@@ -53,6 +54,29 @@ def test_json__never_replaces_what_is_no_json(world, capsys):
     assert "a folder's own description" in said and manifest.read_text() == '{"name": "m"}'
     for _ in range(2):  # its own may be written again
         assert run(capsys, "components", world / "maps", "--threshold", 0.5, "--out", world / "again.json")[0] == 0
+
+
+def test_pictures__never_replace_photos_labels_or_foreign_folders(tmp_path, capsys):
+    root = write_scenes(tmp_path / "scenes", "folder", 2, size=(64, 96))
+    photos = sorted((root / "images").iterdir())
+    write_maps(tmp_path / "maps", **{p.stem: RNG.random((64, 96)).astype(np.float16) for p in photos})
+    files = {p: sha256(p) for p in root.rglob("*.*") if p.is_file()}
+    data = ("--dataset", "folder", "--root", root)
+    labels = next(f.label for f in open_dataset("folder", root).frames if f.label).parent
+    for folder in (root / "images", labels):
+        for words in (("heatmaps", "--maps", tmp_path / "maps"), ("agreement", tmp_path / "maps", tmp_path / "more")):
+            if words[0] == "agreement" and not (tmp_path / "more").exists():
+                shutil.copytree(tmp_path / "maps", tmp_path / "more")
+            assert "holds photos or labels of folder" in fails(capsys, *words, *data, "--out", folder)
+        if any(p.suffix == ".png" for p in folder.iterdir()):
+            out = ("--threshold", 0.5, "--out", tmp_path / "c.json", "--png16", folder)
+            assert "is another picture" in fails(capsys, "components", tmp_path / "maps", *out)
+    assert {p: sha256(p) for p in files} == files
+    for _ in range(2):  # its own may be written again
+        assert run(capsys, "components", tmp_path / "maps", *out[:-1], tmp_path / "png")[0] == 0
+    (tmp_path / "maps" / "notes.txt").touch()
+    assert "no earlier demo made it" in fails(capsys, "demo", "--out", tmp_path)
+    assert (tmp_path / "maps" / "notes.txt").is_file()
 
 
 def test_json__names_are_those_of_the_files(world, capsys, tmp_path):

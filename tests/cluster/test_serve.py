@@ -7,12 +7,14 @@ import threading
 import urllib.error
 import urllib.request
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from xenomask.cluster import serve
+from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 
 
@@ -46,6 +48,15 @@ def test_decoded__what_is_no_picture_is_one_line_without_a_path_of_ours(data, sa
     with pytest.raises(XenomaskError, match=said) as e:
         serve._decoded(data)
     assert "/tmp" not in str(e.value)
+
+
+def test_predict__a_photo_that_is_refused_fails_nobody_elses(tiny_detector):
+    replica = serve.Replica.__new__(serve.Replica)
+    replica.detector, replica.threshold = Detector.from_folder(tiny_detector), 0.5
+    good = np.random.default_rng(0).integers(0, 255, (40, 64, 3), np.uint8)
+    first, bad, last = cast("Any", replica._predict([good, good[:1, :1], good[::-1]]))
+    assert isinstance(bad, XenomaskError) and "1x1" in str(bad)
+    assert (first.score_map.value == replica.detector.detect(good).value).all() and last.threshold == 0.5
 
 
 def test_serve__without_ray_says_what_to_install(monkeypatch):

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -277,9 +278,13 @@ def no_metadata(model) -> None:
     del model.metadata_props[:]
 
 
-def half_metadata(model) -> None:
+def half_metadata(model, lacks: str = "scale") -> None:
     text = next(p for p in model.metadata_props if p.key == "xenomask")
-    text.value = json.dumps({k: v for k, v in json.loads(text.value).items() if k != "scale"})
+    text.value = json.dumps({k: v for k, v in json.loads(text.value).items() if k != lacks})
+
+
+def deep_metadata(model) -> None:
+    next(p for p in model.metadata_props if p.key == "xenomask").value = 99999 * "["
 
 
 @pytest.mark.parametrize(
@@ -288,6 +293,7 @@ def half_metadata(model) -> None:
         (outside, "keeps weights in other files"), (outside_in_a_subgraph, "keeps weights in other files"),
         (lie, "bad.onnx"), (other_size, "says that it takes 1 photos of"),
         (no_metadata, "was not written by `xenomask export`"), (half_metadata, "has damaged metadata"),
+        (partial(half_metadata, lacks="describe"), "has damaged metadata"), (deep_metadata, "has damaged metadata"),
     ],
 )  # fmt: skip
 def test_open__hostile_and_foreign_onnx_files(exported, tmp_path, how, message):

@@ -103,6 +103,8 @@ def test_index__is_the_harmonic_mean_of_two():
     assert found["bravo_index"] == pytest.approx(2 / (1 / semantic + 1 / ood), abs=1e-12)
     assert found["SMIYC_hmean"] == pytest.approx(3 / (1 / 0.9 + 1 / 0.5 + 1 / 0.8), abs=1e-12)
     assert "bravo_index" not in bravo.index({"SMIYC": subsets["SMIYC"]})
+    assert bravo.index({"nothing counted": {}}) == {}
+    assert bravo.index(subsets | {"nothing counted": {}}) == found  # pyright: ignore
     assert bravo.index({"a": {"auroc_ood": 1.0, "fpr95_ood": 1.0}})["ood_hmean"] == 0
 
 

@@ -81,6 +81,13 @@ def test_fpr__strict_nearest_and_interpolated_by_hand():
     assert fpr_nearest(c, 0.92) == 0.25
 
 
+def test_conventions__of_frames_of_one_kind_are_nan():
+    frames = [count(np.array([[0.1, 0.9]], np.float16), np.array([[y, y]], np.uint8)) for y in (0, 1)]
+    found = all_conventions(frames)
+    assert all(np.isnan(list(found[k].values())).all() for k in ("per_image", "mask2anomaly"))
+    assert found["exact"]["aupr"] == found["exact"]["aupr"]
+
+
 def test_resized_counters__identity_at_the_same_size():
     s, y = np.random.default_rng(0).random((9, 12)).astype(np.float16), np.eye(9, 12).astype(np.uint8)
     same = resized_counters(s, y, (9, 12))

@@ -91,5 +91,9 @@ def test_refusals():
         video_consistency(still, [m.astype(int) for m in still[:2]])
     with pytest.raises(XenomaskError, match="the same pixels"):
         video_consistency(still, [np.zeros((2, 2), int)] * 2 + [np.zeros((2, 3), int)])
+    with pytest.raises(XenomaskError, match="a clip has one size"):
+        clip_objects(
+            [*still, np.zeros((2, 3), bool)], [np.zeros((2, 2), int)] * 3 + [np.zeros((2, 3), int)], Sizes(1, 1)
+        )
     assert math.isnan(video_consistency([], []))
     assert all(math.isnan(v) for v in flicker_numbers([]).values())

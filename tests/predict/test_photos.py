@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,7 +67,7 @@ def test_detect_photos__writes_the_bytes_of_a_loop(tiny_detector, photos, tmp_pa
     rows, profile = detect_photos(pair, photos, tmp_path / "out", threshold=0.9, smallest=0.01)
     assert [Path(r.photo) for r in rows] == photos and profile.stages[-1].name == "draw and write"
     (tmp_path / "loop").mkdir()
-    told = json.dumps(pair.describe(), sort_keys=True).encode()
+    told = json.dumps({**pair.describe(), "precision": "float32"}, sort_keys=True).encode()
     for photo, row in zip(photos, rows, strict=True):
         image = read_photo(photo)
         found = pair.detect(image)
@@ -132,15 +134,25 @@ def test_detect__a_damaged_photo_is_named_and_the_others_are_done(tiny_detector,
     many = tmp_path / "many"
     many.mkdir()
     for i, photo in enumerate(photos):
-        (many / f"{i}.png").write_bytes(photo.read_bytes()[: -60 if i in (1, 3) else None])
+        (many / f"{i}.png").write_bytes(b"" if i == 1 else photo.read_bytes()[: -60 if i == 3 else None])
     line = ("detect", many, "--detector", tiny_detector, "--out", tmp_path / "out", "--json", tmp_path / "n.json")
     code, said, err = command(capsys, *line, "--coco", tmp_path / "c.json")
     numbers, last = json.loads((tmp_path / "n.json").read_text()), err.splitlines()[-1]
-    assert code == 2 and "1.png is damaged" in err and "3.png is damaged" in last
+    assert code == 2 and "1.png is empty" in err and "3.png is damaged" in last
     assert last.endswith("(2 of 5 photos failed, the others are done)")
     assert [Path(p["photo"]).name for p in numbers["photos"]] == ["0.png", "2.png", "4.png"]
     assert len(numbers["failed"]) == 2 and len(json.loads((tmp_path / "c.json").read_text())["images"]) == 3
     assert sorted(files(tmp_path / "out")) == ["0.hdf5", "2.hdf5", "4.hdf5"] and said.count("many/") == 3
+
+
+@pytest.mark.slow
+def test_detect__goes_on_where_nobody_reads_what_it_prints(tiny_detector, photos, tmp_path):
+    words = [str(photos[0].parent), "--detector", str(tiny_detector), "--out", str(tmp_path), "--only", "map"]
+    command_line = [sys.executable, "-m", "xenomask.cli", "detect", *words, "--json", str(tmp_path / "n.json")]
+    with subprocess.Popen(command_line, stdout=subprocess.PIPE) as process:
+        process.stdout.close()  # pyright: ignore[reportOptionalMemberAccess]
+        assert process.wait() == 0
+    assert len(files(tmp_path)) == len(json.loads((tmp_path / "n.json").read_text())["photos"]) == 5
 
 
 def test_detect__maps_of_two_detectors_in_one_folder_are_not_evaluated(tiny_detector, scenes, tmp_path, capsys):

@@ -139,6 +139,7 @@ def test_boxes__in_both_forms_and_without_inliers(tmp_path):
         "[1]": "entry 0", '{"a": [[1, 2]]}': "frame a has .* row of 5", '{"a": [[0, 0, 1, 1, NaN]]}': "five finite",
         '{"a": [], "a": []}': "no JSON", "x": "no JSON", '"x"': "no boxes", '[{"bbox": []}]': "bbox of 4 numbers",
         '{"a": [[0, 0, -1, 2, 0.5]]}': "width, height >= 0", '{"a": [[0, 0, 1, 2, 7]]}': "a score in 0..1",
+        '{"a": [[0, 0, 1' + 400 * "0" + ', 2, 0.5]]}': "five finite",
     }.items():  # fmt: skip
         (tmp_path / "bad").write_text(bad)
         with pytest.raises(XenomaskError, match=f"{said}.*; give COCO results"):

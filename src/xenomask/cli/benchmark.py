@@ -94,7 +94,7 @@ def benchmark(
         "bench"
     ),
     resamples: Annotated[int, typer.Option(min=0, help="of the bootstrap over frames; 0: none")] = 1000,
-    seed: Annotated[int, typer.Option(help="of the bootstrap")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of the bootstrap")] = 0,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     device: DeviceOption = None,
@@ -221,7 +221,7 @@ def crossval(
     member: MemberOption = None,
     refine: RefineOption = None,
     cache: Annotated[Path | None, typer.Option(help="keep the networks' outputs here, for the next try")] = None,
-    seed: Annotated[int, typer.Option(help="of dealing frames into --folds")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of dealing frames into --folds")] = 0,
     split: SplitOption = "val",
     resize: ResizeOption = None,
     device: DeviceOption = None,

@@ -301,7 +301,7 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p[:9]) > 0 for p in parts):
         raise XenomaskError(f"size {text!r} is not WIDTHxHEIGHT, such as 512x256")
     from xenomask.picture_files import MAX_PIXELS, MAX_SIDE
 

@@ -134,7 +134,7 @@ def synthetic(
                                         "or train-ids")] = "anomaly-track",
     frames: Annotated[int, typer.Option(min=1)] = 10,
     size: Annotated[str | None, typer.Option(help="WxH; default: 1280x720, fishyscapes-static 2048x1024")] = None,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:  # fmt: skip
     """Draw synthetic street scenes with anomalous objects, in a real data set's on-disk format.
 

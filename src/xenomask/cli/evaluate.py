@@ -39,7 +39,7 @@ TrackOption = Annotated[
                  "or issu: whose component sizes; default: the data set's"),
 ]  # fmt: skip
 ResamplesOption = Annotated[int, typer.Option("--resamples", min=0, help="of the bootstrap over frames; 0: none")]
-SeedOption = Annotated[int, typer.Option("--seed", help="of the bootstrap")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="of the bootstrap")]
 
 
 @app.command(rich_help_panel="Evaluate")

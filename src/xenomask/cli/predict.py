@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,9 +117,10 @@ def detect(
 
     def tell(r: "Detection") -> None:
         console = beside_progress()
-        console.print(f"{printable(r.photo)}: {said(r, threshold)}", highlight=False, markup=False, soft_wrap=True)
-        if r.objects and len(r.objects) > 1:
-            console.print(objects_table(r.objects))
+        with suppress(SystemExit):  # rich's, where the reader (`| head -1`) has gone: the maps are still wanted
+            console.print(f"{printable(r.photo)}: {said(r, threshold)}", highlight=False, markup=False, soft_wrap=True)
+            if r.objects and len(r.objects) > 1:
+                console.print(objects_table(r.objects))
 
     with progress("detect", len(paths)) as tick:
         rows, times = detect_photos(
@@ -298,7 +300,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="folder to write")] = Path("demo_out"),
     detector: DetectorOption = DEFAULT_DETECTOR,
     frames: Annotated[int, typer.Option(min=1)] = 6,
-    seed: Annotated[int, typer.Option()] = 7,
+    seed: Annotated[int, typer.Option(min=0)] = 7,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,
 ) -> None:

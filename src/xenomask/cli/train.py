@@ -51,7 +51,7 @@ def train(
     python: Annotated[Path | None, typer.Option(help="mmseg: the interpreter that has it, if not this one")] = None,
     work_dir: Annotated[Path | None, typer.Option(help="instead of the recipe's")] = None,
     iterations: Annotated[int | None, typer.Option(min=1, help="instead of the recipe's")] = None,
-    seed: Annotated[int | None, typer.Option(help="instead of the recipe's")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="instead of the recipe's")] = None,
     device: DeviceOption = None,
 ) -> None:
     """Train a network by a recipe; resumes from the last checkpoint in the work folder.

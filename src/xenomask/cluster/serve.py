@@ -82,10 +82,16 @@ class Replica:
             return 413, f"a picture may have {LARGEST >> 20} MB at most"
         photo = await asyncio.to_thread(_decoded, data)
         found = await self.batches(photo)
+        if isinstance(found, XenomaskError):
+            raise found
         return 200, await asyncio.to_thread(_response, what, found)
 
-    def _predict(self, photos: list[Any]) -> "list[Prediction]":
-        found = self.detector(photos)
+    def _predict(self, photos: list[Any]) -> "list[Prediction | XenomaskError]":
+        """One answer a photo; an error belongs to the photo that caused it, not to those that came with it."""
+        try:
+            found = self.detector(photos)
+        except XenomaskError as e:
+            return [e] if len(photos) == 1 else [r for photo in photos for r in self._predict([photo])]
         return found if self.threshold is None else [replace(p, threshold=self.threshold) for p in found]
 
 

@@ -109,6 +109,13 @@ class Dataset:
         # a training folder may mix both kinds of a Cityscapes label: the name says which it is
         return "cityscapes_ids" if stored == "train_ids" and label.stem.endswith("_labelIds") else stored
 
+    def refuse_output(self, out: Path) -> None:
+        """Raises XenomaskError for a folder in which a photo or label of this data set would be written over."""
+        places = {p.parent.resolve() for f in self.frames for p in (f.image, f.label) if p}
+        if out.resolve() in places:
+            raise XenomaskError(f"{out} holds photos or labels of {self.name}, which pictures of the same names would "
+                                "replace: choose another folder")  # fmt: skip
+
     def sample(self, frame: Frame) -> Sample:
         """Reads photo and, where there is one, label; raises XenomaskError where their sizes differ."""
         if frame.image is None:

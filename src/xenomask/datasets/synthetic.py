@@ -290,6 +290,14 @@ SIZES: dict[str, Size] = {"fishyscapes-static": (1024, 2048)}
 LAYOUT_NAMES = ("anomaly-track", "obstacle-track", "fishyscapes-static", "folder", "cityscapes", "train-ids")
 
 
+def check_scenes(frames: int, size: Size = (720, 1280), *, seed: int = 0) -> None:
+    """Raises XenomaskError for numbers of which no scenes can be drawn."""
+    if frames < 1 or min(size) < 64:
+        raise XenomaskError(f"{frames} frames of {size[1]}x{size[0]} pixels: at least 1 frame and 64 pixels")
+    if seed < 0:
+        raise XenomaskError(f"seed {seed} is negative")
+
+
 def write_scenes(
     root: Path,
     layout: str,
@@ -307,8 +315,7 @@ def write_scenes(
     if layout not in LAYOUT_NAMES:
         raise unknown("layout", layout, LAYOUT_NAMES)
     size = size or SIZES.get(layout, (720, 1280))
-    if frames < 1 or min(size) < 64:
-        raise XenomaskError(f"{frames} frames of {size[1]}x{size[0]} pixels: at least 1 frame and 64 pixels")
+    check_scenes(frames, size, seed=seed)
     for i in range(frames):
         photo, label, kind = _paths(layout, root, i)
         scene = draw_scene(seed * 10_000 + i, size, anomalies=0 if kind == "semantic" else 1 + i % 3)

@@ -50,6 +50,7 @@ def draw_agreement(
     if thresholds is None:
         curves = [curve(pool(r.measured.counters.values())) for r in results]
         thresholds = [operating_point(c, "f1").threshold for c in curves]
+    data.refuse_output(out)
     make_dir(out)
     rows = []
     for frame in data.labelled().frames:

@@ -39,6 +39,7 @@ def draw_heatmaps(
         )
     if not ids:
         raise XenomaskError(f"{maps} holds no map; {hint or 'make some with `xenomask score`'}")
+    data.refuse_output(out)
     make_dir(out)
     for i in ids:
         maps.check_photo(i, frames[i].image)

@@ -188,6 +188,8 @@ def check_maker(folder: Path, maps: Maps, data: Dataset) -> Maker:
 
 def _differences(made_by: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> list[str]:
     """What of the members differs, but for their names."""
+    if not all(isinstance(m, Mapping) for m in made_by):
+        return ["members"]
     if any(m.get("look") for m in made_by):  # no folder has looks
         return ["test-time augmentation"]
     if len(made_by) != len(own):

@@ -183,7 +183,8 @@ def open_exported(path: str | Path) -> Predictor:
         _check_ports(path, metadata, ports)
         opened = _queries if metadata["kind"] == "queries" else _fused
         found = opened(path, metadata, start, digest)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+        _ = found.describe(), found.networks, found.reads, found.chosen_on
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as e:
         raise XenomaskError(f"{path} has damaged metadata: {e!r}; export it again") from e
     return found
 
@@ -284,7 +285,7 @@ def _metadata(path: Path, text: str | None, data: bytes, *others: str) -> dict[s
         elif content_of(data, *others)[0] != metadata[CONTENT]:
             raise XenomaskError(f"{path}{' or its .bin' * bool(others)} is not as it was written: copy it again")
         return metadata
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise XenomaskError(f"{path} has damaged metadata: {e!r}; export it again") from e
 
 

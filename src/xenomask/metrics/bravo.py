@@ -117,7 +117,7 @@ def index(subsets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     >>> index({"a": {"miou_valid": 0.5, "fpr95_valid": 0.5}, "b": {"auroc_ood": 1.0}})["bravo_index"]
     0.6666666666666666
     """
-    good = {s: {k: 1 - v if k.startswith(LOWER) else v for k, v in n.items()} for s, n in subsets.items()}
+    good = {s: {k: 1 - v if k.startswith(LOWER) else v for k, v in n.items()} for s, n in subsets.items() if n}
     kinds = {"semantic_hmean": "_valid", "ood_hmean": "_ood"}
     of = {k: [v for n in good.values() for key, v in n.items() if key.endswith(end)] for k, end in kinds.items()}
     found = {f"{s}_hmean": _harmonic(list(n.values())) for s, n in good.items()}

@@ -103,7 +103,7 @@ def with_anomaly(frames: Sequence[FrameCounters]) -> list[FrameCounters]:
 
 
 def _mean(each: Sequence[Numbers]) -> Numbers:
-    return {k: float(np.mean([n[k] for n in each])) for k in each[0]}
+    return {k: float(np.mean([n[k] for n in each])) if each else NAN for k in ("aupr", "fpr")}
 
 
 def _per_image(frames: Sequence[FrameCounters]) -> Numbers:
@@ -122,7 +122,10 @@ def _rba(frames: Sequence[FrameCounters]) -> Numbers:
 
 
 def _mask2anomaly(frames: Sequence[FrameCounters]) -> Numbers:
-    c = _pooled([f for f in frames if f.positive.any()])
+    kept = [f for f in frames if f.positive.any()]
+    if not any(f.negative.any() for f in kept):
+        return {"aupr": NAN, "fpr": NAN}
+    c = _pooled(kept)
     return {"aupr": numbers(c)["aupr_sum"], "fpr": fpr_interpolated(c)}
 
 

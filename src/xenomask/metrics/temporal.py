@@ -81,6 +81,8 @@ def clip_objects(masks: Sequence[MaskLike], labels: Sequence[LabelLike], sizes: 
     """
     if len(masks) != len(labels):
         raise XenomaskError(f"{len(masks)} masks and {len(labels)} labels of a clip")
+    for mask in masks:
+        check_same_size("first frame", masks[0], "a later one", mask, "a clip has one size")
     seen = _tracks(_parts(m, y, sizes, false=False) for m, y in zip(masks, labels, strict=True))
     false = _tracks(_parts(m, y, sizes, false=True) for m, y in zip(masks, labels, strict=True))
     return ClipObjects(seen, tuple(map(len, false)), len(masks))

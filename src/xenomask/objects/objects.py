@@ -247,11 +247,15 @@ def export_png16(maps: Maps, out: Path, *, tick: Tick = nothing) -> tuple[float,
     """Writes <id>.png, 16-bit grey, for every map of a folder; returns the (low, high) that 0 and 65535 stand for.
 
     One range for the whole folder, its smallest and largest value, so that pictures can be compared and nothing is
-    cut off; each file's text chunks `low` and `high` hold it. Raises XenomaskError for no maps and damaged ones.
+    cut off; each file's text chunks `low` and `high` hold it. Raises XenomaskError for no maps, damaged ones, and
+    where another picture of such a name lies there.
     """
     maps = as_maps(maps)
     ids = _some_ids(maps)
     make_dir(out)
+    for path in (out / f"{i}.png" for i in ids):
+        if path.exists() and b"tEXtlow" not in path.read_bytes()[:4096]:
+            raise XenomaskError(f"{path} is another picture, which a map would replace: choose another folder")
     ranges = [(float(v.min()), float(v.max())) for v in map(maps.read, ids)]
     low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
     for i in ids:

@@ -132,7 +132,10 @@ def _open_file(path: Path, start: int) -> Source:
 
 
 def _open_stream(address: str, start: int) -> Source:
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError as e:
+        raise XenomaskError(f"{address} is no address: {e}") from None
     name = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     if parts.scheme not in SCHEMES:
         raise XenomaskError(f"cannot open {name}: addresses start with {', '.join(f'{s}://' for s in SCHEMES)}")
@@ -147,7 +150,7 @@ def _open_stream(address: str, start: int) -> Source:
 
 
 def _open_camera(number: int, start: int) -> Source:
-    capture = cv2.VideoCapture(number)
+    capture = cv2.VideoCapture(min(number, 2**31 - 1))
     if not capture.isOpened():
         raise XenomaskError(f"no camera {number}, or another program holds it; a file of that name is ./{number}")
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # frames that wait in the driver are stale

@@ -1,6 +1,7 @@
 """What a user names -> photos. Nothing heavy is imported here: a mistyped path is refused at once."""
 
 import glob
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -61,8 +62,8 @@ def sizes_of(photos: Sequence[Path]) -> list[tuple[int, int]]:
 def check_photos(photos: Sequence[Path], out: Path) -> None:
     """Makes the folder of results.
 
-    Raises XenomaskError for a photo that is not there or is a folder, for what is no picture or too small among the
-    first, two of one name, an unwritable folder, and one of `xenomask score`, whose maps would be written over.
+    Raises XenomaskError for a photo that is not there or is a folder, where none of the first is a picture of a scene's
+    size, for two of one name, an unwritable folder, and one of `xenomask score`, whose maps would be written over.
     """
     for photo in photos:
         if photo.is_dir():
@@ -70,10 +71,15 @@ def check_photos(photos: Sequence[Path], out: Path) -> None:
             raise XenomaskError(f"cannot read photo {photo}: it is a folder; name its photos, such as {several}")
         if not photo.exists():
             raise XenomaskError(f"no such photo: {photo}")
+    bad = []
     for photo in photos[:FIRST]:
-        check_scene(read_header(photo, "photo").upright, str(photo))
-    stems = [p.stem for p in photos]
-    if twice := sorted({s for s in stems if stems.count(s) > 1}):
+        try:
+            check_scene(read_header(photo, "photo").upright, str(photo))
+        except XenomaskError as e:
+            bad.append(e)
+    if bad and len(bad) == len(photos[:FIRST]):
+        raise bad[0]
+    if twice := sorted(s for s, n in Counter(p.stem for p in photos).items() if n > 1):
         raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")
     if (out / MANIFEST).is_file():
         raise XenomaskError(f"{out} holds maps of `xenomask score`, which these would replace: choose another --out")

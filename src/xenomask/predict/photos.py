@@ -116,7 +116,8 @@ def detect_photos(
             failed.append(e)
             return DROPPED
 
-    by = signature(detector.name, detector.score_name, detector.describe())
+    made_by = {**detector.describe(), "precision": detector.precision}
+    by = signature(detector.name, detector.score_name, made_by)
 
     def draw(seen: Photo) -> Detection:
         return _draw(seen, out, threshold, smallest, only, by)

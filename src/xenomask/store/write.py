@@ -66,7 +66,7 @@ def encode_map(
         if photo is not None:
             data.attrs[PHOTO] = np.bytes_(photo)
         if detector is not None:
-            data.attrs[DETECTOR] = np.bytes_(detector.encode())
+            data.attrs[DETECTOR] = np.bytes_(detector.encode("utf-8", "backslashreplace"))
         for y, chunk in zip(tops, chunks, strict=True):
             data.id.write_direct_chunk((y, 0), chunk)
     return buffer.getbuffer()
