@@ -57,7 +57,7 @@ MISTAKES = {
     "video rtsp://[::1 --out o.mp4": "rtsp://[::1 is no address: Invalid IPv6 URL",
     "video 99999999999 --out o.mp4": "no camera 99999999999",
     "warmup --size ²x2": "size '²x2' is not WIDTHxHEIGHT",
-    "synthetic --layout folder --out s --seed -1": "invalid value for '--seed': Input should be greater than or equal to 0",
+    "synthetic --layout folder --out s --seed -1": "Input should be greater than or equal to 0",
     f"report maps {SET} --out r.pdf": "r.pdf does not end with .html",
     "video street.jpg --out o.mp4": "street.jpg is not a video",
     "video drive.mp4 --out o.gif": "must end in .mp4 or .avi",
