@@ -20,6 +20,7 @@ from xenomask.cli.common import (
     refuse_both,
     say,
 )
+from xenomask.cli.fleet import everywhere
 
 app = typer.Typer()
 
@@ -58,7 +59,7 @@ def serve(
         say(f"no threshold is stored for score {found.score_name}: /objects names none; give one by --threshold")
     gpus = 1 if any(str(m.network.device).startswith("cuda") for m in found.members) else 0
     service = Service(host, port, replicas, cpus, gpus, batch, wait / 1000, queue, metrics_port)
-    opened = partial(open_detector, detector, device, score, runtime=runtime)
+    opened = partial(open_detector, everywhere(detector), device, score, runtime=runtime)
     ended = threading.Event()
     with start(opened, service, threshold, ray_address) as address:
         signal.signal(signal.SIGTERM, lambda *_: ended.set())  # after Ray, which sets its own
