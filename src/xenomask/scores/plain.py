@@ -8,7 +8,7 @@ from xenomask.masks import MaskOutput, refuse_nan, row_groups, source
 from xenomask.scores.plan import Plan
 
 ROWS = 8  # of the image at most at a time, so that 100 queries' masks stay in the processor's cache
-NEGLIGIBLE = 1e-9  # a query that adds less to all classes together is left out: 100 of them change L by 1e-7
+NEGLIGIBLE = 1e-8  # a query that adds less to all classes together is left out: 100 of them change L by 1e-6
 
 
 def add_scores(output: MaskOutput, todo: Plan, weight: float, onto: Float32[np.ndarray, "1 H W"]) -> None:
