@@ -3,10 +3,11 @@
     python benchmarks/choose.py --data ../shared/data nano nano:nano-l work_dirs/nano-l-general/iter_1600 \\
         --scores max_logit,rejection --out choice.json
 
-A detector is a folder, a name, NAME:MEMBER, or a checkpoint folder. The number, written down before anything was chosen
-by it (docs/ablations.md): the mean of AUPR (pooled, exact, every second pixel in each direction) over ObstacleTrack,
-Fishyscapes Static and AnomalyTrack, minus the mean over Cityscapes val, CamVid test and kitti_rural of the share of
-ordinary pixels above the threshold that finds half of the anomalous pixels (the mean of the sets' recalls is .5).
+A detector is a folder (of `xenomask quantize` too), a name, NAME:MEMBER, or a checkpoint folder. The number, written
+down before anything was chosen by it (docs/ablations.md): the mean of AUPR (pooled, exact, every second pixel in each
+direction) over ObstacleTrack, Fishyscapes Static and AnomalyTrack, minus the mean over Cityscapes val, CamVid test and
+kitti_rural of the share of ordinary pixels above the threshold that finds half of the anomalous pixels (the mean of the
+sets' recalls is .5).
 """
 
 import argparse
@@ -26,6 +27,8 @@ from xenomask import load_model
 from xenomask.datasets import open_dataset
 from xenomask.datasets.read import read_photo
 from xenomask.detector import Detector, Member
+from xenomask.detector.find import QUANTIZED
+from xenomask.export.quantize import open_quantized
 from xenomask.metrics.counters import Counters, FrameCounters, count, pool, values
 from xenomask.metrics.curves import curve
 from xenomask.metrics.table import numbers
@@ -49,7 +52,7 @@ def detector(name: str) -> Detector:
     if (Path(name) / "config.json").is_file():
         return Detector(name, (Member(Path(name).name, load_model(name), QuerySet(), get_score("max_logit"), 1.0),))
     folder, _, member = name.partition(":")
-    found = Detector.from_folder(folder)
+    found = open_quantized(Path(folder)) if (Path(folder) / QUANTIZED).is_file() else Detector.from_folder(folder)
     return found.only(member) if member else found
 
 
@@ -76,7 +79,7 @@ def main() -> None:
         if args.size:
             members = (replace(m.network, preprocess=replace(m.network.preprocess, size=args.size)) for m in d.members)
             d = replace(d, members=tuple(replace(m, network=n) for m, n in zip(d.members, members, strict=True)))
-        d = d.with_runtime(args.runtime)
+        d = d if d.used[0].network.run else d.with_runtime(args.runtime)  # int8 has its own
         sets: dict[str, dict[str, Counters]] = {s: {} for s in scores}
         for key, (data, folder) in SETS.items():
             dataset = open_dataset(data, args.data / folder)

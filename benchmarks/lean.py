@@ -1,6 +1,7 @@
 """One photo, one process: `xenomask detect` by torch, by kept graphs without torch, and the exported file alone.
 
 python benchmarks/lean.py --times 5          # builds the graphs and exports first, a minute or two each
+python benchmarks/lean.py --stages --size 2048x1024 # instead: the work around the networks
 
 CPU seconds are user + system of the whole process, MB its largest resident memory; medians of interleaved runs. Ratios
 are to examples/run_onnx.py on the same detector, exported. On a busy machine compare ratios, not seconds.
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -35,18 +38,61 @@ def measure(words: list[str]) -> tuple[float, float, float]:
     return time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
+def stages(detector: str, photo: Path, out: Path, times: int) -> None:
+    """CPU milliseconds of each step of `detect` in a process that stays, medians, and beside the networks'."""
+    from xenomask import Detector
+    from xenomask.datasets import read_photo
+    from xenomask.detector.prediction import prediction
+    from xenomask.pictures import save_picture
+    from xenomask.plots import panels
+    from xenomask.store import write_map
+
+    d, seconds = Detector.load(detector), {}
+
+    def timed(step: str, call, *args):
+        started = time.process_time()
+        found = call(*args)
+        seconds.setdefault(step, []).append(time.process_time() - started)
+        return found
+
+    plain = replace(d, refine=())
+    for _ in range(times + 1):
+        image = timed("decode", read_photo, photo)
+        prepared = timed("resize, normalise", d.prepare, image)
+        (outputs,) = timed("networks", d.infer, [prepared])
+        raw = timed("upsample, score", plain.fuse, outputs)
+        found = timed("refine", d.refined, raw, outputs)
+        said = prediction(d, image, found, outputs)
+        timed("objects", getattr, said, "objects")
+        timed("encode map", write_map, out / "map.hdf5", found)
+        draw = partial(panels, title="x", threshold=said.threshold)
+        heatmap = timed("draw heatmap", draw, image, found.value, d.scale)
+        timed("encode heatmap", save_picture, out / "heatmap.png", heatmap)
+        timed("encode overlay", save_picture, out / "overlay.jpg", timed("draw overlay", said.overlay))
+    medians = {step: 1000 * statistics.median(each[1:]) for step, each in seconds.items()}  # the first one loads code
+    around = sum(medians.values()) - medians["networks"]
+    table = Table("step", "CPU ms", "of the networks", title=f"{detector}, {photo.stem}")
+    for step, ms in {**medians, "all but the networks": around}.items():
+        table.add_row(step, f"{ms:.0f}", f"{ms / medians['networks']:.2f}")
+    Console().print(table)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detector", default="nano-general")
     parser.add_argument("--size", default="1280x720")
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--onnx", type=Path, help="the detector, exported for that size already")
+    parser.add_argument("--stages", action="store_true", help="the work around the networks, step by step")
     args = parser.parse_args()
     w, h = map(int, args.size.split("x"))
     with tempfile.TemporaryDirectory() as scratch:
-        photo, out, exported = (Path(scratch) / name for name in ("street.jpg", "out", "detector.onnx"))
+        photo, out, exported = (Path(scratch) / name for name in (f"{args.size}.jpg", "out", "detector.onnx"))
         cv2.imwrite(str(photo), draw_scene(3, (h, w)).image[..., ::-1])
         subprocess.run([*XENOMASK, "warmup", args.detector, "--size", args.size], check=True)
+        if args.stages:
+            out.mkdir()
+            return stages(args.detector, photo, out, args.times)
         if args.onnx is None:
             words = [*XENOMASK, "export", args.detector, "--size", args.size, "--out", str(exported)]
             subprocess.run(words, check=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # what is there where a GPU may be: NVIDIA's and AMD's drivers on Linux, Windows' in WSL
 GPUS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+SMALL = 4_000_000  # pixels of a photo that NumPy scores before numba has loaded its kernel
 Say = Callable[[str], None]
 
 
@@ -83,9 +84,10 @@ def open_detector(
         found = found.opened("tta").with_tta(*views)
     if work and auto and not exported and kept is None:
         found = _in_best_runtime(found, say, *work)
-    if kernel is not None:
-        found = _with_kernel(found, say, kernel)
     found = found.opened("score").with_score(score) if score else found
+    if kernel is not None:
+        small = kept is not None and once and all(h * w <= SMALL for h, w in sizes or ())
+        found = _with_kernel(found, say, kernel, small=small)
     return with_refine(found, refine, say=say)
 
 
@@ -100,14 +102,17 @@ def with_refine(found: Any, refine: Sequence[str] | None, *, say: Say = quiet) -
     return chosen
 
 
-def _with_kernel(found: Any, say: Say, kernel: str) -> Any:
-    """Choose once, and say what and why; networks without masks have no such choice."""
+def _with_kernel(found: Any, say: Say, kernel: str, *, small: bool = False) -> Any:
+    """Choose once, and say what and why; networks without masks have no such choice; `small`: for one small photo."""
     from xenomask.scores.backend import choose
+    from xenomask.scores.codes import MAX_LOGIT
 
     if not found.members:
         if kernel != "auto":
             raise XenomaskError(f"{found.name} computes its scores in its own graph: leave --kernel out")
         return found
+    if small and kernel == "auto" and all(m.score.twin == MAX_LOGIT for m in found.used):
+        kernel = "numpy"  # a third of a second; numba alone takes one to load
     chosen = found.with_kernel(kernel)
     if not all(m.network.per_pixel for m in chosen.used):
         path = choose(kernel, chosen.used[0].network.device)

@@ -82,4 +82,4 @@ def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
 def save_picture(path: Path, pixels: UInt8[np.ndarray, "H W 3"]) -> None:
     """Write an RGB picture (H, W, 3) whole or not at all; its name says the format."""
     with atomic(path) as part:
-        Image.fromarray(pixels).save(part, quality=90)
+        Image.fromarray(pixels).save(part, quality=90, compress_level=4)  # PNG: half of 6's time, 4 % more bytes

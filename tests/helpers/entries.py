@@ -67,6 +67,7 @@ from xenomask.report import slider as levels
 from xenomask.report.objects import boxed
 from xenomask.scores import get_score
 from xenomask.scores.cpu import add_scores
+from xenomask.scores.plain import add_scores as add_by_numpy
 from xenomask.scores.score import plan_of
 from xenomask.store import classes, formats
 from xenomask.types import QuerySet, Sample, ScoreMap
@@ -97,9 +98,9 @@ def onto(x):
     return np.asarray(x)
 
 
-def add(x):
+def add(x, way=add_scores):
     todo: Any = plan_of(OUTPUT, QuerySet(), [get_score("max_logit")])
-    add_scores(OUTPUT, todo, 0.5, x)
+    way(OUTPUT, todo, 0.5, x)
     return np.asarray(x)
 
 
@@ -536,6 +537,7 @@ def onto_rows(*more):
 entry("scores.score.add_score", "onto", onto_rows(), onto)
 entry("arrays.check_onto", "onto", onto_rows(), lambda x: arrays.check_onto(x, (H, W)))
 entry("scores.cpu.add_scores", "onto", onto_rows(1), add)
+entry("scores.plain.add_scores", "onto", onto_rows(1), lambda x: add(x, add_by_numpy))
 
 # Functions of the package that take arrays and are not called here -> why not. A pattern must match the whole name.
 EXEMPT = {

@@ -30,9 +30,10 @@ def drawn(seed, q=5, mask=(7, 9), padded=(32, 48), used=(29, 41), image=(23, 57)
 
 
 def both(output, queries, scores):
-    """The numba pass's maps and PyTorch's."""
+    """The numba pass's maps and PyTorch's; and of max_logit NumPy's and PyTorch's."""
     a, b = (score_all(output, queries, scores, kernel) for kernel in ("numba", "torch"))
-    return [(s.name, a[s.name].value, b[s.name].value) for s in scores]
+    c = score_all(output, queries, [s for s in scores if s.name == "max_logit"], "numpy")
+    return [(name, found[name].value, b[name].value) for found in (a, c) for name in found]
 
 
 @settings(max_examples=40, deadline=None)
@@ -135,11 +136,11 @@ def test_numba__infinite_logits_are_certainty():
 
 
 @pytest.mark.parametrize("part", ["mask_logits", "class_logits"])
-@pytest.mark.parametrize("kernel", ["numba", "torch"])
+@pytest.mark.parametrize("kernel", ["numba", "torch", "numpy"])
 def test_scores__nan_is_refused(part, kernel):
     output = drawn(1)
     getattr(output, part).view(-1)[7] = torch.nan
-    for score in ("maskomaly", "rba", "eam"):
+    for score in ("maskomaly", "rba", "eam") if kernel != "numpy" else ("max_logit",):
         with pytest.raises(XenomaskError, match="NaN"):
             score_all(output, None, [SCORES[score]], kernel)
 
@@ -198,6 +199,8 @@ def test_choose__unknown_and_foreign_paths():
         backend.choose("numbaa", "cpu")
     with pytest.raises(XenomaskError, match="kernel triton is not for device cpu: take --kernel numba"):
         backend.choose("triton", "cpu")
+    with pytest.raises(XenomaskError, match="kernel numpy computes max_logit alone, not rba: take --kernel auto"):
+        score_all(drawn(1), None, [SCORES["max_logit"], SCORES["rba"]], "numpy")
     assert backend.choose("auto", "cpu").name == "numba" and backend.choose("auto", "mps").name == "torch"
 
 

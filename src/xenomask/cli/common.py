@@ -142,7 +142,7 @@ KernelOption = Annotated[
         "--kernel",
         autocompletion=names(KERNELS),
         callback=one_of("kernel", KERNELS),
-        help="what computes scores from masks: auto, numba (CPU), triton (GPU), torch",
+        help="what computes scores from masks: auto, numba (CPU), numpy (max_logit of one photo), triton (GPU), torch",
     ),
 ]
 PrecisionOption = Annotated[

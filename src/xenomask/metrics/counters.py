@@ -24,7 +24,6 @@ from xenomask.arrays import (
     foreign_values,
 )
 from xenomask.errors import XenomaskError
-from xenomask.metrics.kernels import histogram
 from xenomask.types import VOID
 
 BINS = 1 << 16
@@ -142,6 +141,8 @@ def count(value: MapLike, label: LabelLike) -> FrameCounters:
     """
     value, label = as_half(value, check=False), as_label(label)
     check_same_size("map", value, "label", label, "maps are stored at the photo's native size")
+    from xenomask.metrics.kernels import histogram  # numba, which `detect` of one photo does without
+
     by_bits = np.zeros((4, BINS), np.uint32)
     histogram(np.ascontiguousarray(value).view(np.uint16).ravel(), np.ascontiguousarray(label).ravel(), KIND, by_bits)
     if by_bits[:, _NOT_FINITE].any():

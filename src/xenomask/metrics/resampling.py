@@ -14,7 +14,6 @@ from jaxtyping import Float64, Integer
 from xenomask.arrays import NumbersLike, as_array, as_counts, as_numbers, check_same_length
 from xenomask.errors import XenomaskError
 from xenomask.metrics.counters import BINS, FrameCounters
-from xenomask.metrics.kernels import advance
 from xenomask.metrics.official import FrameBins
 
 BLOCK = 512  # thresholds at a time: 1000 frames and resamples take 20 MB, and larger blocks are no faster
@@ -73,6 +72,8 @@ def curve_numbers(
     `weights` (R, frames) are those of `draw`. Takes time O(resamples x frames x thresholds) of matrix products, memory
     of one block and the steps. Raises XenomaskError for weights of another number of frames.
     """
+    from xenomask.metrics.kernels import advance  # numba
+
     weights = as_weights(weights, len(frames))
     P = weights @ np.array([f.tp.sum() for f in frames], np.float64)
     N = weights @ np.array([f.fp.sum() for f in frames], np.float64)

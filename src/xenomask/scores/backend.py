@@ -1,4 +1,4 @@
-"""Which code gathers the rows of scores: the fused kernel for CPUs, the one for GPUs, or plain PyTorch."""
+"""Which code gathers the rows of scores: the fused kernel for CPUs, the one for GPUs, NumPy, or plain PyTorch."""
 
 import importlib
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 from xenomask.errors import XenomaskError, unknown
 from xenomask.jit import check_triton
 
-KERNELS = ("auto", "numba", "triton", "torch")
+KERNELS = ("auto", "numba", "numpy", "triton", "torch")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ def choose(kernel: str, device: str) -> Backend:
         raise unknown("kernel", kernel, KERNELS)
     if kernel == "torch":
         return Backend("torch", "requested")
+    if kernel == "numpy" and device == "cpu":
+        return Backend(kernel, "one photo is done before compiled code is loaded", _load(kernel))
     own = {"cpu": "numba", "cuda": "triton"}.get(device)
     if kernel not in ("auto", own):
         raise XenomaskError(
@@ -55,4 +57,5 @@ def choose(kernel: str, device: str) -> Backend:
 def _load(name: str) -> Callable[..., Any]:
     if name == "triton":
         check_triton()
-    return importlib.import_module({"numba": "xenomask.scores.cpu", "triton": "xenomask.scores.gpu"}[name]).add_scores
+    module = {"numba": "cpu", "numpy": "plain", "triton": "gpu"}[name]
+    return importlib.import_module(f"xenomask.scores.{module}").add_scores

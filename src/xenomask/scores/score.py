@@ -25,6 +25,7 @@ from xenomask.masks import (
 from xenomask.masks import semantic as class_masses
 from xenomask.scores import mask, maskomaly, semantic
 from xenomask.scores.backend import Backend, choose
+from xenomask.scores.codes import MAX_LOGIT
 from xenomask.scores.definition import SCORES, Gather, P, Score, gather_rows, get_score
 from xenomask.scores.plan import Plan, handing_out, has_twin, plan
 from xenomask.types import QuerySet, ScoreMap
@@ -139,6 +140,8 @@ def _add(
 ) -> None:  # fmt: skip
     """Adds weight x each score to `onto`: what the fused kernel can do by it, the rest by PyTorch."""
     backend = choose(kernel, _device(output))
+    if backend.name == "numpy" and (other := next((s.name for s in scores if s.twin != MAX_LOGIT), None)):
+        raise XenomaskError(f"kernel numpy computes max_logit alone, not {other}: take --kernel auto")
     if backend.add is None or not all(has_twin(s) and (s.on_classes or s.on_arrays) for s in scores):
         output = in_torch(output)
     p = class_probabilities(output)
