@@ -43,24 +43,31 @@ from xenomask.metrics.instances import FrameInstances, average_precision, frame_
 from xenomask.metrics.table import numbers
 from xenomask.objects.objects import SMALLEST, find_objects, smallest_area
 from xenomask.refine import get_refinement, parse_refinement
+from xenomask.refine.cells import moved, shown
 
-# "walk" is not among them: it runs the networks once more, and takes ten times as long as they do
+# "walk" and "residual:N" are not among them: they run the networks once more, and the walk takes ten times as long
 ROWS = (
     "plain", "vehicles:quantile=.5", "vehicles", "vehicles:quantile=.9", "pooling:up=.3,down=.3", "pooling",
     "vehicles+pooling:up=.2,down=.2", "vehicles+masks", "masks", "masks:blend=.6", "ugains", "attenuation:alpha=.5",
     "attenuation", "superpixels", "true boxes",
 )  # fmt: skip
 NUMBERS = ("aupr", "fpr95", "f1_star", "ap50")
+TRAINING = "cityscapes_256/train/images"
+KEPT, RESIDUAL = (40, 80, 120), 0.2  # of the 160 directions; what a residual of 1 adds to the score
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A photo with what the networks gave for it; `walked`: after a random walk on the pixel decoder's features."""
+    """A photo with what the networks gave for it; `walked`: after a random walk on the pixel decoder's features.
+
+    `left` (K, a, b): the features' residuals, 0 at the median of training's cells and 1 at their 95th percentile.
+    """
 
     image: np.ndarray
     label: np.ndarray
     outputs: tuple[MaskOutput, ...]
     walked: tuple[MaskOutput, ...]
+    left: np.ndarray
 
 
 def walk(features: torch.Tensor, steps: int = 6, mix: float = 0.99, temperature: float = 0.01) -> torch.Tensor:
@@ -85,11 +92,11 @@ def walk(features: torch.Tensor, steps: int = 6, mix: float = 0.99, temperature:
     return out
 
 
-def walked(d: Detector, image: np.ndarray) -> tuple[MaskOutput, ...]:
-    """The networks' outputs with the walk between pixel decoder and transformer decoder."""
+def decoded(d: Detector, image: np.ndarray, change: Callable[[torch.Tensor], torch.Tensor]) -> tuple[MaskOutput, ...]:
+    """The networks' outputs with a change of the features between pixel decoder and transformer decoder."""
 
     def hook(_module, _given, found):
-        return replace(found, decoder_last_hidden_state=walk(found.decoder_last_hidden_state))
+        return replace(found, decoder_last_hidden_state=change(found.decoder_last_hidden_state))
 
     networks: list[Any] = [m.network.module for m in d.used if has_masks(m)]
     hooks = [n.model.pixel_level_module.register_forward_hook(hook) for n in networks]
@@ -98,6 +105,54 @@ def walked(d: Detector, image: np.ndarray) -> tuple[MaskOutput, ...]:
     finally:
         for h in hooks:
             h.remove()
+
+
+def features(d: Detector, image: np.ndarray) -> tuple[np.ndarray, tuple[MaskOutput, ...]]:
+    """The pixel decoder's features (C, a, b) of the first network that has masks, without padding, and all outputs."""
+    found: list[torch.Tensor] = []
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        found.append(x[0].clone())
+        return x
+
+    outputs = decoded(d, image, keep)
+    a, b = shown(outputs[masked(d)])
+    return found[0][:, :a, :b].double().numpy(), outputs
+
+
+def masked(d: Detector) -> int:
+    """The place of the first network that has masks."""
+    return next(i for i, m in enumerate(d.used) if has_masks(m))
+
+
+def directions(d: Detector, photos: Sequence[np.ndarray], folder: Path) -> dict[str, np.ndarray]:
+    """`mean` and `axes` (C, C), the largest first, of the features of training photos: one pass, no gradient.
+
+    `ends` (2, K) are the median and the 95th percentile of these cells' residuals outside of the KEPT largest.
+    """
+    path = folder / "directions.npz"
+    if not path.is_file():
+        rng, cells = np.random.default_rng(0), []
+        for image in track(photos, "training", transient=True):
+            f, _ = features(d, image)
+            own = f.reshape(len(f), -1).T
+            cells.append(own[rng.permutation(len(own))[:60]])
+        f = np.concatenate(cells)
+        axes = np.linalg.eigh(np.cov(f.T))[1][:, ::-1]
+        ends = np.quantile(residuals(f.T, f.mean(0), axes), [0.5, 0.95], axis=1)
+        np.savez(path, mean=f.mean(0), axes=axes, ends=ends)
+    with np.load(path) as z:
+        return dict(z)
+
+
+def residuals(f: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """ViM's residuals (K, ...) of features (C, ...): their length outside of the KEPT largest directions.
+
+    NOTE: ViM (Wang et al., CVPR 2022) takes the origin from the linear layer that the features feed, which these do
+    not: it is the mean. It scales by logits and takes a softmax, which a map of one score does not have.
+    """
+    own = np.tensordot(axes.T, f - mean.reshape(-1, *[1] * (f.ndim - 1)), 1) ** 2
+    return np.sqrt(np.stack([own[k:].sum(0) for k in KEPT]))
 
 
 def kept(path: Path, outputs: Callable[[], Sequence[MaskOutput]]) -> tuple[MaskOutput, ...]:
@@ -147,6 +202,9 @@ def refined(d: Detector, row: str, plain: np.ndarray, seen: Shown) -> tuple[np.n
         value = get_refinement("boxes")(plain, true_boxes(seen.label))
     elif row == "walk":
         value = d.fuse(seen.walked).value
+    elif row.startswith("residual:"):
+        own = seen.left[KEPT.index(int(row.partition(":")[2]))]
+        value = moved(plain, RESIDUAL * own, seen.outputs[masked(d)])
     else:
         own = replace(d, refine=tuple(parse_refinement(r) for r in row.split("+")))
         value = own.refined(replace_value(plain, d), seen.outputs).value
@@ -160,15 +218,26 @@ def replace_value(plain: np.ndarray, d: Detector):
     return ScoreMap(plain, d.map_score)
 
 
-def photos(d: Detector, args: argparse.Namespace, folder: Path, walks: bool) -> dict[str, list[Shown]]:
+def photos(d: Detector, args: argparse.Namespace, folder: Path, walks: bool, axes: Any) -> dict[str, list[Shown]]:
     """{set: photos with the networks' outputs}, the development sets and the ordinary ones; nothing of absent sets."""
     found: dict[str, list[Shown]] = {}
 
     def add(key: str, name: str, image: np.ndarray, label: np.ndarray) -> None:
         path = folder / f"{key}-{name.replace('/', '_')}.npz"
+        left = along(path, image) if axes else np.zeros(0)
         outputs = kept(path, lambda: d.infer([d.prepare(image)])[0])
-        other = kept(path.with_name(f"walk-{path.name}"), lambda: walked(d, image)) if walks else ()
-        found.setdefault(key, []).append(Shown(image, label, outputs, other))
+        other = kept(path.with_name(f"walk-{path.name}"), lambda: decoded(d, image, walk)) if walks else ()
+        found.setdefault(key, []).append(Shown(image, label, outputs, other, left))
+
+    def along(outputs: Path, image: np.ndarray) -> np.ndarray:
+        path = outputs.with_name(f"left-{outputs.name}")
+        if not path.is_file():
+            low, high = axes["ends"][..., None, None]
+            f, own = features(d, image)
+            kept(outputs, lambda: own)
+            np.savez(path, left=((residuals(f, axes["mean"], axes["axes"]) - low) / (high - low)).astype(np.float32))
+        with np.load(path) as z:
+            return z["left"]
 
     for key, (name, where) in SETS.items():
         data = open_dataset(name, args.data / where)
@@ -226,7 +295,13 @@ def main() -> None:
     threshold = d.thresholds.get("default", {}).get("value", 0.0)
     folder = args.cache / fingerprint(d.describe())[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    seen = photos(d, args, folder, "walk" in rows)
+    axes = {}
+    if any(r.startswith("residual:") for r in rows):
+        paths = sorted((args.data / TRAINING).glob("*"))
+        axes = directions(
+            d, [cv2.resize(read_photo(p), (512, 256)) for p in paths[:: max(1, len(paths) // 200)]], folder
+        )
+    seen = photos(d, args, folder, "walk" in rows, axes)
     plain = {k: [d.fuse(s.outputs).value for s in own] for k, own in seen.items()}
     ordinary = np.concatenate([v.ravel() for k in ORDINARY for v in plain[k]])
     share, found = float((ordinary > threshold).mean()), {}

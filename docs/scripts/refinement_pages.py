@@ -27,7 +27,7 @@ def short(value: float | None, form: str) -> str:
 
 
 def overview(results: list[dict]) -> str:
-    """The table of all rows side by side."""
+    """The table of all rows side by side, and that of all numbers."""
     names = list(SETS.values())
     head = ["refinement", f"{names[0]} AUPR / FPR95", *names[1:], "false", "objects", "number", "ms"]
     rows = []
@@ -35,7 +35,14 @@ def overview(results: list[dict]) -> str:
         pairs = [" / ".join(short(r[f"{s} {n}"][0], ".3f") for n in ("aupr", "fpr95")) for s in SETS]
         own = [short(r["false"], ".4f"), short(r["false_objects"], ".2f"), f"**{short(r['number'], '.3f')}**"]
         rows.append([r["refinement"], *pairs, *own, f"{r['ms']:.0f}"])
-    return table(head, rows)
+    return table(head, rows) + "\n" + all_numbers(results, results[0])
+
+
+def all_numbers(results: list[dict], plain: dict) -> str:
+    """Each number of each set with its interval, a line for each row and set."""
+    rows = [[r["refinement"], long, *(_cell(r[f"{s} {n}"], r is plain) for n in NUMBERS), f"{r['ms']:.0f}"]
+            for r in results for s, long in SETS.items()]  # fmt: skip
+    return table(["refinement", "set", *NUMBERS.values(), "ms"], rows)
 
 
 def of_page(name: str, results: list[dict]) -> str:
@@ -46,9 +53,7 @@ def of_page(name: str, results: list[dict]) -> str:
         [r["refinement"], short(r["number"], ".3f"), short(r["false"], ".4f"), short(r["false_objects"], ".2f"),
          f"{r['ms']:.0f}"] for r in own
     ]  # fmt: skip
-    rows = [[r["refinement"], long, *(_cell(r[f"{s} {n}"], r is results[0]) for n in NUMBERS)]
-            for r in own for s, long in SETS.items()]  # fmt: skip
-    return table(head, costs) + "\n" + table(["refinement", "set", *NUMBERS.values()], rows)
+    return table(head, costs) + "\n" + all_numbers(own, results[0])
 
 
 def _names(row: str) -> set[str]:

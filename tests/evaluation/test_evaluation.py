@@ -19,6 +19,7 @@ from xenomask.evaluation.benchmark import open_suite
 from xenomask.evaluation.evaluate import compare_maps, evaluate_maps
 from xenomask.metrics import evaluate, guards
 from xenomask.metrics.components import NAMES
+from xenomask.metrics.temporal import video_consistency
 from xenomask.store import read_map, write_map
 from xenomask.types import ScoreMap
 
@@ -176,13 +177,18 @@ def test_evaluate__clips_add_numbers_over_time(tmp_path, capsys):
         y = np.zeros((40, 60), np.uint8)
         y[10:22, 5 + i : 17 + i] = 1
         s = np.where((y == 1) & (i != 4), 0.9, 0.1) + np.arange(60) / 1e4
+        y[30:, :4] = 255
+        s[30:, :4] = (i + 1) % 2  # which VC* must not see
         frames[f"{'a' if i < 10 else 'b'}_{i}"] = s.astype(np.float16), y
     maps = lay_out(tmp_path, frames)
     command = ("evaluate", "--maps", maps, "--dataset", "folder", "--root", tmp_path, "--track", "obstacle", "--clips")
     code, out, err = run(capsys, *command, "--json", tmp_path / "x.json")
     assert code == 0 and "over time" in out, err
     found = json.loads((tmp_path / "x.json").read_text())["clips"]
-    assert found["clips"] == 2 and found["found"] == 1 and found["lost_again"] == 0.5 and 0 < found["vc_star"] < 1
+    assert found["clips"] == 2 and found["found"] == 1 and found["lost_again"] == 0.5
+    true = [y == 1 for _, y in list(frames.values())[:10]]
+    expected = video_consistency([m & (i != 4) for i, m in enumerate(true)], [m.astype(np.uint8) for m in true])
+    assert 0 < found["vc_star"] < 1 and found["vc_star"] == pytest.approx(expected, abs=1e-12)
     assert found["false_lifetime"] is None and found["false_per_frame"] == 0
     for name in frames:
         for path in (maps / f"{name}.hdf5", tmp_path / "labels_masks" / f"{name}.png"):

@@ -1,9 +1,10 @@
-"""Instance AP against a loop over pixels and pairs that shares nothing with it, and counts by hand."""
+"""Instance AP against a loop that shares nothing with it, Cityscapes' own script where installed, counts by hand."""
 
 import math
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from xenomask.errors import XenomaskError
 from xenomask.metrics.instances import OVERLAPS, average_precision, frame_instances, instance_numbers
@@ -90,6 +91,33 @@ def test_average_precision__as_the_slow_loop(seed):
         for smallest in (1, 10):
             expected = slow_ap(frames, overlap, smallest)
             assert average_precision(fast, overlap, smallest) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(60))
+def test_average_precision__equals_cityscapesscripts(seed, tmp_path, monkeypatch):
+    script = pytest.importorskip("cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling")
+    frames, truths, texts = [(m, s - seed % 2, y) for m, s, y in drawn(seed)], [], []  # of odd seeds negative scores
+    for k, (masks, scores, label) in enumerate(frames):
+        numbered = np.where(label == 255, 0, 7).astype(np.int32)  # unlabelled, which is void, and road
+        for i, part in enumerate(flood(label)):
+            for pixel in part:
+                numbered[pixel] = 26001 + i  # cars
+        Image.fromarray(numbered).save(tmp_path / f"{k}.png")
+        for i, m in enumerate(masks):
+            Image.fromarray(m.astype(np.uint8)).save(tmp_path / f"{k}-{i}.png")
+        text = "".join(f"{k}-{i}.png 26 {s}\n" for i, s in enumerate(scores))
+        (tmp_path / f"{k}.txt").write_text(text)
+        truths.append(str(tmp_path / f"{k}.png"))
+        texts.append(str(tmp_path / f"{k}.txt"))
+    for name, value in {"quiet": True, "minRegionSizes": np.array([10] * 3), "predictionPath": str(tmp_path)}.items():
+        monkeypatch.setattr(script.args, name, value)
+    monkeypatch.setattr(np, "in1d", lambda a, b: np.isin(a, b).ravel(), raising=False)  # numpy 2.4 has it no more
+    script.setInstanceLabels(script.args)
+    matches = script.matchGtWithPreds(texts, truths, script.instances2dict(truths, False), script.args)
+    theirs = script.evaluateMatches(matches, script.args)[0, script.args.instLabels.index("car")]
+    ours = [average_precision([frame_instances(*f) for f in frames], float(t)) for t in script.args.overlaps]
+    assert ours == pytest.approx(theirs.tolist(), abs=1e-12, nan_ok=True)
 
 
 def square(y, x, n=5):

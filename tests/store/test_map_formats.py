@@ -443,6 +443,7 @@ def test_benchmark__puts_own_maps_beside_detectors_and_in_a_paper_s_table(
     line = next(line for line in paper.splitlines() if line.startswith("| theirs"))
     assert f"{aupr:.2f}" in line and f"{f1:.2f}" in line
     tex = (tmp_path / "b/paper.tex").read_text()
+    assert "- theirs_2: trained on unknown\n" in paper and "% theirs_2: trained on unknown\n" in tex
     assert tex.count("\\\\\n") == 4 and "theirs\\_2 & " in tex and "\\multicolumn{3}{c}{folder}" in tex
     rows = [
         line.removesuffix(" \\\\").split(" & ")[1:] for line in tex.splitlines() if line.startswith(("the", "pair"))

@@ -12,6 +12,7 @@ from xenomask.cli.common import (
     IgnoreOption,
     JsonOption,
     RootOption,
+    SplitOption,
     check_threshold,
     load_dataset,
     maps_there,
@@ -78,10 +79,11 @@ def instances(
     out: Annotated[Path, typer.Option(help="folder that the track's own is made in")],
     smallest: Annotated[float, typer.Option(min=0, max=1, help="leave out smaller shares of the image")] = 0.001,
     ignore: IgnoreOption = None,
-    archive: Annotated[Path | None, typer.Option("--zip", help="also pack all tracks of --out into this file")] = None,
+    archive: Annotated[Path | None, typer.Option("--zip", help="also check and pack the tracks of --out")] = None,
     name: Annotated[str, typer.Option(help="of the method, for --zip")] = "",
     paper: Annotated[str, typer.Option(help="its paper's address, for --zip")] = "",
     code: Annotated[str, typer.Option(help="its code's address, for --zip")] = "",
+    split: SplitOption = "val",
     json_file: JsonOption = None,
 ) -> None:
     """Write anomaly instances for the OoDIS benchmark; where labels are, their average precision.
@@ -94,7 +96,7 @@ def instances(
 
     if archive is not None and not name:
         raise XenomaskError("--zip needs the method's name: --name")
-    data = load_dataset(dataset, root)
+    data = load_dataset(dataset, root, split)
     region = region_of_maps(maps) if ignore is None else named_region(ignore)
     with progress("instances", len(data.frames)) as tick:
         done = write_instances(maps, data, threshold, out, smallest=smallest, ignore=region, tick=tick)
@@ -108,12 +110,11 @@ def instances(
         out_console.print(text, soft_wrap=True)
     if done.numbers:
         out_console.print("true instances are connected regions of the label, which has no instances of its own")
-    notes = [] if archive is None else zip_instances(out, archive, name, paper, code)
-    for line in notes:
-        out_console.print(f"note: {line}", soft_wrap=True)
+    if archive is not None:
+        zip_instances(out, archive, name, paper, code)
     out_console.print(f"written: {done.folder if archive is None else archive}; the upload itself is not verified",
                       soft_wrap=True)  # fmt: skip
-    write_json(json_file, {**asdict(done), "folder": str(done.folder), "notes": notes})
+    write_json(json_file, {**asdict(done), "folder": str(done.folder)})
 
 
 @app.command()

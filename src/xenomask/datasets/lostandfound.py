@@ -33,7 +33,7 @@ def _labelled(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
 
 
 def _lost_and_found(base: Path, split: str) -> Listing:
-    folder = "train" if split == "train" else "test"
+    folder = {"train": "train", "all": "*"}.get(split, "test")
     patterns = [pattern.format(folder) for pattern in KINDS]
     frames, which = trees("lost-and-found", base, f"leftImg8bit/{folder}/*/*_leftImg8bit.*", patterns, labelled=True)
     if split in ("testValid", "testNoKnown"):
@@ -56,10 +56,10 @@ LOST_AND_FOUND = Entry(
     licence="non-commercial research",
     conventions="SMIYC's obstacle track counts testNoKnown, inside the labelled road only; RbA reads labelTrainIds. "
     "SMIYC's LostAndFound-anomaly* variants (whole image minus ego vehicle) need its ROI picture and are not here",
-    splits=("testNoKnown", "testValid", "test", "train"),
+    splits=("testNoKnown", "testValid", "test", "train", "all"),
     default="testNoKnown",
     track="obstacle",
-    counts={"testNoKnown": 1043, "testValid": 1186, "test": 1203, "train": 1036},
+    counts={"testNoKnown": 1043, "testValid": 1186, "test": 1203, "train": 1036, "all": 2239},
 )
 
 

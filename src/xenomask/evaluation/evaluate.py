@@ -19,7 +19,7 @@ from xenomask.metrics.table import lower_is_better
 from xenomask.metrics.temporal import clip_objects, flicker_numbers, half_mask, video_consistency
 from xenomask.store import Maps, as_maps, check_complete, map_format
 from xenomask.store.classes import class_ids, read_classes
-from xenomask.types import Tick, nothing
+from xenomask.types import VOID, Tick, nothing
 
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -126,7 +126,9 @@ def clip_numbers(result: EvalResult, maps: Maps, data: Dataset) -> dict[str, flo
         found = [read(i) for i in ids]
         labels = [y for _, y in found]
         objects.append(clip_objects([binarise(v, result.measured.threshold) for v, _ in found], labels, sizes))
-        consistency.append(video_consistency([half_mask(v) for v, _ in found], labels))
+        # as the released scripts have it, void is neither predicted nor true
+        masks = [half_mask(v) & (y != VOID) for v, y in found]
+        consistency.append(video_consistency(masks, [np.where(y == VOID, 0, y) for y in labels]))
     known = [v for v in consistency if v == v]
     mean = sum(known) / len(known) if known else float("nan")
     return {"clips": len(clips), "vc_star": mean, **flicker_numbers(objects)}

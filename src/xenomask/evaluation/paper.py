@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xenomask.evaluation.benchmark import Entry
+from xenomask.evaluation.benchmark import UNKNOWN, Entry
 from xenomask.evaluation.tables import for_latex
 from xenomask.files import atomic
 from xenomask.metrics.table import lower_is_better
@@ -69,7 +69,13 @@ def paper_markdown(entries: Sequence[Entry]) -> str:
     for name, row, best in zip(t.methods, t.cells, t.best, strict=True):
         texts = [f"**{c}**" if b else c for c, b in zip(row, best, strict=True)]
         lines.append("| " + " | ".join([name, *texts]) + " |")
-    return "\n".join([*lines, "", CAPTION + (f" †: {MARK}." if t.marked else "")]) + "\n"
+    return "\n".join([*lines, "", CAPTION + (f" †: {MARK}." if t.marked else ""), "", *_trained(entries, "- ")]) + "\n"
+
+
+def _trained(entries: Sequence[Entry], mark: str) -> list[str]:
+    """A line for each method: the data that its networks were trained on."""
+    found = {_method(e): e.method.trained_on for e in entries}
+    return [f"{mark}{m}: trained on {UNKNOWN if d == '-' else d}" for m, d in found.items()]
 
 
 def paper_latex(entries: Sequence[Entry]) -> str:
@@ -81,6 +87,7 @@ def paper_latex(entries: Sequence[Entry]) -> str:
     rules = [f"\\cmidrule(lr){{{2 + n * i}-{1 + n * (i + 1)}}}" for i in range(len(t.data_sets))]
     lines = [
         f"% {CAPTION}" + (f" $^\\dagger$: {MARK}." if t.marked else "") + " Needs \\usepackage{booktabs}",
+        *_trained(entries, "% "),
         "\\begin{tabular}{l" + "r" * n * len(t.data_sets) + "}",
         "\\toprule",
         " & ".join(["", *spans]) + r" \\",

@@ -81,6 +81,7 @@ def clip_objects(masks: Sequence[MaskLike], labels: Sequence[LabelLike], sizes: 
     """
     if len(masks) != len(labels):
         raise XenomaskError(f"{len(masks)} masks and {len(labels)} labels of a clip")
+    masks = [as_mask(m) for m in masks]
     for mask in masks:
         check_same_size("first frame", masks[0], "a later one", mask, "a clip has one size")
     seen = _tracks(_parts(m, y, sizes, false=False) for m, y in zip(masks, labels, strict=True))

@@ -5,9 +5,7 @@ its score. Read from the public evaluator (kumuji/anomaly-benchmark-suite), whic
 """
 
 import json
-import shutil
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +26,17 @@ from xenomask.picture_files import open_picture
 from xenomask.store import MapFolder, Maps, as_maps
 from xenomask.types import Tick, nothing
 
-# the benchmark's name of a data set's folder, and how many images the test sets have in all
-TRACKS: Mapping[str, tuple[str, int]] = {
-    "anomaly-track": ("roadanomaly", 100), "obstacle-track": ("roadobstacle", 412),
-    "fishyscapes-lost-and-found": ("fishyscapes", 2239), "fishyscapes-static": ("fishyscapes", 2239),
+# the benchmark's folder of each data set, and how many images its list of expected files has there. NOTE: fishyscapes
+# is all of LostAndFound, train and test; Fishyscapes Static is no track
+LOST_AND_FOUND = "fishyscapes"
+TRACKS = {
+    "anomaly-track": "roadanomaly", "obstacle-track": "roadobstacle",
+    "lost-and-found": LOST_AND_FOUND, "fishyscapes-lost-and-found": LOST_AND_FOUND,
 }  # fmt: skip
-DESCRIPTION = "description.txt"
+IMAGES = {"roadanomaly": 100, "roadobstacle": 412, LOST_AND_FOUND: 2239}
+VALIDATION = "validation"  # begins the ids of SegmentMeIfYouCan's labelled photos, which are not submitted
+ENDING = "_instanceIds_pred.txt"
+BOX = ("image_id", "category_id", "bbox", "score")  # of COCO's results
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,23 @@ def write_instances(
             f"{maps.path} has no map of {len(lacking)} of {len(data.frames)} frames, such as {lacking[0]}: the "
             "benchmark wants an instance in each image"
         )
-    folder = make_dir(out) / TRACKS[data.name][0]
+    folder = make_dir(out) / TRACKS[data.name]
+    held = {p.name.removesuffix(ENDING).removesuffix("_gtCoarse") for p in folder.glob(f"*{ENDING}")}
+    if other := sorted(held - {f.id for f in data.frames}):
+        raise XenomaskError(
+            f"{folder} holds images that are not of {data.name}, such as {other[0]}: choose another --out"
+        )
     found: list[tuple[FrameInstances, FrameBoxes]] = []
     boxes: list[dict[str, Any]] = []
     lowered = 0
     with atomic(folder) as part:
         part.mkdir()
         for frame in data.frames:
-            value = _map_of(maps, frame)
+            value = _map_of(maps, data, frame)
             shown, below = _shown(value, threshold, smallest, ignore)
-            _write_frame(part, frame.id, shown)
-            name = f"{frame.id}.png".replace("_gtCoarse.png", "_leftImg8bit.png")
+            name = frame.id + "_gtCoarse" * (folder.name == LOST_AND_FOUND)
+            _write_frame(part, name, shown)
+            name = _photo(name)
             boxes += [{"image_id": name, "category_id": 1, "bbox": list(o.box), "score": o.score} for o in shown]
             lowered += below
             if frame.label is not None:
@@ -97,7 +106,7 @@ def measure_instances(
     maps = as_maps(maps)
 
     def judge(frame: Frame) -> tuple[FrameInstances, FrameBoxes]:
-        return _judged(_shown(_map_of(maps, frame), threshold, smallest, ignore)[0], data.label(frame))
+        return _judged(_shown(_map_of(maps, data, frame), threshold, smallest, ignore)[0], data.label(frame))
 
     return _numbers([judge(f) for f in data.labelled().frames])
 
@@ -108,7 +117,7 @@ def _shown(
     """The objects above the threshold, or, where none is, the highest region, and whether that was so."""
     fewest, ignored = smallest_area(smallest, value.size), ignored_in(ignore, value.shape)
     objects = find_objects(value, threshold, fewest, ignored=ignored)
-    return objects or _highest(value), not objects
+    return objects or _highest(value, ignored), not objects
 
 
 def _judged(shown: list[AnomalyObject], label: np.ndarray) -> tuple[FrameInstances, FrameBoxes]:
@@ -121,17 +130,19 @@ def _numbers(found: list[tuple[FrameInstances, FrameBoxes]]) -> dict[str, float]
     return instance_numbers([i for i, _ in found]) | box_numbers([b for _, b in found])
 
 
-def _map_of(maps: MapFolder, frame: Frame) -> np.ndarray:
+def _map_of(maps: MapFolder, data: Dataset, frame: Frame) -> np.ndarray:
     value = maps.read(frame.id)
     maps.check_photo(frame.id, frame.image)
-    if frame.image is not None and (size := photo_size(frame.image)) != value.shape:
+    if frame.image is not None and (size := data.resize or photo_size(frame.image)) != value.shape:
         raise XenomaskError(f"the map of {frame.id} has {value.shape}, its photo {size} pixels")
     return value
 
 
-def _highest(value: np.ndarray) -> list[AnomalyObject]:
-    """The most anomalous component just below the map's largest value."""
-    return find_objects(value, float(np.nextafter(np.float16(value.max()), np.float16(-np.inf))))[:1]
+def _highest(value: np.ndarray, ignored: np.ndarray | None) -> list[AnomalyObject]:
+    """The most anomalous component just below the map's largest value outside of what is ignored."""
+    seen = value if ignored is None or ignored.all() else value[~ignored]
+    below = float(np.nextafter(np.float16(seen.max()), np.float16(-np.inf)))
+    return find_objects(value, below, ignored=None if seen is value else ignored)[:1]
 
 
 def _write_frame(folder: Path, name: str, objects: list[AnomalyObject]) -> None:
@@ -140,51 +151,69 @@ def _write_frame(folder: Path, name: str, objects: list[AnomalyObject]) -> None:
         png = f"{name}_instanceIds_{i}_1.png"
         Image.fromarray(o.mask.astype(np.uint8) * 255).save(folder / png)
         lines.append(f"{png} 1 {o.score:.6f}")
-    (folder / f"{name}_instanceIds_pred.txt").write_text("\n".join(lines) + "\n")
+    (folder / f"{name}{ENDING}").write_text("\n".join(lines) + "\n")
 
 
-def zip_instances(out: Path, archive: Path, name: str, paper: str = "", code: str = "") -> list[str]:
-    """Checks the tracks in a folder and writes them with description.txt into one zip; what is not complete, in words.
+def _photo(name: str) -> str:
+    """The photo's name, by which the detection track calls an image."""
+    return f"{name}.png".replace("_gtCoarse.png", "_leftImg8bit.png")
 
-    Beside it, <archive>_detection.zip takes the tracks' boxes. Raises XenomaskError where no track is there, an image
-    has no instance, or a mask is missing, of another size or not 8-bit.
+
+def zip_instances(out: Path, archive: Path, name: str, paper: str = "", code: str = "") -> None:
+    """Checks the three tracks in a folder and writes them with description.txt into one zip, without validation images.
+
+    Beside it, <archive>_detection.zip takes the tracks' boxes alone: as the benchmark's verify_submission.py wants
+    both. Raises XenomaskError where a track or an image of its test set is missing, an image has no instance, a mask is
+    missing, of another size than the others, not 8-bit, or has another box than the track's own.
     """
-    tracks = [out / t for t in dict.fromkeys(t for t, _ in TRACKS.values()) if (out / t).is_dir()]
-    if not tracks:
-        raise XenomaskError(f"{out} holds no track: write one with `xenomask submission instances`")
     for value in (name, paper, code):
         if "\n" in value or (value is name and not value.strip()):
             raise XenomaskError("a method's name is one line of text, and so are its links")
-    notes = []
-    for track in tracks:
-        texts = sorted(track.glob("*_instanceIds_pred.txt"))
-        for text in texts:
-            _check_frame(text)
-        wanted = next(n for t, n in TRACKS.values() if t == track.name)
+    files, boxes = {}, {}
+    for track, wanted in IMAGES.items():
+        texts = [p for p in sorted((out / track).glob(f"*{ENDING}")) if not p.name.startswith(VALIDATION)]
         if len(texts) != wanted:
-            notes.append(f"{track.name} has {len(texts)} images, the benchmark's test set {wanted}")
+            raise XenomaskError(
+                f"{out / track} has {len(texts)} of the benchmark's {wanted} test images: write all of it with "
+                "`submission instances" + " --dataset lost-and-found --split all" * (track == LOST_AND_FOUND) + "`"
+            )
+        own = _boxes(out / f"{track}.json")
+        for text in texts:
+            masks, image = _check_frame(text), _photo(text.name.removesuffix(ENDING))
+            if list(masks.values()) != [b["bbox"] for b in own.get(image, [])]:
+                raise XenomaskError(f"{text} and {out / track}.json have other boxes: write the track again")
+            files |= {f"{track}/{p.name}": p for p in (text, *masks)}
+        tested = [b for image, found in own.items() if not image.startswith(VALIDATION) for b in found]
+        boxes[f"{track}.json"] = json.dumps(tested) + "\n"
     make_dir(archive.parent)
-    text = f"name: {name}\npaper_link: {paper}\ncode_link: {code}\n"
-    _pack(archive, text, {f"{t.name}/{p.name}": p for t in tracks for p in sorted(t.iterdir())})
-    boxes = {f"{t.name}.json": t.with_suffix(".json") for t in tracks}
-    if all(p.is_file() for p in boxes.values()):
-        _pack(archive.with_name(f"{archive.stem}_detection.zip"), text, boxes)
-    return notes
-
-
-def _pack(archive: Path, description: str, files: Mapping[str, Path]) -> None:
     with atomic(archive) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as z:
-        z.writestr(DESCRIPTION, description)
-        for name, path in files.items():
-            with path.open("rb") as source, z.open(name, "w") as target:
-                shutil.copyfileobj(source, target)
+        z.writestr("description.txt", f"name: {name}\npaper_link: {paper}\ncode_link: {code}\n")
+        for track in IMAGES:
+            z.mkdir(track)  # the benchmark's check counts these entries
+        for inside, path in files.items():
+            z.write(path, inside)
+    with atomic(archive.with_name(f"{archive.stem}_detection.zip")) as part, zipfile.ZipFile(part, "w") as z:
+        for inside, text in boxes.items():
+            z.writestr(inside, text, zipfile.ZIP_DEFLATED)
 
 
-def _check_frame(text: Path) -> None:
+def _boxes(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """{image: its entries} of a track's boxes."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    try:
+        for b in json.loads(read_text(path)):
+            found.setdefault(b["image_id"], []).append({k: b[k] for k in BOX})
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise XenomaskError(f"{path} does not hold the track's boxes ({str(e)[:80]}): write the track again") from e
+    return found
+
+
+def _check_frame(text: Path) -> dict[Path, list[int]]:
+    """An image's masks, each with its box as COCO has it; XenomaskError for what the benchmark cannot read."""
     lines = [line.split() for line in read_text(text).splitlines() if line.strip()]
     if not lines:
         raise XenomaskError(f"{text} names no instance; the benchmark wants one or more an image")
-    sizes = set()
+    sizes, found = set(), {}
     for words in lines:
         path = text.parent / words[0]
         if len(words) != 3 or Path(words[0]).name != words[0] or not path.is_file():
@@ -193,5 +222,8 @@ def _check_frame(text: Path) -> None:
         if (mask.format, mask.mode) != ("PNG", "L"):
             raise XenomaskError(f"{path} is {mask.format} {mask.mode}, not a PNG of 8-bit grey")
         sizes.add(mask.size)
+        x0, y0, x1, y1 = mask.getbbox() or (0, 0, 0, 0)
+        found[path] = [x0, y0, x1 - x0, y1 - y0]
     if len(sizes) > 1:
         raise XenomaskError(f"{text} names masks of different sizes")
+    return found
