@@ -43,6 +43,8 @@ MISTAKES = {
     "detect maps/a_score.npy": "a_score.npy is not an image",
     "detect street.jpg street.jpg": "two photos are named street",
     "detect street.jpg --out file": "cannot write into folder file: it is a file",
+    "detect street.jpg --json -": "- is no file's name here",
+    "detect street.jpg --detector=": "the detector's name is empty",
     "detect street.jpg --json empty": "cannot write empty: it is a folder",
     # names
     "detect street.jpg --detector nanno": "unknown detector 'nanno'; did you mean 'nano'?",

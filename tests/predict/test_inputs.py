@@ -33,6 +33,14 @@ def test_list_photos__of_files_folders_patterns_and_lists(folder):
     assert names(list_photos([folder / "b.jpg", f"{folder}/deeper"])) == ["b.jpg", "c.jpg"]
     assert names(list_photos([f"{folder}/*.jpg"])) == ["b.jpg"]
     assert names(list_photos([f"{folder}/**/*.jpg"])) == ["b.jpg", "c.jpg"]
+    for drawn in ("b_overlay.jpg", "b_heatmap.png"):  # by detect, whose map lies beside; else a photo of that name
+        (folder / drawn).write_bytes((folder / "b.jpg").read_bytes())
+        assert drawn in names(list_photos([folder]))
+    (folder / "b.hdf5").touch()
+    assert names(list_photos([folder])) == ["a.png", "b.jpg", "nameless"]
+    assert names(list_photos([f"{folder}/b*.*g"])) == ["b.jpg"]
+    with pytest.raises(XenomaskError, match="a photo's name is empty"):
+        list_photos([""])
     lines = io.StringIO(f"{folder}/b.jpg\n\n{folder}/deeper\r\n")
     assert names(list_photos(["-", str(folder / "a.png")], lines)) == ["b.jpg", "c.jpg", "a.png"]
     odd = folder / "x [1]*.jpg"  # a file of that name is that file

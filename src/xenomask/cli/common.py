@@ -159,6 +159,8 @@ def check_json(path: Path | None) -> Path | None:
     from xenomask.files import make_dir, refuse_folder, refuse_input
 
     if path is not None:
+        if str(path) == "-":
+            raise XenomaskError("- is no file's name here: give one, such as numbers.json")
         refuse_folder(path)
         refuse_input(path)
         make_dir(path.parent)
@@ -230,8 +232,18 @@ def choose_threshold(found: "Predictor", threshold: float | None, alarms: str | 
     if stored is None:
         return None, ""
     rate = stored.get("false_objects")
-    said = "" if rate is None else f" (expect {rate:.2g} false objects in an ordinary photo)"
-    return float(stored["value"]), said
+    return float(stored["value"]), "" if rate is None else f" ({expected(rate)})"
+
+
+def expected(rate: float) -> str:
+    """How many false objects are to be expected.
+
+    >>> expected(0.467), expected(1.93)
+    ('expect one false object in 2 ordinary photos', 'expect 1.9 false objects in an ordinary photo')
+    """
+    if not 0 < rate < 0.7:
+        return f"expect {rate:.2g} false objects in an ordinary photo"
+    return f"expect one false object in {1 / rate:.0f} ordinary photos"
 
 
 PatternOption = Annotated[

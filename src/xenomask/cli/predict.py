@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from xenomask.predict.photos import Detection
 
 app = typer.Typer()
+SMALLEST = 0.1  # percent of the photo, as objects.SMALLEST
 
 
 @app.command(rich_help_panel="Predict")
@@ -79,7 +80,7 @@ def detect(
     refine: RefineOption = None,
     threshold: ThresholdOption = None,
     alarms: AlarmsOption = None,
-    smallest: Annotated[float, typer.Option(min=0, max=100, help="smallest object, in percent of the photo")] = 0.1,
+    smallest: Annotated[float, typer.Option(min=0, max=100, help="smallest object, percent of the photo")] = SMALLEST,
     ignore: IgnoreOption = None,
     coco: Annotated[Path | None, typer.Option(help="also write the objects as one COCO file")] = None,
     only: Annotated[str | None, typer.Option(callback=one_of("file", FILES), help="write only map, heatmap or overlay "
@@ -128,9 +129,12 @@ def detect(
             tell=tell, **files,
         )  # fmt: skip
     if rows:
-        print_footer(found, rows, threshold, rate)
-    if rows and only != "objects":
-        out_console.print(f"{'pictures' if only is None else only} in {out}", soft_wrap=True)
+        # the rate holds for what it was measured with
+        print_footer(found, rows, threshold, rate if smallest == SMALLEST and region is None else "")
+    written = [f"{f}s" for f in files.get("only", FILES[:3]) if f != "objects"]
+    if rows and written:
+        listed = " and ".join(filter(None, (", ".join(written[:-1]), written[-1])))
+        out_console.print(f"{listed} in {out}", soft_wrap=True)
     numbers = {"score": found.score_name, "threshold": threshold, "photos": [r.to_json() for r in rows]}
     if failed:
         numbers["failed"] = [str(e) for e in failed]
@@ -159,7 +163,8 @@ def print_footer(found: "Predictor", rows: "Sequence[Detection]", threshold: flo
     out_console.print(f"score: {found.score_name}, higher is more anomalous{limit}", soft_wrap=True)
     if any(o.nearest for r in rows for o in r.objects or ()):
         out_console.print(
-            "nearest class: the training class that fits best, with its probability; a few %: none fits", soft_wrap=True
+            "nearest class: the training class that fits best, with its probability; a low one: no class fits",
+            soft_wrap=True,
         )
 
 
@@ -169,7 +174,7 @@ def said(found: "Detection", threshold: float | None) -> str:
 
     if found.objects is None or threshold is None:
         return f"scores up to {found.max:.3g}"
-    return sentence(found.objects, threshold)
+    return sentence(found.objects, threshold, found.max)
 
 
 def objects_table(found: "Sequence[AnomalyObject]") -> Table:

@@ -79,7 +79,7 @@ def report(
             folders, data, out, track, thresholds=threshold or None, ignore=region, classes=classes or None,
             images=images, resamples=resamples, seed=seed, tick=tick,
         )  # fmt: skip
-    said = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser without a network"
+    said = f"{out}: {out.stat().st_size / 1e6:.1f} MB, opens in a browser, offline"
     out_console.print(said, soft_wrap=True)
 
 

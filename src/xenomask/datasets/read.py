@@ -16,13 +16,14 @@ ONE_CHANNEL = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")
 DARK = 2**14
 
 
-def read_photo(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+def read_photo(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
     """A photo of any common kind as RGB, turned upright as its EXIF orientation says.
 
     Grey is repeated, alpha dropped; numbers of more than 8 bits are scaled by the range that they show: floats 0..1
     or 0..255, whole numbers 0..255 or 0..65535. Raises XenomaskError for other ranges, for what is no picture,
     damaged or too large.
     """
+    path = Path(path)
     picture = open_picture(path, "photo")
     if picture.image.mode == "F" or picture.image.mode.startswith("I"):
         return np.repeat(_grey(picture)[..., None], 3, axis=2)

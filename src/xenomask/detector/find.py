@@ -39,6 +39,8 @@ def check_name(name: str) -> None:
     Traceback (most recent call last):
     xenomask.errors.XenomaskError: unknown detector 'nanoo'; did you mean 'nano'? known: eomt-l, ...
     """
+    if not name:
+        raise XenomaskError("the detector's name is empty: is a variable of the shell not set?")
     if hub.is_remote(name):
         if name not in KNOWN:
             hub.parse(name)

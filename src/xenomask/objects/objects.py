@@ -41,6 +41,15 @@ def smallest_area(share: float, pixels: int) -> int:
     return math.ceil(share * pixels)
 
 
+def percent(share: float) -> str:
+    """A share of the photo as it is shown.
+
+    >>> percent(0.0251), percent(0.00093)
+    ('2.5 %', '0.09 %')
+    """
+    return f"{100 * share:.{1 if share >= 0.01 else 2}f} %"
+
+
 @dataclass(frozen=True)
 class AnomalyObject:
     """One component of a map above a threshold; `score` and `peak` are raw map values, no probabilities."""
@@ -66,7 +75,7 @@ class AnomalyObject:
 
     def __str__(self) -> str:
         x, y, w, h = self.box
-        said = f"{w}x{h} px at ({x}, {y}), {100 * self.share:.1f} % of the image, score {self.score:.3g}"
+        said = f"{w}x{h} px at ({x}, {y}), {percent(self.share)} of the image, score {self.score:.3g}"
         return f"{said}; nearest class: {self.nearest}" if self.nearest else said
 
     @property

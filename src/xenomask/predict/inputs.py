@@ -17,32 +17,40 @@ FIRST = 20  # photos whose headers are read before the networks: a mistake shows
 def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[Path]:
     """The photos that files, folders, patterns ("photos/*.jpg") and "-" (`lines`, a path each) name, in that order.
 
-    Of a folder it is its pictures, by name; those in its folders are not looked for. Raises XenomaskError for what is
-    not there, and for a folder, a pattern or a list without a photo.
+    Of a folder it is its pictures, by name, but for those that `detect` drew; its folders are not looked into. Raises
+    XenomaskError for what is not there, and for a folder, a pattern or a list without a photo.
     """
     found: list[Path] = []
     for name in given:
         text, path = str(name), Path(name)
+        if not text:
+            raise XenomaskError("a photo's name is empty: is a variable of the shell not set?")
         if text == STDIN:
             listed = [line for raw in lines if (line := raw.rstrip("\r\n"))]
             if not listed:
                 raise XenomaskError("standard input names no photo: - reads a list of paths from it, one a line")
             found += list_photos([line for line in listed if line != STDIN])
         elif path.is_dir():
-            own = sorted(p for p in path.iterdir() if is_picture(p))
+            own = sorted(p for p in path.iterdir() if is_picture(p) and not _drawn(p))
             if not own:
                 raise XenomaskError(f"folder {path} holds no picture{_below(path)}")
             found += own
         elif path.exists():
             found.append(path)
         elif glob.has_magic(text):
-            own = sorted(p for p in map(Path, glob.glob(text, recursive=True)) if p.is_file())
+            own = sorted(p for p in map(Path, glob.glob(text, recursive=True)) if p.is_file() and not _drawn(p))
             if not own:
                 raise XenomaskError(f"no file matches {text}")
             found += own
         else:
             raise XenomaskError(f"no such photo: {path}")
     return found
+
+
+def _drawn(path: Path) -> bool:
+    """Whether an earlier `detect` drew this picture: its map lies beside it."""
+    photo = next((path.name.removesuffix(e) for e in ("_heatmap.png", "_overlay.jpg") if path.name.endswith(e)), None)
+    return photo is not None and path.with_name(f"{photo}.hdf5").is_file()
 
 
 def _below(folder: Path) -> str:

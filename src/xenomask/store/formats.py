@@ -64,12 +64,12 @@ def read_stored(path: Path, key: str | None = None) -> Float[np.ndarray, "H W"]:
         raise XenomaskError(f"map {path} cannot be read: {first_line(e)}") from e
 
 
-def read_map(path: Path, key: str | None = None) -> Float16[np.ndarray, "H W"]:
+def read_map(path: str | Path, key: str | None = None) -> Float16[np.ndarray, "H W"]:
     """Read a map (H, W) as float16, as which maps are compared; other numbers are rounded to it.
 
     Raises XenomaskError as `read_stored` does, and for values beyond float16 (+-65504).
     """
-    return as_half(read_stored(path, key), f"map {path}", check=False)
+    return as_half(read_stored(Path(path), key), f"map {path}", check=False)
 
 
 def read_picture(path: Path, key: str | None = None) -> np.ndarray:
