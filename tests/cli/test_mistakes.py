@@ -60,6 +60,7 @@ MISTAKES = {
     "video 99999999999 --out o.mp4": "no camera 99999999999",
     "warmup --size ²x2": "size '²x2' is not WIDTHxHEIGHT",
     "synthetic --layout folder --out s --seed -1": "Input should be greater than or equal to 0",
+    "export made.onnx --size 640x360 --out again.onnx": "made.onnx is an exported file already",
     f"report maps {SET} --out r.pdf": "r.pdf does not end with .html",
     "video street.jpg --out o.mp4": "street.jpg is not a video",
     "video drive.mp4 --out o.gif": "must end in .mp4 or .avi",
@@ -99,7 +100,7 @@ def desk(tmp_path_factory) -> Path:
     for name in ("empty", "maps"):
         (folder / name).mkdir()
     np.save(folder / "maps/a_score.npy", np.zeros((4, 4), np.float32))
-    for name in ("text.jpg", "file"):
+    for name in ("text.jpg", "file", "made.onnx"):
         (folder / name).write_text("hello")
     return folder
 

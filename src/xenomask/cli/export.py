@@ -13,7 +13,7 @@ from xenomask.cli.common import (
     ResizeOption,
     RootOption,
     ScoreOption,
-    a_detector,
+    early,
     load_dataset,
     one_of,
     out_console,
@@ -22,14 +22,27 @@ from xenomask.cli.common import (
     with_refine,
 )
 from xenomask.cli.completion import FORMATS
+from xenomask.detector.find import check_name, is_exported
 from xenomask.errors import XenomaskError
 
 app = typer.Typer()
 
 
+def check_source(detector: str) -> None:
+    """Raises XenomaskError for what holds no networks to be written anew."""
+    check_name(detector)
+    if is_exported(detector):
+        raise XenomaskError(f"{detector} is an exported file already: name the detector that it was made from")
+
+
+SourceArgument = Annotated[
+    str, typer.Argument(callback=early(check_source), help="detector folder, or a shipped one's name")
+]
+
+
 @app.command(rich_help_panel="Share")
 def export(
-    detector: Annotated[str, typer.Argument(callback=a_detector, help="detector folder, or a shipped one's name")],
+    detector: SourceArgument,
     out: Annotated[Path, typer.Option(help="file to write: .onnx, or .xml with its .bin")],
     format: Annotated[str, typer.Option(callback=one_of("format", FORMATS), help="onnx or openvino")] = "onnx",
     size: Annotated[str | None, typer.Option(help="WxH of the photos, e.g. 1280x720")] = None,
@@ -90,7 +103,7 @@ def export(
 
 @app.command(rich_help_panel="Share")
 def quantize(
-    detector: Annotated[str, typer.Argument(callback=a_detector, help="detector folder, or a shipped one's name")],
+    detector: SourceArgument,
     dataset: DatasetOption,
     root: RootOption,
     out: Annotated[Path, typer.Option(help="folder to write")],
