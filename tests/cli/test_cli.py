@@ -151,9 +151,11 @@ def test_detect__bad_photos(tmp_path, capsys, tiny_detector, photo):
     assert "text.jpg is not an image" in fails(capsys, "detect", tmp_path / "text.jpg", *options)
     assert "cut.jpg is damaged" in fails(capsys, "detect", tmp_path / "cut.jpg", *options)
     assert "no such photo" in fails(capsys, "detect", tmp_path / "nowhere.jpg", *options)
-    assert "text.jpg is not an image" in fails(capsys, "detect", tmp_path, *options)  # all headers before any pixel
     assert "two photos are named p" in fails(capsys, "detect", photo, photo, *options)
     assert list(out.iterdir()) == []
+    code, _, err = run(capsys, "detect", tmp_path, *options)  # the others are done
+    assert code == 2 and "cut.jpg is damaged" in err and "text.jpg is not an image" in err
+    assert [p.name for p in out.glob("*.hdf5")] == ["p.hdf5"]
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_detect_and_benchmark__take_an_exported_file(exported, tmp_path, capsys)
     Image.fromarray(IMAGE).save(tmp_path / "p.png")
     at = ("detect", tmp_path / "p.png", "--out", tmp_path / "out", "--detector")
     code, out, err = run(capsys, *at, exported["pair.onnx"])
-    assert code == 0 and "score entropy, threshold 0.500" in out, err
+    assert code == 0 and "score: entropy, higher is more anomalous; an object scores above 0.5\n" in out, err
     assert "its score entropy is part of it" in fails(capsys, *at, exported["pair.onnx"], "--score", "rba")
     assert "its members are fused inside" in fails(capsys, *at, exported["pair.onnx"], "--member", "a")
     assert "runs in onnxruntime, not in torch" in fails(capsys, *at, exported["pair.onnx"], "--runtime", "torch")

@@ -262,7 +262,7 @@ def test_detect__looks_by_option_and_says_that_the_threshold_is_left_out(pair_fo
     expected = by_hand(Detector.from_folder(pair_folder), (48, 80), True)
     assert np.abs(read_map(tmp_path / "out/p.hdf5").astype(np.float32) - expected).max() < 1e-3
     code, out, err = run(capsys, *at, "--tta", "mirror", "--threshold", ".4", "--score", "rba", "--member", "b")
-    assert code == 0 and "score rba, threshold 0.400" in out and err == ""
+    assert code == 0 and "score: rba, higher is more anomalous; an object scores above 0.4\n" in out and err == ""
 
 
 def test_score__engines_are_handed_the_looks(tiny_detector, tmp_path, capsys, monkeypatch):
