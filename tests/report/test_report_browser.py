@@ -53,7 +53,7 @@ def evaluated(capsys, maps, root, tmp_path, *options) -> dict:
 def test_tables__show_every_number_and_interval_of_evaluate_json(tab, drawn, tmp_path, capsys):  # noqa: F811
     page = tab[0]
     found = [evaluated(capsys, drawn / n, drawn, tmp_path, "--resamples", 50, "--seed", 3) for n in ("good", "poor")]
-    pixels = ["aupr_sum", "aupr_trapz", "auroc", "fpr95", "best_f1", "best_f1_threshold"]
+    pixels = ["aupr_sum", "aupr_trapz", "auroc", "fpr95", "tpr_fpr5", "best_f1", "best_f1_threshold"]
     components = ["sIoU_gt", "sIoU_pred", "prec_pred", "f1_mean", "f1_25", "f1_50", "f1_75"]
     spans = 0
     for t, convention in enumerate(("exact", "official", "components")):
