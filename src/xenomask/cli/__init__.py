@@ -135,6 +135,8 @@ def main() -> None:
     if not sys.argv[1:] and "_XENOMASK_COMPLETE" not in os.environ:  # a shell that completes gives no arguments
         out_console.print(marked(NEXT), highlight=False)
         return
+    if sys.argv[1:2] == ["detect"]:  # before NumPy is loaded: OpenBLAS' idle threads would spin beside the networks
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         if sys.argv[1:]:
             _misplaced(sys.argv[1:])
