@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xenomask.cli import completion
+from xenomask import objects
+from xenomask.cli import completion, predict
 from xenomask.cli.fleet import ENGINES
 from xenomask.datasets import DATASETS
 from xenomask.detector.find import EXPORTED
@@ -73,6 +74,7 @@ def test_names__are_those_of_the_package():
     assert (completion.RUNTIMES, completion.PRECISIONS) == (RUNTIMES, tuple(PRECISIONS))
     assert (completion.KERNELS, completion.ENGINES) == (KERNELS, ENGINES)
     assert completion.FILES == (*FILES, "objects")
+    assert predict.SMALLEST == 100 * objects.SMALLEST
     assert (completion.FORMATS, completion.FITS) == (tuple(FORMATS), tuple(FITS))
     assert (completion.TRACKS, completion.SUITES, completion.CHOICES) == (tuple(TRACKS), tuple(SUITES), CHOICES)
     assert set(EXPORTED) == set(FORMATS.values())

@@ -1,5 +1,6 @@
 """The command line: one command = one function of the same meaning, no logic of its own."""
 
+import atexit
 import gc
 import io
 import os
@@ -129,14 +130,13 @@ def main() -> None:
     """Runs the command line; what the user can mend becomes one line on stderr and exit code 2."""
     # the Hub is asked only on an explicit request, through hub.asking_hub, which says how
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    atexit.register(gc.freeze)  # the process's last collections would walk all that was imported, a tenth of a second
     for stream in (sys.stdout, sys.stderr):  # a file's name need not be text that the terminal can show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if not sys.argv[1:] and "_XENOMASK_COMPLETE" not in os.environ:  # a shell that completes gives no arguments
         out_console.print(marked(NEXT), highlight=False)
         return
-    if sys.argv[1:2] == ["detect"]:  # before NumPy is loaded: OpenBLAS' idle threads would spin beside the networks
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         if sys.argv[1:]:
             _misplaced(sys.argv[1:])
@@ -147,5 +147,3 @@ def main() -> None:
         _explain(e)
     except KeyboardInterrupt:
         sys.exit(130)
-    finally:
-        gc.freeze()  # the process ends: its last collections would walk all that was imported, a tenth of a second

@@ -1,5 +1,6 @@
 """Detector + photos or data set -> maps and pictures."""
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -98,6 +99,8 @@ def detect(
     Example: xenomask detect street.jpg --out out
     """
     refuse_both(threshold, alarms)
+    # before NumPy is loaded: OpenBLAS' idle threads would spin beside the networks
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from xenomask.predict.inputs import check_photos, list_photos, sizes_of
 
     paths = list_photos(photos, sys.stdin)
@@ -114,7 +117,7 @@ def detect(
     found = with_region(found, region)
     threshold, rate = choose_threshold(found, threshold, alarms)
     failed: list[XenomaskError] = []
-    files = {} if only is None else {"only": [w.strip() for w in only.split(",")]}
+    files = FILES[:3] if only is None else [w.strip() for w in only.split(",")]
 
     def tell(r: "Detection") -> None:
         console = beside_progress()
@@ -126,12 +129,12 @@ def detect(
     with progress("detect", len(paths)) as tick:
         rows, times = detect_photos(
             found, paths, out, threshold=threshold, smallest=smallest / 100, batch=batch, failed=failed, tick=tick,
-            tell=tell, **files,
+            tell=tell, only=files,
         )  # fmt: skip
     if rows:
         # the rate holds for what it was measured with
         print_footer(found, rows, threshold, rate if smallest == SMALLEST and region is None else "")
-    written = [f"{f}s" for f in files.get("only", FILES[:3]) if f != "objects"]
+    written = [f"{f}s" for f in files if f != "objects"]
     if rows and written:
         listed = " and ".join(filter(None, (", ".join(written[:-1]), written[-1])))
         out_console.print(f"{listed} in {out}", soft_wrap=True)

@@ -18,7 +18,7 @@ from xenomask.metrics.curves import Curve, curve
 from xenomask.metrics.table import numbers
 
 Numbers = dict[str, float]  # "aupr", "fpr" and, where the code prints one, "f1"
-NAN = float("nan")
+UNDEFINED = {"aupr": float("nan"), "fpr": float("nan")}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _in_unit_range(frames: Sequence[FrameCounters]) -> bool:
 
 def _uniform(frames: Sequence[FrameCounters]) -> Numbers:
     if not _in_unit_range(frames):
-        return {"aupr": NAN, "fpr": NAN}
+        return dict(UNDEFINED)
     n = numbers(_binned(frames, np.linspace(-0.01, 1.01, 4097)[:-1]))
     return {"aupr": n["aupr_sum"], "fpr": n["fpr95"], "f1": n["best_f1"]}
 
@@ -103,7 +103,7 @@ def with_anomaly(frames: Sequence[FrameCounters]) -> list[FrameCounters]:
 
 
 def _mean(each: Sequence[Numbers]) -> Numbers:
-    return {k: float(np.mean([n[k] for n in each])) if each else NAN for k in ("aupr", "fpr")}
+    return {k: float(np.mean([n[k] for n in each])) for k in each[0]} if each else dict(UNDEFINED)
 
 
 def _per_image(frames: Sequence[FrameCounters]) -> Numbers:
@@ -124,7 +124,7 @@ def _rba(frames: Sequence[FrameCounters]) -> Numbers:
 def _mask2anomaly(frames: Sequence[FrameCounters]) -> Numbers:
     kept = [f for f in frames if f.positive.any()]
     if not any(f.negative.any() for f in kept):
-        return {"aupr": NAN, "fpr": NAN}
+        return dict(UNDEFINED)
     c = _pooled(kept)
     return {"aupr": numbers(c)["aupr_sum"], "fpr": fpr_interpolated(c)}
 
@@ -136,7 +136,7 @@ def _maskomaly(frames: Sequence[FrameCounters]) -> Numbers:
 
 def _bravo(frames: Sequence[FrameCounters], pixels: int = 100_000, seed: int = 0) -> Numbers:
     if not _in_unit_range(frames):
-        return {"aupr": NAN, "fpr": NAN}
+        return dict(UNDEFINED)
     rng = np.random.default_rng(seed)
     sampled = []
     for f in frames:

@@ -83,7 +83,7 @@ def clip_objects(masks: Sequence[MaskLike], labels: Sequence[LabelLike], sizes: 
         raise XenomaskError(f"{len(masks)} masks and {len(labels)} labels of a clip")
     masks = [as_mask(m) for m in masks]
     for mask in masks:
-        check_same_size("first frame", masks[0], "a later one", mask, "a clip has one size")
+        check_same_size("clip's first frame", masks[0], "later one", mask, "a clip has one size")
     seen = _tracks(_parts(m, y, sizes, false=False) for m, y in zip(masks, labels, strict=True))
     false = _tracks(_parts(m, y, sizes, false=True) for m, y in zip(masks, labels, strict=True))
     return ClipObjects(seen, tuple(map(len, false)), len(masks))

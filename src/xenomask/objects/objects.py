@@ -262,8 +262,10 @@ def export_png16(maps: Maps, out: Path, *, tick: Tick = nothing) -> tuple[float,
     maps = as_maps(maps)
     ids = _some_ids(maps)
     make_dir(out)
-    for path in (out / f"{i}.png" for i in ids):
-        if path.exists() and b"tEXtlow" not in path.read_bytes()[:4096]:
+    for path in filter(Path.exists, (out / f"{i}.png" for i in ids)):
+        with path.open("rb") as f:
+            own = b"tEXtlow" in f.read(4096)  # as write_png16 marks it
+        if not own:
             raise XenomaskError(f"{path} is another picture, which a map would replace: choose another folder")
     ranges = [(float(v.min()), float(v.max())) for v in map(maps.read, ids)]
     low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)

@@ -140,9 +140,10 @@ def _map_of(maps: MapFolder, data: Dataset, frame: Frame) -> np.ndarray:
 
 def _highest(value: np.ndarray, ignored: np.ndarray | None) -> list[AnomalyObject]:
     """The most anomalous component just below the map's largest value outside of what is ignored."""
-    seen = value if ignored is None or ignored.all() else value[~ignored]
-    below = float(np.nextafter(np.float16(seen.max()), np.float16(-np.inf)))
-    return find_objects(value, below, ignored=None if seen is value else ignored)[:1]
+    if ignored is not None and ignored.all():
+        ignored = None  # an instance has to be in each image
+    highest = (value if ignored is None else value[~ignored]).max()
+    return find_objects(value, float(np.nextafter(np.float16(highest), np.float16(-np.inf))), ignored=ignored)[:1]
 
 
 def _write_frame(folder: Path, name: str, objects: list[AnomalyObject]) -> None:

@@ -11,6 +11,7 @@ from xenomask.files import MANIFEST, make_dir
 from xenomask.picture_files import check_scene, is_picture, read_header
 
 STDIN = "-"
+HEATMAP, OVERLAY = "_heatmap.png", "_overlay.jpg"  # what `detect` draws beside <stem>.hdf5
 FIRST = 20  # photos whose headers are read before the networks: a mistake shows in the first ones
 
 
@@ -49,8 +50,8 @@ def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[
 
 def _drawn(path: Path) -> bool:
     """Whether an earlier `detect` drew this picture: its map lies beside it."""
-    photo = next((path.name.removesuffix(e) for e in ("_heatmap.png", "_overlay.jpg") if path.name.endswith(e)), None)
-    return photo is not None and path.with_name(f"{photo}.hdf5").is_file()
+    stems = [path.name.removesuffix(e) for e in (HEATMAP, OVERLAY) if path.name.endswith(e)]
+    return any(path.with_name(f"{s}.hdf5").is_file() for s in stems)
 
 
 def _below(folder: Path) -> str:

@@ -15,7 +15,7 @@ from xenomask.objects import SMALLEST, AnomalyObject
 from xenomask.picture_files import check_scene
 from xenomask.pictures import save_picture
 from xenomask.plots import panels
-from xenomask.predict.inputs import check_photos
+from xenomask.predict.inputs import HEATMAP, OVERLAY, check_photos
 from xenomask.predict.pipeline import DROPPED, Profile, Stage, run
 from xenomask.store import ENDING, map_ids, map_path, write_map
 from xenomask.store.classes import ENDING as PNG
@@ -135,9 +135,9 @@ def _draw(seen: Photo, out: Path, threshold: float | None, smallest: float, only
     if "heatmap" in only:
         title = Path(printable(str(photo))).name
         picture = panels(image, found.value, scale, title=title, threshold=threshold)
-        save_picture(out / f"{photo.stem}_heatmap.png", picture)
+        save_picture(out / f"{photo.stem}{HEATMAP}", picture)
     if "overlay" in only:
-        save_picture(out / f"{photo.stem}_overlay.jpg", said.overlay())
+        save_picture(out / f"{photo.stem}{OVERLAY}", said.overlay())
     share, objects = (None, None) if threshold is None else (float(said.mask().mean()), said.objects)
     return Detection(str(photo), found.value.shape, float(found.value.max()), float(found.value.mean()), share, objects)
 
