@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -12,6 +13,8 @@ from xenomask.files import atomic
 from xenomask.picture_files import Header, Picture
 
 BLOCK = 2**20  # pixels that are converted at a time
+# of a heatmap a third of Pillow's time and its bytes
+PNG = (cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH)
 
 
 def read_rgb(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
@@ -82,4 +85,8 @@ def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
 def save_picture(path: Path, pixels: UInt8[np.ndarray, "H W 3"]) -> None:
     """Write an RGB picture (H, W, 3) whole or not at all; its name says the format."""
     with atomic(path) as part:
-        Image.fromarray(pixels).save(part, quality=90, compress_level=4)  # PNG: half of 6's time, 4 % more bytes
+        if path.suffix.lower() == ".png":
+            _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), PNG)
+            part.write_bytes(data)
+        else:
+            Image.fromarray(pixels).save(part, quality=90)

@@ -6,11 +6,14 @@ import io
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import typer
 import typer.core
+from typer.main import get_command, get_command_name
 
 from xenomask.cli import (
     benchmark,
@@ -39,13 +42,10 @@ from xenomask.cli.common import err_console, marked, out_console, print_error
 from xenomask.errors import XenomaskError
 from xenomask.version import __version__
 
-app = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 PARTS = (
     predict, refine, video, explain, components, ignore, web_app, serve, evaluate, report, thresholds, benchmark,
     convert, export, train, datasets, detectors, doctor, warmup,
 )  # fmt: skip
-for part in PARTS:
-    app.add_typer(part.app)
 
 
 def _value_shown(param: typer.core.TyperOption | typer.core.TyperArgument, ctx: object) -> str:
@@ -61,8 +61,6 @@ def _value_shown(param: typer.core.TyperOption | typer.core.TyperArgument, ctx: 
 # NOTE: typer would show Python's types, <str> and <bool>, which say nothing to whoever reads the help
 for kind in (typer.core.TyperOption, typer.core.TyperArgument):
     kind.display_type = _value_shown  # pyright: ignore[reportAttributeAccessIssue]
-app.add_typer(submission.app, name="submission", rich_help_panel="Share")
-app.add_typer(cluster.app, name="slurm", rich_help_panel="Tools")
 
 
 NEXT = """\
@@ -76,7 +74,6 @@ NEXT = """\
   xenomask --install-completion          completion for this shell"""
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="say nothing on stderr but errors")] = False,
@@ -91,6 +88,34 @@ def _root(
     if version:
         out_console.print(__version__)
         raise typer.Exit()
+
+
+def _app(parts: Iterable[ModuleType]) -> typer.Typer:
+    """The command line with the commands of these parts."""
+    made = typer.Typer(add_completion=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    made.callback(invoke_without_command=True)(_root)
+    for part in parts:
+        made.add_typer(part.app)
+    return made
+
+
+def _names(part: typer.Typer) -> list[str]:
+    """The words that a part's commands and groups are called by."""
+    commands = [c.name or get_command_name(c.callback.__name__) for c in part.registered_commands if c.callback]
+    return [*commands, *(str(g.name) for g in part.registered_groups)]
+
+
+app = _app(PARTS)
+GROUPS = {"submission": (submission, "Share"), "slurm": (cluster, "Tools")}
+for name, (group, panel) in GROUPS.items():
+    app.add_typer(group.app, name=name, rich_help_panel=panel)
+OWNER = {name: part for part in PARTS for name in _names(part.app)}
+
+
+def _built(words: list[str]) -> Any:
+    """The command line that these words need: of the part alone that has their command, as all take typer .1 s."""
+    named = next((w for w in words if w == "--help" or not w.startswith("--")), "")
+    return get_command(_app([OWNER[named]]) if named in OWNER else app)
 
 
 def _explain(e: BaseException) -> None:
@@ -118,7 +143,7 @@ OWN = ("--version", "--quiet", "--verbose", "--help", "--install-completion", "-
 
 def _misplaced(words: list[str]) -> None:
     """Raises XenomaskError for a photo where a command belongs, and for a command's option before it."""
-    commands = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    commands = {*OWNER, *GROUPS}
     first, later = words[0], [w for w in words[1:] if w in commands]
     if first not in commands and Path(first).is_file():
         raise XenomaskError(f"{first} is a file, no command: xenomask detect {first} --out out")
@@ -140,7 +165,7 @@ def main() -> None:
     try:
         if sys.argv[1:]:
             _misplaced(sys.argv[1:])
-        sys.exit(app(prog_name="xenomask", standalone_mode=False))
+        sys.exit(_built(sys.argv[1:])(prog_name="xenomask", standalone_mode=False))
     except UsageError as e:
         _misused(e)
     except (XenomaskError, OSError) as e:  # OSError: a disk that filled up or went away between two checks

@@ -112,9 +112,9 @@ def find_objects(
         if k == 0:
             continue
         mask = number == k
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)
-        inside = half[mask].astype(np.float64)
+        rows, columns = _place(mask)
+        box = columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+        inside = half[rows, columns][mask[rows, columns]].astype(np.float64)
         name, probability = nearest(mask) if nearest else (None, None)
         found.append(
             AnomalyObject(
@@ -123,6 +123,12 @@ def find_objects(
             )
         )  # fmt: skip
     return sorted(found, key=lambda o: -o.area * (o.score - threshold))
+
+
+def _place(mask: np.ndarray) -> tuple[slice, slice]:
+    """The rows and the columns from the first to the last that a mask with pixels has one in."""
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def encode_rle(mask: MaskLike) -> dict[str, Any]:
@@ -134,11 +140,16 @@ def encode_rle(mask: MaskLike) -> dict[str, Any]:
     {'size': [2, 2], 'counts': '22'}
     """
     mask = as_mask(mask)
-    flat = mask.ravel(order="F")
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    counts = np.diff(np.array([0, *edges, flat.size])).tolist()
-    if flat.size and flat[0]:
-        counts = [0, *counts]  # they start with pixels that are not in the mask
+    edges = np.empty(0, np.intp)  # where runs begin and end, column by column
+    if mask.any():
+        rows, columns = _place(mask)
+        x, y = np.nonzero(mask[rows, columns].T)
+        at = (x + columns.start) * len(mask) + y + rows.start
+        breaks = np.flatnonzero(np.diff(at) > 1)
+        edges = np.stack([at[np.r_[0, breaks + 1]], at[np.r_[breaks, -1]] + 1], 1).ravel()
+    counts = np.diff(np.r_[0, edges, mask.size]).tolist()
+    if edges.size and not counts[-1]:
+        counts.pop()  # a run that ends with the photo
     # Each count but the first three is stored as its difference to the last but one, in groups of five bits from
     # the lowest on; bit 32 says that another one follows, and 48 makes letters of them.
     text = []

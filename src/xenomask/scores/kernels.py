@@ -38,6 +38,7 @@ NEGLIGIBLE = np.float32(-30)
 F = np.float32
 ZERO, ONE, TWO = F(0), F(1), F(2)
 ROUNDING = F(1e-6)  # see `_ends`
+TOO_LITTLE = F(1e-8)  # see `_candidates`
 LOG2E, LN2_HIGH, LN2_LOW = F(1.4426950408889634), F(0.693359375), F(-2.12194440e-4)
 ROUND = F(12582912)  # 1.5 x 2^23: once added, the last bits of a float32 hold the nearest integer
 ABSOLUTE, INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)  # bits above INFINITE are NaN
@@ -292,6 +293,37 @@ def _ends(tops, bottoms, r0, r1, strip, high, low, most, fewest):
 
 @compiled(**HOW)
 @no_type_check
+def _candidates(classes, most, fewest, above, below, wanted, largest):
+    """How many classes can be the largest somewhere in a tile: they are put first in `wanted`.
+
+    A class cannot be if the largest values of all masks do not lift it above what another one has by their smallest.
+    `largest` (Q,): what a query may add to one of them. Those that add less than TOO_LITTLE are left out, as in
+    scores/plain.py: a hundred of them change L by 1e-6.
+    """
+    Q, K = classes.shape
+    above[:] = ZERO
+    below[:] = ZERO
+    for q in range(Q):
+        for k in range(K):
+            above[k] += classes[q, k] * most[q]
+            below[k] += classes[q, k] * fewest[q]
+    least, count = ZERO, 0
+    for k in range(K):
+        least = _larger(below[k], least)
+    for k in range(K):
+        if above[k] >= least:
+            wanted[count] = k
+            count += 1
+    for q in range(Q):
+        share = ZERO
+        for j in range(count):
+            share = _larger(classes[q, wanted[j]], share)
+        largest[q] = share * most[q]
+    return count
+
+
+@compiled(**HOW)
+@no_type_check
 def _pixels(q, r0, r1, y0, y1, logits, left, right, share, lower, held, held_row, m):
     """One query's logits at the tile's pixels; its rows at the strip's columns are kept for the next tile."""
     for r in (r0, r1):
@@ -370,6 +402,10 @@ def run(
     Q, W, T = logits.shape[0], share.shape[0], steps.shape[0]
     A, C, S, K = peaks.shape[0], crowds.shape[0], sums.shape[0], classes.shape[1]
     dense = S > 0 or K > 0
+    alone = K > 0 and A + C + S == 0  # the largest class mass is all that is asked for
+    for t in range(T):
+        alone = alone and steps[t, 0] == MAX_LOGIT
+    above, below, wanted, largest = np.empty(K, F), np.empty(K, F), np.arange(K), np.empty(Q, F)
     tile = COLUMNS * ROWS
     left, right, part = np.empty(COLUMNS, np.int32), np.empty(COLUMNS, np.int32), np.empty(COLUMNS, np.float32)
     # mask rows at the strip's columns: row r lies in slot r % 2, put there when a query first needs it
@@ -377,7 +413,8 @@ def run(
     high, low, most, fewest = np.empty(Q, F), np.empty(Q, F), np.empty(Q, F), np.empty(Q, F)
     unread = _unread(steps, A)
     gathered, least = np.empty((A, tile), np.float32), np.empty(A, np.float32)
-    counts, added, L = np.empty((C, tile), np.float32), np.empty((S, tile), np.float32), np.empty((K, tile), np.float32)
+    counts, added, masses = np.empty((C, tile), F), np.empty((S, tile), F), np.empty((K, tile), F)
+    k_all = K
     waiting, of_waiting = np.empty((4, tile), np.float32), np.empty((4, K), np.float32)
     z, best, total, value = np.empty(tile, F), np.empty(tile, F), np.empty(tile, F), np.empty(tile, F)
     for item in range(first, last):
@@ -392,6 +429,9 @@ def run(
             y0, y1, r0, r1 = groups[g, 0], groups[g, 1], groups[g, 2], groups[g, 3]
             n = (y1 - y0) * COLUMNS
             _ends(tops, bottoms, r0, r1, strip, high, low, most, fewest)
+            if alone:
+                k_all = _candidates(classes, most, fewest, above, below, wanted, largest)
+            L = masses[:k_all]
             # Crowds first. A query counts everywhere if even `low` is above the border, nowhere if not even `high` is;
             # and a pixel where two are counted needs no third.
             for c in range(C):
@@ -433,7 +473,7 @@ def run(
                 peaked = False
                 for a in range(A):
                     peaked = peaked or peaks[a, q] * most[q] > least[a]
-                added_too = dense and high[q] > NEGLIGIBLE
+                added_too = largest[q] > TOO_LITTLE if alone else dense and high[q] > NEGLIGIBLE
                 if not (peaked or added_too):
                     continue
                 m = waiting[four] if K > 0 else z
@@ -455,7 +495,8 @@ def run(
                     for i in range(n):
                         row[i] += w * m[i]
                 if K > 0:
-                    of_waiting[four] = classes[q]
+                    for j in range(k_all):
+                        of_waiting[four, j] = classes[q, wanted[j]]
                     four += 1
                     if four == 4:
                         _add_classes(of_waiting, 4, waiting, n, L)

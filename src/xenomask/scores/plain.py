@@ -1,14 +1,15 @@
 """The plan of max_logit on the CPU by NumPy: for one photo, which is done before the fused kernel is loaded."""
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from xenomask.arrays import as_array, check_onto
 from xenomask.masks import MaskOutput, refuse_nan, row_groups, source
 from xenomask.scores.plan import Plan
 
-ROWS = 8  # of the image at most at a time, so that 100 queries' masks stay in the processor's cache
-NEGLIGIBLE = 1e-8  # a query that adds less to all classes together is left out: 100 of them change L by 1e-6
+# of a tile: image rows at most, so that 100 queries' masks stay in the processor's cache, and columns
+ROWS, COLUMNS = 8, 128
+NEGLIGIBLE = 1e-8  # a query that adds less to each class that can be the largest is left out: 100 change L by 1e-6
 
 
 def add_scores(output: MaskOutput, todo: Plan, weight: float, onto: Float32[np.ndarray, "1 H W"]) -> None:
@@ -20,22 +21,40 @@ def add_scores(output: MaskOutput, todo: Plan, weight: float, onto: Float32[np.n
     logits = -logits.clip(-1e30, 1e30)  # as masks.bounded; negative, as the sigmoid reads them
     r0, r1, lower = source(H, logits.shape[1], ph, uh)
     c0, c1, share = source(W, logits.shape[2], pw, uw)
-    with np.errstate(divide="ignore"):
-        most = logits.min(2) < np.log(todo.classes.sum(1) / NEGLIGIBLE)[:, None]  # sigmoid(x) < e^x
-    few = max(1, 2**18 // todo.classes.size)  # pixels: of larger products OpenBLAS' threads would spin for the next one
-    wide: dict[int, np.ndarray] = {}  # the two mask rows that are read, at the image's columns
-    for y0, y1, above, below in row_groups(r0, r1, ROWS):
-        for r in {above, below} - wide.keys():
-            left = logits[:, r].take(c0, 1)
-            wide[r] = left + share * (logits[:, r].take(c1, 1) - left)
-        wide = {r: wide[r] for r in (above, below)}
-        used = most[:, above] | most[:, below]
-        upper, under = (wide[r][used, None] for r in (above, below))
-        m = lower[y0:y1, None] * (under - upper)
-        m += upper
-        with np.errstate(over="ignore"):  # e^1000 is infinite, its mask 0
-            np.exp(m, out=m)
-        m += 1
-        m, P = np.reciprocal(m, out=m).reshape(len(m), (y1 - y0) * W), todo.classes[used].T
-        L = [(P @ m[:, x : x + few]).max(0) for x in range(0, m.shape[1], few)]
-        onto[0, y0:y1] -= np.float32(weight) * np.concatenate(L).reshape(-1, W)
+    groups, strips = row_groups(r0, r1, ROWS), [np.s_[x : x + COLUMNS] for x in range(0, W, COLUMNS)]
+    with np.errstate(over="ignore"):  # e^1000 is infinite, its mask 0
+        read = [logits[:, :, c0[s][0] : c1[s][-1] + 1] for s in strips]
+        wanted, used = _bounds(todo.classes, *(
+            1 / (1 + np.exp(pick(end[:, groups[:, 2]], end[:, groups[:, 3]])))
+            for pick, end in ((np.minimum, np.stack([x.min(2) for x in read], 2)),
+                              (np.maximum, np.stack([x.max(2) for x in read], 2)))
+        ))  # fmt: skip
+        wide: dict[int, np.ndarray] = {}  # the two mask rows that are read, at the image's columns
+        for g, (y0, y1, above, below) in enumerate(groups):
+            for r in {above, below} - wide.keys():
+                left = logits[:, r].take(c0, 1)
+                wide[r] = left + share * (logits[:, r].take(c1, 1) - left)
+            wide = {r: wide[r] for r in (above, below)}
+            for s, strip in enumerate(strips):
+                q, k = used[:, g, s].nonzero()[0], wanted[:, g, s].nonzero()[0]
+                upper, under = (wide[r][q, None, strip] for r in (above, below))
+                m = lower[y0:y1, None] * (under - upper)
+                m += upper
+                np.exp(m, out=m)
+                m += 1
+                L = todo.classes[q[:, None], k].T @ np.reciprocal(m, out=m).reshape(len(q), -1)
+                onto[0, y0:y1, strip] -= np.float32(weight) * L.max(0).reshape(y1 - y0, -1)
+
+
+def _bounds(
+    classes: Float32[np.ndarray, "q k"], most: Float32[np.ndarray, "q g s"], fewest: Float32[np.ndarray, "q g s"]
+) -> tuple[Bool[np.ndarray, "k g s"], Bool[np.ndarray, "q g s"]]:
+    """The classes that can be the largest in each tile (g, s), and the queries that add something to one of those.
+
+    All masks of a tile lie between `fewest` and `most`: a class that even `most` does not lift above what another has
+    by `fewest` is nowhere the largest.
+    """
+    least = np.tensordot(classes.T, fewest, 1).max(0)
+    wanted = np.tensordot(classes.T, most, 1) >= (1 - 1e-5) * least  # sums of 100 are rounded to some 1e-6
+    adds = np.max([classes[:, k, None, None] * wanted[k] for k in range(classes.shape[1])], 0)
+    return wanted, adds * most > NEGLIGIBLE
