@@ -86,8 +86,8 @@ def open_detector(
         found = _in_best_runtime(found, say, *work)
     found = found.opened("score").with_score(score) if score else found
     if kernel is not None:
-        small = kept is not None and once and all(h * w <= SMALL for h, w in sizes or ())
-        found = _with_kernel(found, say, kernel, small=small)
+        small = once and all(h * w <= SMALL for h, w in sizes or ())
+        found = _with_kernel(found, say, kernel, small=small, kept=kept is not None)
     return with_refine(found, refine, say=say)
 
 
@@ -102,8 +102,11 @@ def with_refine(found: Any, refine: Sequence[str] | None, *, say: Say = quiet) -
     return chosen
 
 
-def _with_kernel(found: Any, say: Say, kernel: str, *, small: bool = False) -> Any:
-    """Choose once, and say what and why; networks without masks have no such choice; `small`: for one small photo."""
+def _with_kernel(found: Any, say: Say, kernel: str, *, small: bool, kept: bool) -> Any:
+    """Choose once, and say what and why; networks without masks have no such choice.
+
+    `small`: for one small photo, for which no compiled kernel is loaded; `kept`: its networks run by stored graphs.
+    """
     from xenomask.scores.backend import choose
     from xenomask.scores.codes import MAX_LOGIT
 
@@ -111,8 +114,14 @@ def _with_kernel(found: Any, say: Say, kernel: str, *, small: bool = False) -> A
         if kernel != "auto":
             raise XenomaskError(f"{found.name} computes its scores in its own graph: leave --kernel out")
         return found
-    if small and kernel == "auto" and all(m.score.twin == MAX_LOGIT for m in found.used):
-        kernel = "numpy"  # a third of a second; numba alone takes one to load
+    on_cpu = all(m.network.device == "cpu" for m in found.used)
+    if small and kernel == "auto" and on_cpu and all(m.score.twin == MAX_LOGIT for m in found.used):
+        kernel = "numpy"  # a sixth of a second; numba takes one to load, and ten to compile at the first use
+        if not kept:
+            from xenomask.models.deformable import leave_kernel
+
+            for m in found.used:
+                leave_kernel(m.network.module)
     chosen = found.with_kernel(kernel)
     if not all(m.network.per_pixel for m in chosen.used):
         path = choose(kernel, chosen.used[0].network.device)

@@ -135,12 +135,18 @@ def use_kernel(module: nn.Module) -> nn.Module:
     return module
 
 
-@contextmanager
-def plain(module: nn.Module) -> Iterator[nn.Module]:
-    """While it is open, the module runs transformers' code alone: for export and for comparison."""
+def leave_kernel(module: nn.Module) -> list[Layer]:
+    """Takes `use_kernel` back, and returns the layers that had it; of a single photo numba takes longer to load."""
     fast = [layer for layer in module.modules() if isinstance(layer, Layer) and "forward" in vars(layer)]
     for layer in fast:
         del layer.forward
+    return fast
+
+
+@contextmanager
+def plain(module: nn.Module) -> Iterator[nn.Module]:
+    """While it is open, the module runs transformers' code alone: for export and for comparison."""
+    fast = leave_kernel(module)
     try:
         yield module
     finally:
