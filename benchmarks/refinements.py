@@ -43,13 +43,14 @@ from xenomask.metrics.instances import FrameInstances, average_precision, frame_
 from xenomask.metrics.table import numbers
 from xenomask.objects.objects import SMALLEST, find_objects, smallest_area
 from xenomask.refine import get_refinement, parse_refinement
-from xenomask.refine.cells import moved, shown
+from xenomask.refine.cells import moved, shown, soft_cells, to_cells
+from xenomask.refine.regions import superpixels, trimmed_means
 
 # "walk" and "residual:N" are not among them: they run the networks once more, and the walk takes ten times as long
 ROWS = (
     "plain", "vehicles:quantile=.5", "vehicles", "vehicles:quantile=.9", "pooling:up=.3,down=.3", "pooling",
-    "vehicles+pooling:up=.2,down=.2", "vehicles+masks", "masks", "masks:blend=.6", "ugains", "attenuation:alpha=.5",
-    "attenuation", "superpixels", "true boxes",
+    "vehicles+pooling:up=.2,down=.2", "vehicles+masks", "masks", "masks:blend=.6", "ascending masks:blend=.3",
+    "ascending masks:blend=1", "ugains", "attenuation:alpha=.5", "attenuation", "superpixels", "true boxes",
 )  # fmt: skip
 NUMBERS = ("aupr", "fpr95", "f1_star", "ap50")
 TRAINING = "cityscapes_256/train/images"
@@ -175,14 +176,17 @@ def kept(path: Path, outputs: Callable[[], Sequence[MaskOutput]]) -> tuple[MaskO
         return tuple(one(i) for i in range(len(z.files) // 3))
 
 
-def superpixels(image: np.ndarray, step: int = 24) -> np.ndarray:
-    """Watershed of the gradient from a grid of markers ("waterpixels", Machairas et al. 2015), ids from 1 (H, W)."""
-    small = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    marks = np.zeros(small.shape[:2], np.int32)
-    grid = marks[step // 4 :: step // 2, step // 4 :: step // 2]
-    grid[:] = np.arange(1, grid.size + 1).reshape(grid.shape)
-    ids = cv2.watershed(small, marks).clip(0)
-    return cv2.resize(ids.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(np.int32)
+def ascending(plain: np.ndarray, output: MaskOutput, blend: float, trim: float) -> np.ndarray:
+    """The published order: masks {m_q > .5} in ascending area, each of what the ones before it left.
+
+    Objectomaly (hon121215/Objectomaly) and RAAS so with SAM's masks: the largest has the last word.
+    """
+    before = to_cells(plain, output)
+    s, m = before.copy(), np.asarray(soft_cells(output)) > 0.5
+    for own in sorted((x for x in m if x.any()), key=lambda x: x.sum()):
+        level = trimmed_means(s[own], np.zeros(own.sum(), int), trim)
+        s[own] += np.float32(blend) * (level - s[own])
+    return moved(plain, s - before, output)
 
 
 def true_boxes(label: np.ndarray) -> np.ndarray:
@@ -198,6 +202,8 @@ def refined(d: Detector, row: str, plain: np.ndarray, seen: Shown) -> tuple[np.n
         value = plain
     elif row == "superpixels":
         value = get_refinement("segments")(plain, superpixels(seen.image))
+    elif row.startswith("ascending masks:"):
+        value = ascending(plain, seen.outputs[masked(d)], float(row.partition("=")[2]), 0.1)
     elif row == "true boxes":
         value = get_refinement("boxes")(plain, true_boxes(seen.label))
     elif row == "walk":

@@ -13,7 +13,7 @@ OVERVIEW = DOCS / "refinements.md"
 SETS = {"AT": "AnomalyTrack", "OT": "ObstacleTrack", "FS": "Fishyscapes Static"}
 NUMBERS = {"aupr": "AUPR", "fpr95": "FPR95", "f1_star": "F1*", "ap50": "AP50"}
 # rows of the benchmark that are not called as their page is
-ROWS = {"segments": "superpixels", "boxes": "true boxes"}
+ROWS = {"segments": "superpixels", "boxes": "true boxes", "masks": "ascending masks"}
 BLOCK = re.compile(r"(<!-- numbers.*? -->\n).*?(<!-- end of numbers -->)", re.DOTALL)
 
 

@@ -108,6 +108,12 @@ def in_torch(output: Any) -> Any:
     return replace(output, **made) if made else output
 
 
+def in_arrays(output: MaskOutput) -> MaskOutput:
+    """The MaskOutput with its logits as float32 arrays."""
+    made = {n: as_array(getattr(output, n), n).astype(np.float32) for n in ("class_logits", "mask_logits")}
+    return replace(output, **made)
+
+
 def _check_sizes(output: "MaskOutput | PixelOutput") -> None:
     sizes = output.padded_size, output.input_size, output.image_size
     if not all(isinstance(n, int) for size in sizes for n in size):  # a graph for photos of any size is being traced

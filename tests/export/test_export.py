@@ -30,11 +30,13 @@ from xenomask.export.resize import Resize
 from xenomask.masks import row_blocks, soft_masks
 from xenomask.models.runtimes.graph import onnx_bytes, to_openvino, trace
 from xenomask.models.runtimes.sessions import onnx_session, openvino_session
+from xenomask.refine import REFINEMENTS, Seen
 from xenomask.scores import SCORES, score_all
 from xenomask.types import QuerySet
 
 SIZE = (60, 100)
 IMAGE = draw_scene(0, SIZE).image
+REFINED = ["vehicles:quantile=.9", "pooling:up=.7", "attenuation:alpha=.5"]
 EXAMPLES = ROOT / "examples"
 
 
@@ -46,6 +48,7 @@ def exported(tiny_detector, tmp_path_factory) -> dict[str, Path]:
     export_detector(pair, folder / "pair.onnx", "onnx", size=SIZE, terms="for tests only")
     export_detector(pair.only("a"), folder / "a.xml", "openvino", size=SIZE)
     export_detector(pair.only("b"), folder / "b.onnx", "onnx", size=SIZE, queries=True)
+    export_detector(pair.with_refine(REFINED), folder / "refined.onnx", "onnx", size=SIZE)
     assert not [p for p in folder.iterdir() if "part" in p.name]
     return {p.name: p for p in folder.iterdir()}
 
@@ -168,6 +171,76 @@ def test_scores__in_a_graph_are_the_scores(runtime):
         session = onnx_session(onnx_bytes(program, ["image"], ["score"]))
     (found,) = session(output.mask_logits.numpy())
     assert np.abs(found - expected).max() < 2e-5
+
+
+class Refined(nn.Module):
+    """A map as every refinement that graphs can hold changes it, by given logits."""
+
+    def __init__(self, output, value, names):
+        super().__init__()
+        self.output, self.value, self.names = output, value, names
+
+    def forward(self, mask_logits):
+        seen = Seen(replace(self.output, mask_logits=mask_logits), self.names, -1.0)
+        return torch.stack([r.of(self.value, seen) for r in REFINEMENTS.values() if r.on_tensors])
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_refinements__in_a_graph_are_the_refinements(runtime):
+    output = make_output(h=12, w=20, padded=(48, 80), used=(46, 70), image=(110, 175))
+    value = np.random.default_rng(0).uniform(-1, 0, (110, 175)).astype(np.float32)
+    names = ("car", "road", "bus", "sky")
+    expected = [r(value, Seen(output, names, -1.0)) for r in REFINEMENTS.values() if r.on_tensors]
+    assert len(expected) == 3 and min(np.abs(e - value).max() for e in expected) > 1e-2
+    program = trace(Refined(output, torch.from_numpy(value), names), output.mask_logits)
+    if runtime == "openvino":
+        session = openvino_session(to_openvino(program, ["image"], ["score"]))
+    else:
+        session = onnx_session(onnx_bytes(program, ["image"], ["score"]))
+    (found,) = session(output.mask_logits.numpy())
+    assert np.abs(found - np.stack(expected)).max() < 1e-5
+
+
+def test_exported__refined_is_the_refined_detectors_map(exported, tiny_detector):
+    pair = Detector.from_folder(tiny_detector)
+    found, want = open_exported(exported["refined.onnx"]), pair.with_refine(REFINED)
+    assert np.abs(found.detect(IMAGE).value - want.detect(IMAGE).value).max() < 1e-4
+    assert np.abs(want.detect(IMAGE).value - pair.detect(IMAGE).value).max() > 1e-3
+    assert found.thresholds == {} and found.describe()["refine"] == want.describe()["refine"]
+    with pytest.raises(XenomaskError, match="what refines its map is part of it"):
+        found.opened("refine")
+
+
+@pytest.mark.slow
+def test_export__batches_are_refined_photo_by_photo(tiny_detector, tmp_path):
+    pair = Detector.from_folder(tiny_detector).with_refine(REFINED)
+    photos = [draw_scene(s, SIZE).image for s in range(3)]
+    for format, name in (("onnx", "b.onnx"), ("openvino", "b.xml")):
+        export_detector(pair, tmp_path / name, format, size=SIZE, batch=3)
+        for photo, found in zip(photos, open_exported(tmp_path / name)(photos), strict=True):
+            assert np.abs(found.score_map.value - pair.detect(photo).value).max() < 1e-4
+
+
+def test_export__what_no_graph_refines(tiny_detector, tmp_path, capsys):
+    """Such a file gives the map before, by that map's threshold; a file of logits is refined by who reads it."""
+    pair = Detector.from_folder(tiny_detector)
+    own = {"default": {"value": 0.5, "origin": "refined"}, "unrefined:default": {"value": 0.25, "origin": "before"}}
+    better = replace(pair.with_refine(["masks"]), thresholds=own)
+    with pytest.raises(XenomaskError, match="by masks, which no graph holds: export it with --refine none"):
+        export_detector(better, tmp_path / "x.onnx", "onnx", size=SIZE)
+    with pytest.raises(XenomaskError, match="by vehicles, which no graph for photos of any size holds"):
+        export_detector(pair.with_refine(["vehicles"]), tmp_path / "x.onnx", "onnx", size=SIZE, dynamic=True)
+    better.save(tmp_path / "better")
+    at = ("export", tmp_path / "better", "--size", "100x60", "--out")
+    code, _, err = run(capsys, *at, tmp_path / "x.onnx")
+    assert code == 0 and "no graph holds the refinement masks of pair+masks: the file gives the map before it" in err
+    found = open_exported(tmp_path / "x.onnx")
+    assert found.name == "pair+masks-unrefined" and found.thresholds["default"]["value"] == 0.25
+    assert np.abs(found.detect(IMAGE).value - pair.detect(IMAGE).value).max() < 1e-4
+    code, _, err = run(capsys, *at, tmp_path / "q.onnx", "--queries", "--member", "a")
+    assert code == 0 and "no graph" not in err, err
+    logits, alone = open_exported(tmp_path / "q.onnx"), better.only("a")
+    assert np.abs(logits.detect(IMAGE).value - alone.detect(IMAGE).value).max() < 1e-4
 
 
 @pytest.mark.slow
@@ -346,12 +419,13 @@ def test_examples__run_without_xenomask_and_torch(exported, tmp_path, example, f
 
 # What an exported graph may be made of: operators that TensorRT and OpenVINO have, and no Einsum, Loop, If or NonZero.
 OPERATORS = {
-    "Add", "And", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant",
-    "Conv", "Cos", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherND", "Gelu", "Gemm",
-    "GlobalAveragePool", "Greater", "GridSample", "Identity", "InstanceNormalization", "IsNaN",
-    "LayerNormalization", "Less", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Not", "Or", "Pad", "Pow",
-    "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Round", "Shape", "Sigmoid", "Sin",
-    "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Add", "And", "ArgMax", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat",
+    "Constant", "Conv", "Cos", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherND",
+    "Gelu", "Gemm", "GlobalAveragePool", "Greater", "GreaterOrEqual", "GridSample", "Identity",
+    "InstanceNormalization", "IsNaN", "LayerNormalization", "Less", "LessOrEqual", "Log", "MatMul", "Max", "Min",
+    "Mul", "Neg", "Not", "Or", "Pad", "Pow", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu", "Reshape",
+    "Resize", "Round", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tile",
+    "TopK", "Transpose", "Unsqueeze", "Where",
 }  # fmt: skip
 OPSET = 20
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,12 +16,12 @@ from xenomask.detector.folder import describe_folder, fingerprint
 from xenomask.detector.fuse import refined
 from xenomask.detector.member import class_names
 from xenomask.errors import XenomaskError
-from xenomask.export import export_detector
 from xenomask.masks import MaskOutput, with_queries
 from xenomask.refine import REFINEMENTS, Seen, get_refinement, parse_refinement
 from xenomask.refine.boxes import kept, read_boxes
 from xenomask.refine.cells import to_cells, to_pixels
 from xenomask.refine.regions import class_regions, quantiles, trimmed_means
+from xenomask.refine.traced import labelled, region_quantiles
 from xenomask.types import ScoreMap
 
 IMAGE = draw_scene(0, (60, 100)).image
@@ -110,6 +111,67 @@ def test_regions__against_loops():
         assert (low[ids == i] == np.float32(own[int(0.6 * (n - 1))])).all()
         assert np.allclose(mean[ids == i], np.mean(own[cut : n - cut]), atol=1e-5)
     assert class_regions(np.zeros((2, 2), int), [0]).tolist() == [[1, 1], [1, 1]]
+
+
+def by_flooding(value, classes, wanted, quantile):
+    """Each cell's quantile of its region of a wanted class, its own value elsewhere: flooded cell by cell."""
+    out, left = value.copy(), {(int(y), int(x)) for y, x in np.argwhere(np.isin(classes, wanted))}
+    while left:
+        region, edge = [], [left.pop()]
+        while edge:
+            y, x = edge.pop()
+            region.append((y, x))
+            for n in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+                if n in left and classes[n] == classes[y, x]:
+                    left.remove(n)
+                    edge.append(n)
+        own = sorted(value[c] for c in region)
+        for c in region:
+            out[c] = own[int(quantile * (len(own) - 1))]
+    return out
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.5, 0.75, 0.9, 1.0])
+def test_traced_regions__are_flooded_ones(quantile):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        rough = rng.normal(size=(13, 21)).astype(np.float32)
+        classes = np.digitize(cv2.GaussianBlur(rough, (0, 0), 1.5), [-0.15, 0, 0.15])
+        value = rng.normal(size=(13, 21)).astype(np.float32)
+        want = by_flooding(value, classes, [1, 3], quantile)
+        found = region_quantiles(torch.from_numpy(value), torch.from_numpy(classes), [1, 3], quantile)
+        assert np.abs(found.numpy() - want).max() < 1e-5
+    nothing = region_quantiles(torch.from_numpy(value), torch.from_numpy(classes), [9], quantile)
+    assert np.array_equal(nothing, value)
+
+
+def test_traced_regions__their_limits():
+    """Of more regions than REGIONS the lowest are raised; a region of many turns falls into parts, none is mixed."""
+    value = torch.from_numpy(RNG.uniform(size=(40, 40)).astype(np.float32))
+    many = torch.zeros(40, 40).long()
+    many[1::4, 1::4] = many[1::4, 2::4] = many[1::4, 3::4] = 1  # a hundred regions of three
+    found = region_quantiles(value, many, [1], 0.5)
+    changed = (found - value).abs() > 1e-6
+    assert int(labelled(many, [1]).unique().numel()) == 101
+    assert not changed[1, :16].any() and changed[1, 17:20].any() and changed[37, 37:].any()  # all but four of them
+    snake = torch.ones(40, 40).long()
+    for i in range(1, 40, 2):  # a wall with a gap at one end, then at the other
+        snake[i, slice(0, 39) if i % 4 == 1 else slice(1, 40)] = 0
+    parts = labelled(snake, [1])
+    assert 1 < parts[snake == 1].unique().numel() < 20 and (parts[snake == 0] == 0).all()
+
+
+def test_tensors__are_refined_as_arrays_are():
+    output = make_output(h=10, w=14, padded=(40, 56), used=(32, 48), image=(64, 96))
+    value = RNG.uniform(-1, 0, (64, 96)).astype(np.float32)
+    for given in (output, replace(output, mirrored=True)):
+        for name in sorted(n for n, r in REFINEMENTS.items() if r.on_tensors):
+            refine, own = get_refinement(name), Seen(given, ("car", "b", "bus", "d"), -1.0)
+            found = refine.of(torch.from_numpy(value), own).numpy()
+            assert np.allclose(found, refine(value, own), atol=1e-5), name
+            assert np.abs(found - value).max() > 1e-3, name
+    with pytest.raises(XenomaskError, match="photos of 9x5 are smaller than the network's masks, 12x8"):
+        to_cells(torch.zeros(5, 9), output)
 
 
 def test_segments_and_boxes__by_hand():
@@ -247,8 +309,4 @@ def test_command__refine_in_and_around_a_detector(tiny_detector, tmp_path, capsy
     shares = sum(m["share"] for m in answer["members"])
     assert answer["refined"] == pytest.approx(answer["value"] - shares, abs=1e-6)
     better.save(tmp_path / "better")
-    code, _, err = run(capsys, "export", tmp_path / "better", "--size", "96x64", "--out", tmp_path / "x.onnx")
-    assert code == 0 and "no graph holds the refinement pooling" in err
-    with pytest.raises(XenomaskError, match="export it with --refine none"):
-        export_detector(better, tmp_path / "y.onnx", "onnx", size=(64, 96))
     assert "--refine none" in fails(capsys, "crossval", *data, "--detector", tmp_path / "better")

@@ -1,15 +1,18 @@
 """`xenomask refine`: stored maps and what comes from outside."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from helpers.cli import fails, run, write_maps
 from helpers.scenes import write
+from xenomask.datasets.read import read_photo
 from xenomask.detector import Detector
 from xenomask.refine import get_refinement
 from xenomask.refine.maps import read_segments
+from xenomask.refine.regions import superpixels
 from xenomask.store import map_photo, read_map
 
 RNG = np.random.default_rng(1)
@@ -54,6 +57,36 @@ def test_segments__of_8_and_16_bits_and_rgb(tmp_path, capsys):
     assert "frame f1: map is 8x6, its segments 8x5" in error
 
 
+def test_superpixels__are_segments_of_the_maps_own_photos(tiny_detector, tmp_path, capsys):
+    data = write(tmp_path / "data", 0)
+    files = {f.id: Path(str(f.image)) for f in data.frames}
+    (photos,) = {p.parent for p in files.values()}
+    named = ("--dataset", "folder", "--root", tmp_path / "data")
+    assert run(capsys, "score", *named, "--detector", tiny_detector, "--device", "cpu", "--out", tmp_path / "m")[0] == 0
+    command = ("refine", tmp_path / "m", "--superpixels", photos, "--out")
+    code, out, err = run(capsys, *command, tmp_path / "out", "--options", "blend=1,trim=0")
+    assert code == 0 and "changed by superpixels" in out, err
+    for frame, file in files.items():
+        ids = superpixels(read_photo(file))
+        value, found = (read_map(tmp_path / f"{d}/{frame}.hdf5").astype(np.float32) for d in ("m", "out"))
+        assert ids.max() >= 4 and ids.shape == value.shape
+        for k in np.unique(ids):
+            own = value[ids == k]
+            assert np.allclose(found[ids == k], own if k == 0 else own.mean(), atol=2e-3)
+    photo, other = list(files.values())[:2]
+    (photos / f"{photo.stem}.bmp").write_bytes(photo.read_bytes())
+    assert "two photos of one map" in fails(capsys, *command, tmp_path / "o")
+    (photos / f"{photo.stem}.bmp").unlink()
+    whole = photo.read_bytes()
+    photo.write_bytes(other.read_bytes())
+    assert "was made from another photo" in fails(capsys, *command, tmp_path / "o")
+    photo.unlink()
+    assert f"has no photo {photo.stem}.jpg" in fails(capsys, *command, tmp_path / "o")
+    photo.write_bytes(whole)
+    error = fails(capsys, *command, tmp_path / "o", "--segments", photos)
+    assert "give one of --segments" in error and not (tmp_path / "o").exists()
+
+
 def test_boxes__of_a_file_of_json(tmp_path, capsys):
     values, folder = maps(tmp_path)
     write_maps(folder, **values)
@@ -70,7 +103,8 @@ def test_boxes__of_a_file_of_json(tmp_path, capsys):
     boxes.write_text(json.dumps({"f7": [[1, 1, 3, 2, 0.9]]}))
     assert "boxes of 1 frames that" in fails(capsys, *command, "--out", tmp_path / "new")
     for words, error in (
-        (("--segments", folder), "give either --segments or --boxes"), (("--options", "blend=.1"), "unknown option"),
+        (("--segments", folder), "give one of --segments, --superpixels and --boxes"),
+        (("--options", "blend=.1"), "unknown option"),
         (("--out", folder), "holds the maps that are to be refined"),
     ):  # fmt: skip
         boxes.write_text("{}")

@@ -76,7 +76,7 @@ def export(
     check_request(out, format, photo, queries=queries, dynamic=dynamic, batch=together)
     from xenomask.detector import Detector
     from xenomask.detector.find import find
-    from xenomask.export import export_detector, write_serving
+    from xenomask.export import export_detector, not_in_file, write_serving
 
     if serving is not None and (queries or serving.exists()):
         raise XenomaskError(f"--serving is for maps and a new folder: {'leave --queries out' if queries else serving}")
@@ -86,9 +86,10 @@ def export(
     if score:
         found = found.with_score(score)
     found = with_refine(found, refine)
-    if found.refine:
-        say(f"note: no graph holds the refinement {found.refine[0].name} of {found.name}: the file gives the map "
-            "before it, with that map's own threshold")  # fmt: skip
+    if (left := not_in_file(found, queries=queries, dynamic=dynamic)) is not None:
+        of = " for photos of any size" * dynamic
+        say(f"note: no graph{of} holds the refinement {left.name} of {found.name}: the file gives the map before it, "
+            "with that map's own threshold")  # fmt: skip
         found = found.with_refine(())
     metadata = export_detector(
         found, out, format, size=photo, queries=queries, dynamic=dynamic,

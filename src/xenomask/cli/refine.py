@@ -1,4 +1,4 @@
-"""Maps + segments or boxes -> refined maps."""
+"""Maps + segments, superpixels or boxes -> refined maps."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +29,11 @@ def refine(
     segments: Annotated[
         Path | None, typer.Option(callback=early(check_there), help="folder of <id>.png: a number a segment, 0 is none")
     ] = None,
+    superpixels: Annotated[
+        Path | None,
+        typer.Option(callback=early(check_there), help="folder of the maps' photos, <id>.jpg or of another ending, "
+                     "whose superpixels are the segments"),
+    ] = None,
     boxes: Annotated[
         Path | None,
         typer.Option(callback=early(check_there), help="JSON of an object detector: COCO results, or {id: list of "
@@ -39,26 +44,29 @@ def refine(
     pattern: PatternOption = None,
     key: KeyOption = None,
 ) -> None:  # fmt: skip
-    """Refine stored maps by given segments (SAM's, superpixels) or boxes (of any object); no network is run.
+    """Refine stored maps by given segments (SAM's), their photos' superpixels, or boxes (of any object).
 
-    What a detector can do by its own masks is --refine of detect, score and benchmark.
+    No network is run. What a detector can do by its own masks is --refine of detect, score and benchmark.
 
     Example: xenomask refine maps/at --segments sam/at --out maps/at-sam
     """
-    if (segments is None) == (boxes is None) or (inliers and boxes is None):
-        raise XenomaskError("give either --segments or --boxes; --inliers is for boxes")
+    if sum(given is not None for given in (segments, superpixels, boxes)) != 1 or (inliers and boxes is None):
+        raise XenomaskError("give one of --segments, --superpixels and --boxes; --inliers is for boxes")
     from xenomask.refine import parse_refinement
-    from xenomask.refine.maps import refine_by_boxes, refine_by_segments
+    from xenomask.refine.maps import refine_by_boxes, refine_by_segments, refine_by_superpixels
 
-    name = "boxes" if segments is None else "segments"
+    name = "segments" if boxes is None else "boxes"
     chosen = parse_refinement(f"{name}:{options}", needs=name)
     folder = map_folders([maps], pattern, key)[0]
     with progress("refine", len(folder.ids())) as tick:
         if boxes is not None:
             known = [c.strip() for c in inliers.split(",") if c.strip()]
             count, changed = refine_by_boxes(folder, chosen, boxes, out, inliers=known, tick=tick)
+        elif superpixels is not None:
+            count, changed = refine_by_superpixels(folder, chosen, superpixels, out, tick=tick)
         else:
             assert segments is not None
             count, changed = refine_by_segments(folder, chosen, segments, out, tick=tick)
-    text = f"{count} map{'s' * (count != 1)} in {out}, {changed} of them changed by {name}"
+    by = name if superpixels is None else "superpixels"
+    text = f"{count} map{'s' * (count != 1)} in {out}, {changed} of them changed by {by}"
     out_console.print(text, soft_wrap=True)

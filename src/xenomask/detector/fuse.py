@@ -58,6 +58,11 @@ def refined(
         raise XenomaskError(f"no network has several masks, which refinement {refine[0].name} needs: leave it out")
     value, total = found.value, sum(m.weight for m, _ in pairs)
     for r in refine:
-        own = [r(value, Seen(o, tuple(class_names(m, class_count(o))[:-1]), low)) for m, o in pairs]
+        own = [r(value, seen_by(m, o, low)) for m, o in pairs]
         value = sum(np.float32(m.weight / total) * v for (m, _), v in zip(pairs, own, strict=True))
     return ScoreMap(np.asarray(value, np.float32), found.score)
+
+
+def seen_by(member: Member, output: MaskOutput, low: float) -> Seen:
+    """What a refinement reads of one member; `low` is the map's lower end."""
+    return Seen(output, tuple(class_names(member, class_count(output))[:-1]), low)

@@ -9,10 +9,12 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from xenomask.detector import Detector, Member
+from xenomask.detector.fuse import has_masks, seen_by
 from xenomask.errors import XenomaskError
 from xenomask.export.resize import Resize, Smooth
 from xenomask.masks import MaskOutput, class_probabilities, outlier_probabilities, row_blocks, soft_masks
 from xenomask.models.preprocess import Preprocess, averages, target_size
+from xenomask.refine import Refinement
 from xenomask.scores import Score
 from xenomask.types import QuerySet, Size
 
@@ -24,6 +26,7 @@ class Fused(nn.Module):
         super().__init__()
         self.each = _one if batch == 1 else torch.vmap
         self.members = used_members(detector)
+        self.refine, self.low = detector.refine, detector.scale[0]
         self.networks = nn.ModuleList(m.network.module for m in self.members)
         self.size = size
         prepared = [m.network.preprocess for m in self.members]
@@ -36,7 +39,7 @@ class Fused(nn.Module):
     def forward(self, image: UInt8[Tensor, "B H W 3"]) -> Float32[Tensor, "B H W"]:
         """The fused map of each photo, as `Detector.detect` computes it."""
         pixels = image.to(torch.float32).permute(1, 2, 0, 3).flatten(2)  # (H, W, 3 B)
-        maps = []
+        maps, divided = [], []
         for m, network, resize in zip(self.members, self.networks, self.resizers, strict=True):
             x = _prepared(m.network.preprocess, resize(pixels))
             out = network(pixel_values=x)
@@ -45,7 +48,14 @@ class Fused(nn.Module):
             first = MaskOutput(classes[0], masks[0], *sizes, m.network.outlier_class)
             parts = [self.each(partial(_rows_of, m, first, rows))(classes, masks) for rows in row_blocks(first)]
             maps.append(m.weight * (torch.cat(parts, 1) if len(parts) > 1 else parts[0]))
-        return torch.stack(maps).sum(0) if len(maps) > 1 else maps[0]
+            if has_masks(m):
+                divided.append((m, first, classes, masks))
+        value, total = torch.stack(maps).sum(0) if len(maps) > 1 else maps[0], sum(m.weight for m, *_ in divided)
+        for r in self.refine:
+            own = [m.weight / total * self.each(partial(_refined, r, self.low, m, first))(value, classes, masks)
+                   for m, first, classes, masks in divided]  # fmt: skip
+            value = torch.stack(own).sum(0) if len(own) > 1 else own[0]
+        return value
 
 
 def _one(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -73,6 +83,13 @@ def _prepared(p: Preprocess, pixels: Float32[Tensor, "h w C"]) -> Float32[Tensor
 def _rows_of(member: Member, like: MaskOutput, rows: slice, classes: Tensor, masks: Tensor) -> Float32[Tensor, "r W"]:
     output = replace(like, class_logits=classes, mask_logits=masks)
     return score_rows(member.score, output, member.queries, soft_masks(output, rows))
+
+
+def _refined(
+    refinement: Refinement, low: float, member: Member, like: MaskOutput, value: Tensor, classes: Tensor, masks: Tensor
+) -> Float32[Tensor, "H W"]:
+    output = replace(like, class_logits=classes, mask_logits=masks)
+    return refinement.of(value, seen_by(member, output, low))
 
 
 def score_rows(score: Score, output: MaskOutput, queries: QuerySet, m: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ INSIDE = {
     "score": "its score {score} is part of it: export another with --score, or export with --queries",
     "member": "its members are fused inside: export one alone with --member",
     "tta": "of one forward pass: name the detector folder for --tta",
-    "refine": "its map is refined nowhere inside: name the detector folder for --refine",
+    "refine": "what refines its map is part of it: export another with --refine, or name the detector folder",
     "queries": "its queries are part of it: name its folder, or export with --queries",
 }
 
@@ -238,7 +238,8 @@ def _queries(path: Path, metadata: Mapping[str, Any], start, digest: str) -> Det
     network = Network(nn.Module(), config, _preprocess(m), digest, facts, run, runtime)
     member = Member(str(m["name"]), network, queries, get_score(m["score"], m["options"]), 1.0)
     region = read_region(metadata.get("ignore"))
-    return Detector(str(metadata["name"]), (member,), metadata["thresholds"], ignore=region)
+    refine = read_refine(metadata)
+    return Detector(str(metadata["name"]), (member,), metadata["thresholds"], ignore=region, refine=refine)
 
 
 def _sized(path: Path, metadata: Mapping[str, Any], run: Callable[[Any], Any]) -> Callable[[Any], Any]:

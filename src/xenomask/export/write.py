@@ -20,6 +20,7 @@ from xenomask.files import atomic, finite, make_dir, remove_litter, sha256
 from xenomask.models.preprocess import network_input
 from xenomask.models.runtimes.graph import Raw, onnx_bytes, to_openvino, trace
 from xenomask.models.runtimes.sessions import KEY, need
+from xenomask.refine import Refinement
 from xenomask.types import Size
 from xenomask.version import __version__
 
@@ -35,7 +36,8 @@ def export_detector(
     The input is a photo of that (height, width), or (`dynamic`) of any that is scaled to fit into what the networks see
     of one of that size; or `batch` photos that go through the networks together (None: any number). `half` stores the
     weights in float16, computing stays in float32. Raises XenomaskError for an unknown format, another ending of the
-    path, a missing package, several members with `queries`, a per-pixel network, and a batch of photos of any size.
+    path, a missing package, several members with `queries`, a per-pixel network, a refinement that no graph holds
+    (`not_in_file`), and a batch of photos of any size.
     """
     check_request(path, format, size, queries=queries, dynamic=dynamic, batch=batch)
     for package, extra in {"onnx": (("onnx", "onnx"), ("onnxscript", "onnx")), "openvino": (("openvino",) * 2,)}[
@@ -43,9 +45,10 @@ def export_detector(
     ]:
         need(package, extra)
     used = detector.used
-    if detector.refine:
-        raise XenomaskError(f"{detector.name} refines its maps by {detector.refine[0].name}, which no graph holds: "
-                            "export it with --refine none")  # fmt: skip
+    if (r := not_in_file(detector, queries=queries, dynamic=dynamic)) is not None:
+        of = " for photos of any size" * dynamic
+        raise XenomaskError(f"{detector.name} refines its maps by {r.name}, which no graph{of} holds: export it with "
+                            "--refine none")  # fmt: skip
     if queries and len(used) > 1:
         names = ", ".join(m.name for m in used)
         raise XenomaskError(f"--queries writes one network, {detector.name} has {names}: choose one with --member")
@@ -71,6 +74,14 @@ def export_detector(
     return {**metadata, CONTENT: content}
 
 
+def not_in_file(detector: Detector, *, queries: bool = False, dynamic: bool = False) -> Refinement | None:
+    """The first refinement of a detector that its file cannot hold, if there is one.
+
+    With `queries` there is none: who reads the file makes the map, and refines it.
+    """
+    return None if queries else next((r for r in detector.refine if dynamic or not r.on_tensors), None)
+
+
 def _graph_of(
     detector: Detector, used: tuple[Member, ...], size: Size, queries: bool, dynamic: bool, batch: int | None
 ) -> tuple[nn.Module, torch.Tensor]:
@@ -91,6 +102,7 @@ def describe(detector: Detector, size: Size, kind: str, terms: str | None) -> di
         "thresholds": {k: dict(t) for k, t in detector.thresholds.items()},
         "ignore": None if detector.ignore is None else detector.ignore.to_json(),
         "calibration": detector.calibration.table() if detector.calibration else None,
+        "refine": [r.table() for r in detector.refine],
         "members": [_member(m) for m in detector.used],
         "describe": detector.describe(), "terms": terms,
     })  # fmt: skip

@@ -1,8 +1,11 @@
 """Class attenuation: a map counts less where the network sees a class whose false alarms are frequent."""
 
-import numpy as np
-from jaxtyping import Float32
+from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
+from xenomask.masks import library
 from xenomask.refine.cells import class_cells, moved, to_cells
 from xenomask.refine.definition import Refinement, Seen, register
 
@@ -14,11 +17,13 @@ FACTORS = {
 }  # fmt: skip
 
 
-def attenuation(value: Float32[np.ndarray, "H W"], seen: Seen, *, alpha: float = 1.0) -> np.ndarray:
+def attenuation(value: Float[Any, "H W"], seen: Seen, *, alpha: float = 1.0) -> Any:
     """low + (s - low) (1 - alpha (1 - f)), f the factor of the class argmax_k L_k, low the map's lower end."""
     factors = np.array([FACTORS.get(name.lower(), 1.0) for name in seen.names], np.float32)
-    f = factors[class_cells(seen.output).argmax(0)]
+    L = class_cells(seen.output)
+    f = library(L).asarray(factors)[L.argmax(0)]
     return moved(value, (to_cells(value, seen.output) - seen.low) * alpha * (f - 1), seen.output)
 
 
-register(Refinement("attenuation", "low + (s - low) f(predicted class)", attenuation, "masks", {"alpha": (0.0, 1.0)}))
+register(Refinement("attenuation", "low + (s - low) f(predicted class)", attenuation, "masks",
+                    {"alpha": (0.0, 1.0)}, on_tensors=True))  # fmt: skip

@@ -11,7 +11,7 @@ from jaxtyping import Float32
 
 from xenomask.arrays import MapLike, as_single, check_same_size
 from xenomask.errors import XenomaskError, refuse_taken, unknown
-from xenomask.masks import MaskOutput
+from xenomask.masks import MaskOutput, in_arrays
 
 Value = Float32[np.ndarray, "H W"]
 
@@ -30,7 +30,8 @@ class Refinement:
     """A named way to change a map by what it `needs`; `function(value, given, **options)` returns the new map (H, W).
 
     `given` is a `Seen` ("masks": inside a detector), segment ids (H, W) ("segments"), or boxes (n, 5) ("boxes"). Each
-    option of the function is a number; `limits` holds the range of each.
+    option of the function is a number; `limits` holds the range of each. `on_tensors`: the function computes the same
+    of tensors, the map's and the output's, in operators that an exported graph can hold.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Refinement:
     needs: Literal["masks", "segments", "boxes"]
     limits: Mapping[str, tuple[float, float]]
     options: Mapping[str, float] = field(default_factory=dict)
+    on_tensors: bool = False
 
     @property
     def defaults(self) -> dict[str, float]:
@@ -51,7 +53,12 @@ class Refinement:
         value = as_single(value)
         if isinstance(given, Seen):
             check_same_size("map", value, "photo", np.empty(given.output.image_size, bool))
-        return as_single(self.function(value, given, **{**self.defaults, **self.options}))
+            given = replace(given, output=in_arrays(given.output))
+        return as_single(self.of(value, given))
+
+    def of(self, value: Any, given: Any) -> Any:
+        """Return what the function makes of it by the options, unchecked: of a graph's tensors, too."""
+        return self.function(value, given, **{**self.defaults, **self.options})
 
     def table(self) -> dict[str, Any]:
         """What a detector folder and a manifest hold of it: its name and all its options."""

@@ -1,21 +1,25 @@
-"""Folders of maps -> folders of refined maps, by segments or boxes that come from elsewhere; no network is run."""
+"""Folders of maps -> folders of refined maps, by segments, superpixels or boxes; no network is run."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Integer
 
+from xenomask.datasets.read import read_photo
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir, sha256
-from xenomask.picture_files import open_picture
+from xenomask.picture_files import is_picture, open_picture
 from xenomask.pictures import read_numbers, read_rgb
 from xenomask.refine.boxes import read_boxes
 from xenomask.refine.definition import Refinement
+from xenomask.refine.regions import STEP, superpixels
 from xenomask.store import ENDING, MapFolder, Maps, as_maps, map_photo, write_map
 from xenomask.store.manifest import MANIFEST, claim, read_manifest
+from xenomask.store.provenance import check_photo
 from xenomask.types import ScoreMap, Tick, nothing
 
 OWN = ("threshold", "runtime")  # of a manifest, what belongs to the maps as they were
@@ -36,6 +40,37 @@ def refine_by_segments(
         raise XenomaskError(f"{len(lacking)} of {len(files)} maps have no segments, the first is {lacking[0]}")
     digest = hashlib.sha256("".join(sha256(p) for p in files.values()).encode()).hexdigest()
     return _write(maps, refinement, lambda frame: read_segments(files[frame]), {"segments": digest}, out, tick)
+
+
+def refine_by_superpixels(
+    maps: Maps, refinement: Refinement, photos: Path, out: Path, *, tick: Tick = nothing
+) -> tuple[int, int]:
+    """Write out/<id>.hdf5 for every map, refined by the superpixels of its photo, photos/<id>.jpg or of another ending.
+
+    Returns how many, and how many it changed. Raises XenomaskError for no map at all, a map without a photo or with
+    several, a photo that the map was not made from, and a folder of other maps.
+    """
+    maps = as_maps(maps)
+    files = {frame: photo_of(photos, frame) for frame in _ids(maps)}
+    if maps.hdf5:
+        for frame, photo in files.items():
+            check_photo(maps.file(frame), photo, maps.key)
+    digest = hashlib.sha256("".join(sha256(p) for p in files.values()).encode()).hexdigest()
+    made_of = {"superpixels": STEP, "photos": digest}
+    return _write(maps, refinement, lambda frame: superpixels(read_photo(files[frame])), made_of, out, tick)
+
+
+def photo_of(folder: Path, frame: str) -> Path:
+    """The picture of a folder that is called as a frame; raises XenomaskError where there is none, or several."""
+    path = folder / frame
+    found = sorted(p for p in path.parent.glob(f"{escape(path.name)}.*") if p.stem == path.name and is_picture(p))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise XenomaskError(f"{' and '.join(map(str, found[:2]))}: two photos of one map; leave one of them")
+    raise XenomaskError(
+        f"{folder} has no photo {frame}.jpg (or .png, ...) for the map {frame}: name the photos' folder"
+    )
 
 
 def refine_by_boxes(

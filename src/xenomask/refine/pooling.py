@@ -1,15 +1,18 @@
 """Query pooling: each query's mask averages the map over itself and gives the mean back to its pixels."""
 
-import numpy as np
-from jaxtyping import Float32
+from typing import Any
 
+import numpy as np
+from jaxtyping import Float, Float32
+
+from xenomask.masks import library
 from xenomask.refine.cells import moved, soft_cells, to_cells
 from xenomask.refine.definition import Refinement, Seen, register
 
 OVERLAP = 0.7  # of UGainS' suppression
 
 
-def pooling(value: Float32[np.ndarray, "H W"], seen: Seen, *, up: float = 0.5, down: float = 0.5) -> np.ndarray:
+def pooling(value: Float[Any, "H W"], seen: Seen, *, up: float = 0.5, down: float = 0.5) -> Any:
     """s + C (p - s), scaled by `up` where that is positive and by `down` where it is negative.
 
     a_q = sum_x m_q s / sum_x m_q; p = sum_q m_q a_q / sum_q m_q; C = min(1, sum_q m_q): where no mask is, s stays. One
@@ -18,8 +21,8 @@ def pooling(value: Float32[np.ndarray, "H W"], seen: Seen, *, up: float = 0.5, d
     s, m = to_cells(value, seen.output), soft_cells(seen.output)
     total = m.sum(0)
     a = (m * s).sum((1, 2)) / m.sum((1, 2)).clip(1e-6)
-    change = total.clip(max=1) * (np.tensordot(a, m, 1) / total.clip(1e-6) - s)
-    return moved(value, np.where(change > 0, up * change, down * change), seen.output)
+    change = total.clip(max=1) * (library(m).tensordot(a, m, 1) / total.clip(1e-6) - s)
+    return moved(value, library(m).where(change > 0, up * change, down * change), seen.output)
 
 
 def ugains(value: Float32[np.ndarray, "H W"], seen: Seen, *, alpha: float = 1.0) -> np.ndarray:
@@ -46,5 +49,5 @@ def ugains(value: Float32[np.ndarray, "H W"], seen: Seen, *, alpha: float = 1.0)
 
 SHARE = (0.0, 1.0)
 register(Refinement("pooling", "s + min(1, sum_q m_q) (sum_q m_q a_q / sum_q m_q - s)", pooling, "masks",
-                    {"up": SHARE, "down": SHARE}))  # fmt: skip
+                    {"up": SHARE, "down": SHARE}, on_tensors=True))  # fmt: skip
 register(Refinement("ugains", "s + sum of a_j over kept masks {m_q > .5}", ugains, "masks", {"alpha": SHARE}))

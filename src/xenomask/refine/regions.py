@@ -1,23 +1,24 @@
 """Regions take one level: what the network calls a vehicle, its own masks, or segments that were given."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32, Int32, UInt8
 
 from xenomask.arrays import NumbersLike, as_array, check_same_size
 from xenomask.errors import XenomaskError
+from xenomask.masks import library
 from xenomask.refine.cells import class_cells, moved, soft_cells, to_cells
 from xenomask.refine.definition import Refinement, Seen, register
 
 # of Cityscapes; of Mapillary Vistas and IDD what is called otherwise there
 VEHICLES = ("car", "truck", "bus", "train", "trailer", "caravan", "on rails", "other vehicle", "autorickshaw")
+STEP = 24  # pixels between superpixels' centres
 
 
-def vehicles(
-    value: Float32[np.ndarray, "H W"], seen: Seen, *, quantile: float = 0.75, blend: float = 1.0
-) -> np.ndarray:
+def vehicles(value: Float[Any, "H W"], seen: Seen, *, quantile: float = 0.75, blend: float = 1.0) -> Any:
     """Raise each connected region of a vehicle class, argmax_k L_k, to its own `quantile` of s; nothing is lowered.
 
     A vehicle is one object: where a quarter of it looks anomalous, so is the rest. Large anomalies that are built like
@@ -28,9 +29,15 @@ def vehicles(
     if not known:
         raise XenomaskError(f"refinement vehicles: none of the network's classes is one of {', '.join(VEHICLES)}")
     s = to_cells(value, seen.output)
-    ids = class_regions(class_cells(seen.output).argmax(0), known)
-    raised = np.maximum(quantiles(s, ids, quantile), s)
-    return moved(value, np.where(ids > 0, blend * (raised - s), 0), seen.output)
+    classes: Any = class_cells(seen.output).argmax(0)
+    if isinstance(s, np.ndarray):
+        level, ids = s.copy(), class_regions(classes, known)
+        level[ids > 0] = quantiles(s[ids > 0], ids[ids > 0], quantile)
+    else:
+        from xenomask.refine.traced import region_quantiles  # torch
+
+        level = region_quantiles(s, classes, known, quantile)
+    return moved(value, blend * (library(s).maximum(level, s) - s), seen.output)
 
 
 def class_regions(classes: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
@@ -75,6 +82,19 @@ def segments(
     return np.where(ids == 0, value, value + blend * (trimmed_means(value, ids, trim) - value))
 
 
+def superpixels(image: UInt8[np.ndarray, "H W 3"]) -> Int32[np.ndarray, "H W"]:
+    """A photo's superpixels, numbered from 1; 0 on the lines between them.
+
+    Watershed of the photo at half size from a grid of markers every STEP pixels ("waterpixels", Machairas et al. 2015).
+    """
+    small = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    marks = np.zeros(small.shape[:2], np.int32)
+    grid = marks[STEP // 4 :: STEP // 2, STEP // 4 :: STEP // 2]
+    grid[:] = np.arange(1, grid.size + 1).reshape(grid.shape)
+    ids = cv2.watershed(small, marks).clip(0)
+    return cv2.resize(ids.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(np.int32)
+
+
 def quantiles(value: np.ndarray, ids: np.ndarray, quantile: float) -> np.ndarray:
     """For each pixel the value of its region at place floor(quantile (n - 1)) of the region's n, in rising order.
 
@@ -105,7 +125,7 @@ def _grouped(value: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, ...]:
 
 SHARE, TRIM = (0.0, 1.0), (0.0, 0.49)
 register(Refinement("vehicles", "max(s, the upper quartile of s in the same region of a vehicle class)", vehicles,
-                    "masks", {"quantile": SHARE, "blend": SHARE}))  # fmt: skip
+                    "masks", {"quantile": SHARE, "blend": SHARE}, on_tensors=True))  # fmt: skip
 register(Refinement("masks", "s + .3 (trimmed mean over the smallest mask {m_q > .5} - s)", masks, "masks",
                     {"blend": SHARE, "trim": TRIM}))  # fmt: skip
 register(Refinement("segments", "s + .6 (trimmed mean over the given segment - s)", segments, "segments",
