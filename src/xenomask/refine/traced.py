@@ -1,6 +1,6 @@
 """Quantiles of connected regions in operators that an exported graph can hold: no loop of unknown length, no scatter.
 
-Exact but for three limits: a region is joined along at most SWEEPS runs of a row and a column each (others fall into
+Exact but for three limits: a region is followed along at most SWEEPS runs of a row and a column each (others fall into
 parts), the REGIONS that reach furthest down are raised, and a quantile is found to a 2^HALVINGS-th of the map's range.
 """
 
