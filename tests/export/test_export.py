@@ -381,5 +381,6 @@ def test_serving__names_types_and_shapes_are_the_graphs(exported, tmp_path, batc
     assert f"max_batch_size: {most}\n" in text
     (config,) = json.loads((tmp_path / "models/ovms/config.json").read_text())["model_config_list"]
     assert (tmp_path / "models/ovms" / config["config"]["base_path"] / "1/model.onnx").is_file()
+    assert config["config"]["plugin_config"] == {"INFERENCE_PRECISION_HINT": "f32"}
     with pytest.raises(XenomaskError, match="exists"):
         write_serving(file, metadata, tmp_path / "models")

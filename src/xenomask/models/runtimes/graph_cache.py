@@ -23,11 +23,10 @@ from xenomask.models.runtimes.sessions import (
     Session,
     compile_openvino,
     compiled_session,
+    import_openvino,
     need,
-    own_threads,
     read_openvino,
     read_tensor,
-    signal_stack_kept,
 )
 from xenomask.version import __version__
 
@@ -173,9 +172,7 @@ def open_graph(key: str) -> Session | None:
             if path.stem != f"{own}-{digest}":
                 raise XenomaskError("it is not the file that was written")
             os.utime(entry)
-            core = need("openvino", "openvino").Core()
-            with signal_stack_kept():
-                return compiled_session(core.import_model(tensor, "CPU", own_threads()))
+            return compiled_session(import_openvino(tensor))
         except (XenomaskError, OSError, RuntimeError, ValueError) as e:
             log.warning("the compiled graph %s is damaged and compiled anew: %s", path, first_line(e))
             path.unlink(missing_ok=True)

@@ -66,9 +66,19 @@ def compile_openvino(model: Any) -> Any:
     openvino = need("openvino", "openvino")
     try:
         with signal_stack_kept():
-            return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **own_threads()})
+            return openvino.Core().compile_model(model, "CPU", own_settings())
     except Exception as e:  # openvino raises RuntimeError and its own
         raise XenomaskError(f"openvino cannot compile this graph: {_short(e)}") from e
+
+
+def import_openvino(tensor: Any) -> Any:
+    """The openvino.CompiledModel that was exported to these bytes, in float32; RuntimeError where OpenVINO has none.
+
+    NOTE: the bytes do not say how exact they shall be: without `own_settings` OpenVINO (2026.4.1) runs them in bfloat16
+    where the CPU has it, which moved maps by .5, to other values at each start.
+    """
+    with signal_stack_kept():
+        return need("openvino", "openvino").Core().import_model(tensor, "CPU", own_settings())
 
 
 @contextmanager
@@ -85,9 +95,10 @@ def signal_stack_kept() -> Iterator[None]:
             known(kept, None)
 
 
-def own_threads() -> dict[str, int]:
-    """OpenVINO's number of threads where OMP_NUM_THREADS is set, as Ray does: it does not read that itself."""
-    return {"INFERENCE_NUM_THREADS": thread_count()} if os.environ.get("OMP_NUM_THREADS") else {}
+def own_settings() -> dict[str, Any]:
+    """What OpenVINO is told each time: float32, and the threads where OMP_NUM_THREADS says how many, as with Ray."""
+    threads = {"INFERENCE_NUM_THREADS": thread_count()} if os.environ.get("OMP_NUM_THREADS") else {}
+    return {"INFERENCE_PRECISION_HINT": "f32", **threads}
 
 
 def compiled_session(compiled: Any) -> Session:
