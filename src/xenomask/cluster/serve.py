@@ -97,7 +97,7 @@ class Replica:
 
 def _batches(predict: Callable[[list[Any]], list[Any]], most: int, wait: float) -> Any:
     """A coroutine function of one photo that waits for others and sends them through together (Ray Serve's)."""
-    from ray import serve  # pyright: ignore[reportMissingImports]
+    from ray import serve  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
     @serve.batch(max_batch_size=most, batch_wait_timeout_s=wait)
     async def together(photos: list[Any]) -> list[Any]:
@@ -165,7 +165,7 @@ def _response(what: str, found: "Prediction") -> Any:
 def need_serve() -> Any:
     """Ray Serve; raises XenomaskError where it is not installed."""
     try:
-        from ray import serve  # pyright: ignore[reportMissingImports]
+        from ray import serve  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
     except ImportError as e:
         raise XenomaskError(f"serve needs Ray Serve: pip install 'xenomask[serve]' ({first_line(e)})") from e
     return serve
