@@ -1,7 +1,9 @@
 # The service in a container: python -m build --wheel (or pip wheel . --no-deps -w dist), then docker build -t xenomask .
 FROM python:3.11-slim
 COPY dist/xenomask-*.whl /tmp/
-RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
+# PyTorch without CUDA; another mirror: --build-arg TORCH_INDEX=...
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" \
       "$(ls /tmp/xenomask-*.whl)[serve,openvino]" && rm /tmp/xenomask-*.whl \
  && useradd --create-home xenomask
 USER xenomask

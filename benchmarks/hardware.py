@@ -3,10 +3,12 @@
     python benchmarks/hardware.py --detector nano-general --sizes 640x360,1280x720 --runtimes torch,openvino
     python benchmarks/hardware.py --detector nano-int8 --sizes 1280x720 --runtimes own    # or an exported file
     python benchmarks/hardware.py --preset swin-l --sizes 2048x1024 --runtimes torch --times 3
+    python benchmarks/hardware.py --all --int8 nano-general-int8 --json hardware.json     # the whole table
 
 A preset is a network of random weights, read by max_logit; its input is 1024 pixels at the shortest edge. Each row is a
 process of its own: load the detector, look once (which builds what the runtime needs, if it is not kept), then
-`--times` photos, decoded, detected and searched for objects. Memory is the process's largest.
+`--times` photos, decoded, detected and searched for objects. Memory is the process's largest. What stands in the file
+of --json is not measured again, so that a run that was ended goes on.
 """
 
 import argparse
@@ -17,13 +19,22 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from xenomask.datasets.synthetic import draw_scene
+
+
+class Row(NamedTuple):
+    """What is measured: a detector, or a preset of that name."""
+
+    name: str
+    preset: bool
+    size: str
+    runtime: str
+    times: int
 
 
 def measure(detector: str, preset: str | None, runtime: str, photo: str, times: int) -> dict[str, float]:
@@ -59,6 +70,14 @@ def measure(detector: str, preset: str | None, runtime: str, photo: str, times: 
     }  # fmt: skip
 
 
+def every_row(int8: str | None) -> list[Row]:
+    """The rows of docs/fast.md."""
+    runtimes = ("torch", "openvino", "onnxruntime")
+    rows = [Row("nano-general", False, s, r, 10) for s in ("640x360", "1280x720", "2048x1024") for r in runtimes]
+    rows += [Row(int8, False, "1280x720", "own", 10)] if int8 else []
+    return rows + [Row(p, True, "2048x1024", r, 3) for p in ("swin-s", "swin-l") for r in runtimes[:2]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detector", default="nano-general")
@@ -66,29 +85,42 @@ def main() -> None:
     parser.add_argument("--sizes", default="640x360,1280x720,1920x1080,2048x1024")
     parser.add_argument("--runtimes", default="torch,openvino,onnxruntime")
     parser.add_argument("--times", type=int, default=15)
+    parser.add_argument("--all", action="store_true", help="the rows of docs/fast.md, whatever else is named")
+    parser.add_argument("--int8", help="with --all: the folder that `xenomask quantize nano-general` wrote")
+    parser.add_argument("--json", type=Path, help="keep the rows in this file")
     parser.add_argument("--row", nargs=2, metavar=("RUNTIME", "PHOTO"), help="measure this one alone, as JSON")
     args = parser.parse_args()
     if args.row:
         print(json.dumps(measure(args.detector, args.preset, *args.row, args.times)))
         return
-    table = Table(
-        "photo", "runtime", "load s", "first s", "p50 ms", "p90 ms", "p99 ms", "MB", title=args.preset or args.detector
-    )
+    name, sizes, runtimes = args.preset or args.detector, args.sizes.split(","), args.runtimes.split(",")
+    rows = [Row(name, bool(args.preset), size, runtime, args.times) for size in sizes for runtime in runtimes]
+    found = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+    print("| detector | photo | runtime | load, s | first, s | p50, ms | p90 | p99 | largest memory, MB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for row in every_row(args.int8) if args.all else rows:
+        key = " ".join(map(str, row))
+        if key not in found:
+            found[key] = in_a_process(row)
+            if args.json:
+                args.json.write_text(json.dumps(found, indent=1))
+        r = found[key]
+        ms = " | ".join(f"{1000 * r[k]:,.0f}" for k in ("p50", "p90", "p99"))
+        print(
+            f"| {Path(row.name).name} | {row.size} | {row.runtime} | {r['load']:.1f} | {r['first']:.1f} | {ms} | "
+            f"{r['MB']:,.0f} |", flush=True,
+        )  # fmt: skip
+
+
+def in_a_process(row: Row) -> dict[str, float]:
+    """One row, measured by a process of its own."""
+    w, h = map(int, row.size.split("x"))
     with tempfile.TemporaryDirectory() as scratch:
-        for size in args.sizes.split(","):
-            w, h = map(int, size.split("x"))
-            photo = Path(scratch) / f"{size}.jpg"
-            cv2.imwrite(str(photo), draw_scene(3, (h, w)).image[..., ::-1])
-            for runtime in args.runtimes.split(","):
-                line = [sys.executable, __file__, "--detector", args.detector, "--times", str(args.times)]
-                line += ["--preset", args.preset] if args.preset else []
-                found = subprocess.run(
-                    [*line, "--row", runtime, str(photo)], capture_output=True, text=True, check=True
-                ).stdout
-                r = json.loads(found.splitlines()[-1])
-                ms = (f"{1000 * r[k]:.0f}" for k in ("p50", "p90", "p99"))
-                table.add_row(size, runtime, f"{r['load']:.1f}", f"{r['first']:.1f}", *ms, f"{r['MB']:.0f}")
-    Console(width=100).print(table)
+        photo = Path(scratch) / f"{row.size}.jpg"
+        cv2.imwrite(str(photo), draw_scene(3, (h, w)).image[..., ::-1])
+        line = [sys.executable, __file__, "--preset" if row.preset else "--detector", row.name]
+        line += ["--times", str(row.times), "--row", row.runtime, str(photo)]
+        return json.loads(subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -70,6 +70,14 @@ def test_graph__compiled_and_kept_runs_in_float32_as_when_it_was_compiled(cache)
     assert np.array_equal(compiled_session(read)(x)[1], compiled_session(compiled)(x)[1])
 
 
+def test_graph__is_not_pinned_to_cores_where_several_processes_share_them(cache, monkeypatch):
+    """OpenVINO pins one thread to the first core: Ray's workers would all compute on that one."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    compiled = compile_openvino(small_model())
+    read = import_openvino(openvino.Tensor(np.frombuffer(compiled.export_model().getvalue(), np.uint8)))
+    assert not any(c.get_property("ENABLE_CPU_PINNING") for c in (compiled, read))
+
+
 @pytest.mark.slow
 def test_graph__first_and_second_start_give_the_same_bits(tiny_checkpoint, cache):
     x = torch.rand(1, 3, 32, 64)

@@ -5,7 +5,7 @@
     POST /map       a picture's bytes -> the raw map (H, W), float16, as .npy
     GET  /health    what answers, once it can
 
-What is wrong with a request is 400, 404, 405, 408 or 413 with {"error": one line}; a full queue is Ray Serve's 503.
+What is wrong with a request is 400, 404, 405, 408 or 413 with {"error": one line}; where the queue is full, it is 503.
 """
 
 import asyncio
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LARGEST = 64 * 2**20  # bytes of a request's picture
 PATIENCE = 30  # seconds in which it has to arrive
+ARRIVING = 256  # requests to a replica whose pictures are under way: they take no place of those that are complete
+RETRY = 1  # seconds after which who was refused may try again
 ANSWERS = ("objects", "overlay", "map")
 NAME = "xenomask"
 
@@ -43,7 +45,18 @@ class Service:
     gpus: float = 0
     batch: int = 4  # photos of one size go through the networks together
     wait: float = 0.01  # seconds that a photo waits for others
-    queue: int = 64  # requests that wait; further ones are refused by 503
+    queue: int = 64  # pictures that wait, of all replicas; further ones are refused by 503
+
+    @property
+    def working(self) -> int:
+        """Pictures that are in work in a replica: one batch in the networks, another decoded."""
+        return 2 * self.batch
+
+    @property
+    def waiting(self) -> int:
+        """A replica's part of the queue."""
+        return -(-self.queue // self.replicas)
+
     metrics_port: int | None = None  # of Prometheus' numbers, where Ray is started here
 
 
@@ -57,6 +70,7 @@ class Replica:
         self.detector, self.threshold = open_detector(), threshold
         most = min(service.batch, self.detector.largest_batch or service.batch)
         self.batches = _batches(self._predict, most, service.wait)
+        self.room, self.waiting, self.queue = asyncio.Semaphore(service.working), 0, service.waiting
 
     async def __call__(self, request: Any) -> Any:
         """Answer one request; raises nothing that a request can cause."""
@@ -64,7 +78,9 @@ class Replica:
             status, answer = await self._answer(request)
         except XenomaskError as e:
             status, answer = 400, str(e)
-        return answer if status == 200 else _json({"error": answer}, status)
+        if status == 200:
+            return answer
+        return _json({"error": answer}, status, {"retry-after": str(RETRY)} if status == 503 else None)
 
     async def _answer(self, request: Any) -> tuple[int, Any]:
         what = request.url.path.strip("/")
@@ -80,11 +96,21 @@ class Replica:
             return 408, f"the picture did not arrive in {PATIENCE} s"
         if data is None:
             return 413, f"a picture may have {LARGEST >> 20} MB at most"
-        photo = await asyncio.to_thread(_decoded, data)
-        found = await self.batches(photo)
-        if isinstance(found, XenomaskError):
-            raise found
-        return 200, await asyncio.to_thread(_response, what, found)
+        if self.room.locked() and self.waiting >= self.queue:
+            return 503, f"{self.waiting} pictures wait already: try again later"
+        self.waiting += 1
+        try:
+            await self.room.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            photo = await asyncio.to_thread(_decoded, data)
+            found = await self.batches(photo)
+            if isinstance(found, XenomaskError):
+                raise found
+            return 200, await asyncio.to_thread(_response, what, found)
+        finally:
+            self.room.release()
 
     def _predict(self, photos: list[Any]) -> "list[Prediction | XenomaskError]":
         """One answer a photo; an error belongs to the photo that caused it, not to those that came with it."""
@@ -97,7 +123,7 @@ class Replica:
 
 def _batches(predict: Callable[[list[Any]], list[Any]], most: int, wait: float) -> Any:
     """A coroutine function of one photo that waits for others and sends them through together (Ray Serve's)."""
-    from ray import serve  # pyright: ignore[reportMissingImports]
+    from ray import serve  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
 
     @serve.batch(max_batch_size=most, batch_wait_timeout_s=wait)
     async def together(photos: list[Any]) -> list[Any]:
@@ -133,14 +159,14 @@ def _decoded(data: bytes) -> Any:
             raise XenomaskError(str(e).replace(str(path), "the picture")) from None
 
 
-def _json(value: Any, status: int = 200) -> Any:
-    return _bytes(json.dumps(value, allow_nan=False).encode(), "application/json", status)
+def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Any:
+    return _bytes(json.dumps(value, allow_nan=False).encode(), "application/json", status, headers)
 
 
-def _bytes(body: bytes, kind: str, status: int = 200) -> Any:
+def _bytes(body: bytes, kind: str, status: int = 200, headers: dict[str, str] | None = None) -> Any:
     from starlette.responses import Response  # pyright: ignore[reportMissingImports]  (comes with Ray Serve)
 
-    return Response(body, status, media_type=kind)
+    return Response(body, status, headers, kind)
 
 
 def _response(what: str, found: "Prediction") -> Any:
@@ -165,7 +191,7 @@ def _response(what: str, found: "Prediction") -> Any:
 def need_serve() -> Any:
     """Ray Serve; raises XenomaskError where it is not installed."""
     try:
-        from ray import serve  # pyright: ignore[reportMissingImports]
+        from ray import serve  # pyright: ignore[reportMissingImports, reportAttributeAccessIssue]
     except ImportError as e:
         raise XenomaskError(f"serve needs Ray Serve: pip install 'xenomask[serve]' ({first_line(e)})") from e
     return serve
@@ -187,8 +213,8 @@ def start(
         try:
             serve.start(http_options={"host": service.host, "port": service.port})
             deployment = serve.deployment(
-                Replica, name=NAME, num_replicas=service.replicas, max_queued_requests=service.queue,
-                max_ongoing_requests=2 * service.batch, graceful_shutdown_timeout_s=PATIENCE,
+                Replica, name=NAME, num_replicas=service.replicas, graceful_shutdown_timeout_s=PATIENCE,
+                max_ongoing_requests=service.working + service.waiting + ARRIVING, max_queued_requests=ARRIVING,
                 ray_actor_options={"num_cpus": service.cpus, "num_gpus": service.gpus},
             )  # fmt: skip
             serve.run(deployment.bind(open_detector, threshold, service), name=NAME, route_prefix="/")

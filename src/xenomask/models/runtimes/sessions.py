@@ -96,9 +96,14 @@ def signal_stack_kept() -> Iterator[None]:
 
 
 def own_settings() -> dict[str, Any]:
-    """What OpenVINO is told each time: float32, and the threads where OMP_NUM_THREADS says how many, as with Ray."""
-    threads = {"INFERENCE_NUM_THREADS": thread_count()} if os.environ.get("OMP_NUM_THREADS") else {}
-    return {"INFERENCE_PRECISION_HINT": "f32", **threads}
+    """What OpenVINO is told each time: float32, and the threads where OMP_NUM_THREADS says how many, as with Ray.
+
+    Who sets it runs several processes, and OpenVINO pins each one's threads to the first cores: all would share these.
+    """
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    if not os.environ.get("OMP_NUM_THREADS"):
+        return exact
+    return {**exact, "INFERENCE_NUM_THREADS": thread_count(), "ENABLE_CPU_PINNING": False}
 
 
 def compiled_session(compiled: Any) -> Session:
