@@ -87,6 +87,6 @@ def save_picture(path: Path, pixels: UInt8[np.ndarray, "H W 3"]) -> None:
     with atomic(path) as part:
         if path.suffix.lower() == ".png":
             _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), PNG)
-            part.write_bytes(data)
+            part.write_bytes(data.tobytes())
         else:
             Image.fromarray(pixels).save(part, quality=90)
