@@ -86,7 +86,7 @@ def open_detector(
         found = _in_best_runtime(found, say, *work)
     found = found.opened("score").with_score(score) if score else found
     if kernel is not None:
-        small = once and all(h * w <= SMALL for h, w in sizes or ())
+        small = once and bool(sizes) and all(h * w <= SMALL for h, w in sizes)
         found = _with_kernel(found, say, kernel, small=small, kept=kept is not None)
     return with_refine(found, refine, say=say)
 
@@ -94,7 +94,7 @@ def open_detector(
 def with_refine(found: Any, refine: Sequence[str] | None, *, say: Say = quiet) -> Any:
     """The detector with these refinements ("none": without any), or as it is for None; says what that leaves out."""
     none = list(refine or ()) == ["none"]
-    if not refine or (none and not found.members):  # an exported file has none inside
+    if not refine or (none and not found.refine):
         return found
     chosen = found.opened("refine").with_refine([] if none else refine)
     if found.thresholds and not chosen.thresholds:

@@ -45,6 +45,7 @@ MISTAKES = {
     "detect street.jpg --out file": "cannot write into folder file: it is a file",
     "detect street.jpg --json -": "- is no file's name here",
     "detect street.jpg --detector=": "the detector's name is empty",
+    "detect street.jpg --json a.json --coco a.json": "--coco and --json both name a.json: give each a file of its own",
     "detect street.jpg --json empty": "cannot write empty: it is a folder",
     # names
     "detect street.jpg --detector nanno": "unknown detector 'nanno'; did you mean 'nano'?",

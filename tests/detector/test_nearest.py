@@ -58,6 +58,8 @@ def test_reader__of_per_pixel_networks_is_their_softmax():
     mask = np.zeros((4, 6), bool)
     mask[:, 4:] = True
     assert nearest(mask) == ("car", pytest.approx(np.exp(2) / (1 + np.exp(2)), abs=1e-6))
+    logits[0, 0, 0] = torch.inf  # elsewhere
+    assert class_reader([(1.0, NAMES, PixelOutput(logits, (4, 6), (4, 6), (4, 6)))])(mask) == nearest(mask)
 
 
 def test_reader__refuses_other_masks():

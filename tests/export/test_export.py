@@ -30,6 +30,7 @@ from xenomask.export.resize import Resize
 from xenomask.masks import row_blocks, soft_masks
 from xenomask.models.runtimes.graph import onnx_bytes, to_openvino, trace
 from xenomask.models.runtimes.sessions import onnx_session, openvino_session
+from xenomask.opening import with_refine
 from xenomask.refine import REFINEMENTS, Seen
 from xenomask.scores import SCORES, score_all
 from xenomask.types import QuerySet
@@ -207,8 +208,10 @@ def test_exported__refined_is_the_refined_detectors_map(exported, tiny_detector)
     assert np.abs(found.detect(IMAGE).value - want.detect(IMAGE).value).max() < 1e-4
     assert np.abs(want.detect(IMAGE).value - pair.detect(IMAGE).value).max() > 1e-3
     assert found.thresholds == {} and found.describe()["refine"] == want.describe()["refine"]
-    with pytest.raises(XenomaskError, match="what refines its map is part of it"):
-        found.opened("refine")
+    for refine in (["none"], ["masks"]):
+        with pytest.raises(XenomaskError, match="what refines its map is part of it"):
+            with_refine(found, refine)
+    assert with_refine(found, None) is found
 
 
 @pytest.mark.slow

@@ -102,6 +102,14 @@ def test_numba__what_is_skipped_does_not_matter(seed, q, image, level, flat, sam
             assert wrong.mean() <= (0.002 if "border" in name else 0), name  # a step, as above
 
 
+def test_max_logit__where_no_query_adds_anything_is_zero():
+    output = drawn(1, q=5, mask=(8, 16), padded=(32, 64), used=(32, 64), image=(256, 512), n=4)
+    output.mask_logits[:] = torch.where(torch.arange(16) < 8, 5.0, -20.0)
+    output.class_logits[:] = 0
+    for name, found, expected in both(output, QuerySet(), [SCORES["max_logit"]]):
+        assert np.abs(found - expected).max() < 1e-6 and found[0, -1] == 0, name
+
+
 @pytest.mark.parametrize("name", OFTEN)
 def test_numba__same_bits_with_any_threads_and_beside_other_scores(name):
     output, queries = drawn(5, q=11, image=(61, 300)), QuerySet(outlier={2: 0.5})

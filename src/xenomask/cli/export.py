@@ -90,7 +90,7 @@ def export(
         of = " for photos of any size" * dynamic
         say(f"note: no graph{of} holds the refinement {left.name} of {found.name}: the file gives the map before it, "
             "with that map's own threshold")  # fmt: skip
-        found = found.with_refine(())
+        found = found.with_refine(found.refine[: found.refine.index(left)])
     metadata = export_detector(
         found, out, format, size=photo, queries=queries, dynamic=dynamic,
         batch=together, half=half, terms=_terms(find(detector) / "README.md"),

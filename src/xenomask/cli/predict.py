@@ -106,6 +106,8 @@ def detect(
     paths = list_photos(photos, sys.stdin)
     check_photos(paths, out)
     check_json(coco)
+    if coco and json_file and coco.resolve() == json_file.resolve():
+        raise XenomaskError(f"--coco and --json both name {coco}: give each a file of its own")
     region = named_region(ignore)
     kept = {"sizes": sizes_of(paths) if batch == 1 else (), "once": len(paths) == 1}
     found = load_detector(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LARGEST = 64 * 2**20  # bytes of a request's picture
 PATIENCE = 30  # seconds in which it has to arrive
+MOST_BYTES = 2**30  # of all pictures that a replica holds undecoded
 ARRIVING = 256  # requests to a replica whose pictures are under way: they take no place of those that are complete
 RETRY = 1  # seconds after which who was refused may try again
 ANSWERS = ("objects", "overlay", "map")
@@ -71,6 +72,7 @@ class Replica:
         most = min(service.batch, self.detector.largest_batch or service.batch)
         self.batches = _batches(self._predict, most, service.wait)
         self.room, self.waiting, self.queue = asyncio.Semaphore(service.working), 0, service.waiting
+        self.held = [0]  # bytes of pictures that are under way or wait
 
     async def __call__(self, request: Any) -> Any:
         """Answer one request; raises nothing that a request can cause."""
@@ -91,11 +93,19 @@ class Replica:
         if request.method != "POST":
             return 405, f"POST a picture's bytes to /{what}"
         try:
-            data = await asyncio.wait_for(_body(request), PATIENCE)
+            data = await asyncio.wait_for(_body(request, self.held), PATIENCE)
         except TimeoutError:
             return 408, f"the picture did not arrive in {PATIENCE} s"
+        except MemoryError:
+            return 503, f"pictures of {MOST_BYTES >> 20} MB are under way already: try again later"
         if data is None:
             return 413, f"a picture may have {LARGEST >> 20} MB at most"
+        try:
+            return await self._answered(what, data)
+        finally:
+            self.held[0] -= len(data)
+
+    async def _answered(self, what: str, data: bytes) -> tuple[int, Any]:
         if self.room.locked() and self.waiting >= self.queue:
             return 503, f"{self.waiting} pictures wait already: try again later"
         self.waiting += 1
@@ -132,16 +142,26 @@ def _batches(predict: Callable[[list[Any]], list[Any]], most: int, wait: float) 
     return together
 
 
-async def _body(request: Any) -> bytes | None:
-    """A request's bytes; None where they are too many, which are not read to their end."""
+async def _body(request: Any, held: list[int]) -> bytes | None:
+    """A request's bytes, counted in held[0]; None where they are too many, which are not read to their end.
+
+    Raises MemoryError where all requests' together are more than MOST_BYTES. What is not returned is not counted.
+    """
     if int(request.headers.get("content-length") or 0) > LARGEST:
         return None
-    data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > LARGEST:
-            return None
-    return bytes(data)
+    data, whole = bytearray(), False
+    try:
+        async for part in request.stream():
+            if held[0] + len(part) > MOST_BYTES:
+                raise MemoryError
+            data += part
+            held[0] += len(part)
+            if len(data) > LARGEST:
+                return None
+        whole = True
+        return bytes(data)
+    finally:
+        held[0] -= 0 if whole else len(data)
 
 
 def _decoded(data: bytes) -> Any:

@@ -51,7 +51,7 @@ def _mean(p: np.ndarray, mask: np.ndarray, rows: np.ndarray, columns: np.ndarray
 
 def _probabilities(output: Output) -> Float32[np.ndarray, "k h w"]:
     if isinstance(output, PixelOutput):
-        e = _array(output.class_map_logits)
+        e = _array(output.class_map_logits).clip(-1e30, 1e30)  # infinite ones are certainty
         e = np.exp(e - e.max(0))
         return e / e.sum(0)
     with np.errstate(over="ignore"):  # e^1000 is infinite, its mask 0

@@ -34,6 +34,7 @@ from xenomask.models.runtimes.sessions import (
     read_openvino,
 )
 from xenomask.objects.ignore import IgnoreRegion, read_region
+from xenomask.refine import Refinement
 from xenomask.scores import get_score
 from xenomask.types import QuerySet, ScoreMap, Size
 
@@ -67,6 +68,11 @@ class ExportedDetector:
     precision: str = "float32"
     largest_batch: int | None = 1
     _told: set[str] = field(default_factory=set, compare=False, repr=False)
+
+    @property
+    def refine(self) -> tuple[Refinement, ...]:
+        """What refines the map inside of the file."""
+        return read_refine(self.metadata)
 
     @property
     def networks(self) -> tuple[str, ...]:

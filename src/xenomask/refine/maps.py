@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Int32, Integer
 
 from xenomask.datasets.read import read_photo
 from xenomask.errors import XenomaskError
 from xenomask.files import make_dir, sha256
-from xenomask.picture_files import is_picture, open_picture
+from xenomask.picture_files import check_scene, is_picture, open_picture
 from xenomask.pictures import read_numbers, read_rgb
 from xenomask.refine.boxes import read_boxes
 from xenomask.refine.definition import Refinement
@@ -57,7 +57,13 @@ def refine_by_superpixels(
             check_photo(maps.file(frame), photo, maps.key)
     digest = hashlib.sha256("".join(sha256(p) for p in files.values()).encode()).hexdigest()
     made_of = {"superpixels": STEP, "photos": digest}
-    return _write(maps, refinement, lambda frame: superpixels(read_photo(files[frame])), made_of, out, tick)
+    return _write(maps, refinement, lambda frame: _superpixels(files[frame]), made_of, out, tick)
+
+
+def _superpixels(photo: Path) -> Int32[np.ndarray, "H W"]:
+    image = read_photo(photo)
+    check_scene((image.shape[0], image.shape[1]), str(photo))
+    return superpixels(image)
 
 
 def photo_of(folder: Path, frame: str) -> Path:

@@ -37,6 +37,8 @@ def add_scores(output: MaskOutput, todo: Plan, weight: float, onto: Float32[np.n
             wide = {r: wide[r] for r in (above, below)}
             for s, strip in enumerate(strips):
                 q, k = used[:, g, s].nonzero()[0], wanted[:, g, s].nonzero()[0]
+                if not len(q):  # L = 0
+                    continue
                 upper, under = (wide[r][q, None, strip] for r in (above, below))
                 m = lower[y0:y1, None] * (under - upper)
                 m += upper
