@@ -344,6 +344,17 @@ def test_config__two_bases_that_assign_the_same(tmp_path):
     refused(read_config, tmp_path / "a.py", said="two bases assign x")
 
 
+def test_config__short_files_that_become_large_are_refused(tmp_path):
+    shared = "a0 = dict(v=1)\n" + "".join(f"a{i} = dict(x=a{i - 1}, y=a{i - 1})\n" for i in range(1, 25))
+    assert "holds more than 100000 entries" in refused_config(shared)
+    for i in range(8):  # 16^8 readings
+        (tmp_path / f"c{i}.py").write_text(f"_base_ = ['c{i + 1}.py'] * 16\n")
+    (tmp_path / "c8.py").write_text("")
+    refused(read_config, tmp_path / "c0.py", said="at most 32 are read for a config")
+    (tmp_path / "c0.py").write_text("_base_ = ['c8.py'] * 32\nx = 1\n")
+    assert read_config(tmp_path / "c0.py") == {"x": 1}
+
+
 def test_merge__dict_over_no_dict():
     refused(merge, {"a": {"b": 1}}, {"a": 5}, "a.py", said="say _delete_=True")
     assert merge({"a": {"_delete_": True, "b": 1}}, {"a": 5}, "") == {"a": {"b": 1}}
