@@ -108,6 +108,11 @@ def test_pickle__refused_and_never_run(tmp_path, canary, name, kind):
     assert not canary.exists()
 
 
+def test_pickle__nested_too_deeply_to_compare(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02cnumpy\ndtype\n)" + b"\x85" * 50_001 + b"R.")
+    refused(convert, tmp_path / "a.pkl", said="it is nested too deeply")
+
+
 def stored(**more: Any) -> bytes:
     file = io.BytesIO()
     torch.save({"state_dict": OrderedDict(a=torch.zeros(1000)), **more}, file)
