@@ -9,10 +9,14 @@ from helpers.places import ROOT
 from xenomask.cli.detectors import _read_numbers
 from xenomask.cluster.records import read_json
 from xenomask.datasets.labelmap import read_label_map
+from xenomask.detector.member import _table
 from xenomask.errors import XenomaskError
 from xenomask.files import read_object, read_text
 from xenomask.models.convert.pyconfig import read_config as read_python
+from xenomask.objects.oodis import _boxes
+from xenomask.predict.cache import output_photo
 from xenomask.train.config import read_config
+from xenomask.train.cutouts import list_cutouts
 
 SOURCE = ROOT / "src" / "xenomask"
 RECIPE = ROOT / "configs" / "nano-s.toml"
@@ -53,6 +57,26 @@ def test_readers__another_encoding_is_one_line(tmp_path, name, encoding):
     with pytest.raises(XenomaskError, match="save it as UTF-8") as e:
         read(tmp_path / "f")
     assert str(tmp_path / "f") in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", [n for n in READERS if n != "text"] + ["boxes", "card", "cut-outs", "outputs"])
+def test_readers__what_is_nested_too_deeply_is_one_line(tmp_path, name):
+    more = {
+        "boxes": _boxes, "card": _table, "cut-outs": lambda path: list_cutouts(tmp_path, path), "outputs": output_photo
+    }  # fmt: skip
+    read = more[name] if name in more else READERS[name][0]
+    deep = "[" * 100_000 + "]" * 100_000
+    text = f"a = {deep}" if name in ("label map", "recipe", "python") else f'{{"a": {deep}}}'
+    data = text.encode()
+    (tmp_path / "f").write_bytes(len(data).to_bytes(8, "little") + data if name == "outputs" else data)
+    with pytest.raises(XenomaskError) as e:
+        read(tmp_path / "f")
+    assert str(tmp_path / "f") in str(e.value) and "\n" not in str(e.value)
+    if name in ("label map", "recipe"):  # no recursion in its reader
+        (tmp_path / "f").write_text(f"a{'.a' * 20_000} = 1")
+        with pytest.raises(XenomaskError) as e:
+            read(tmp_path / "f")
+        assert str(tmp_path / "f") in str(e.value) and "\n" not in str(e.value)
 
 
 def test_read_object__still_json(tmp_path):

@@ -10,6 +10,8 @@ import warnings
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from PIL import Image
 
 from helpers.served import Server, exif_photo, hostile, scene
 from helpers.video import write_clip
-from xenomask.app import answers, session
+from xenomask.app import answers, page, session
 from xenomask.app.files import KEPT, Files
 from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
@@ -122,6 +124,27 @@ def test_read_upload__what_is_no_photo_is_one_line(tmp_path):
         f.truncate(session.MAX_BYTES + 1)
     with pytest.raises(XenomaskError, match="larger than 32 MB"):
         session.read_upload(large)
+    with pytest.raises(XenomaskError, match=r"^gone.png is no longer here: drop it again"):
+        session.read_upload(tmp_path / "gone.png")
+
+
+def test_page__what_is_missing_is_one_line(seen, detector, tmp_path):
+    class Shown(Exception):
+        def __init__(self, text, **_):
+            super().__init__(text)
+
+    class Parts(SimpleNamespace):
+        def __getattr__(self, name):
+            return self.__dict__.setdefault(name, MagicMock())
+
+    gr, parts = MagicMock(Error=Shown, Request=SimpleNamespace, SelectData=SimpleNamespace), Parts(examples=[])
+    page._connect(gr, MagicMock(), parts, {"tiny": detector}, Files(tmp_path))
+    ask, look = (button.click.call_args[0][0] for button in (parts.ask, parts.go))
+    request = SimpleNamespace(session_hash="a")
+    with pytest.raises(Shown, match="^give both x and y of the pixel$"):
+        ask((seen,), session.OWN, 0.6, None, 0, request)
+    with pytest.raises(Shown, match=r"^gone.png is no longer here: drop it again$"):
+        look(str(tmp_path / "gone.png"), "tiny", page.NOTHING, session.OWN, 0.6, 50, request)
 
 
 def test_files__go_with_the_last_session_that_has_them(tmp_path):
@@ -132,12 +155,14 @@ def test_files__go_with_the_last_session_that_has_them(tmp_path):
         files.take(who, upload)
     files.forget("a")
     assert upload.exists() and not (tmp_path / "session-a").exists() and [*tmp_path.glob("session-b/*/x.jpg")]
-    other = tmp_path / "v.png"
+    other, third = tmp_path / "v.png", tmp_path / "w.png"
     other.touch()
-    files.take("b", other)  # another photo dropped: the one before goes
-    assert not upload.exists() and other.exists()
-    files.take("b", other)
-    assert other.exists()
+    third.touch()
+    files.take("b", other)  # another photo dropped, while the one before may wait in the queue
+    files.take("b", upload)  # its turn has come
+    assert upload.exists() and other.exists()
+    files.take("b", third)
+    assert upload.exists() and not other.exists() and third.exists()
     old = files.new("c", "map") / "old.jpg"
     old.touch()
     os.utime(old, (0, 0))

@@ -450,6 +450,12 @@ def test_coco__damaged_files_are_named(tmp_path, given, message):
         cutout.read()
     with pytest.raises(XenomaskError, match="no such file"):
         list_cutouts(tmp_path, tmp_path / "nowhere.json")
+    endless = (
+        '{"categories": [], "images": [{"id": 1, "file_name": "a", "height": Infinity, "width": 3}], "annotations": []}'
+    )
+    (tmp_path / "i.json").write_text(endless)
+    with pytest.raises(XenomaskError, match="no COCO instances file: OverflowError"):
+        list_cutouts(tmp_path, tmp_path / "i.json")
 
 
 def test_written_outputs__keep_the_outlier_class(tmp_path):

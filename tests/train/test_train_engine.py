@@ -197,6 +197,7 @@ def test_train__a_damaged_or_foreign_training_state_is_said(scenes, tmp_path):
     torch.save(state, tmp_path / "iter_2/training.pt")
     with pytest.raises(XenomaskError, match="the optimizer's state is not that of this recipe"):
         train(recipe(scenes, tmp_path, iterations=4))
-    (tmp_path / "iter_2/training.pt").write_bytes(b"x")
-    with pytest.raises(XenomaskError, match=r"iter_2 is damaged .* name an older iter_N in last_checkpoint"):
-        train(recipe(scenes, tmp_path, iterations=4))
+    for data in (b"x", b""):
+        (tmp_path / "iter_2/training.pt").write_bytes(data)
+        with pytest.raises(XenomaskError, match=r"iter_2 is damaged .* name an older iter_N in last_checkpoint"):
+            train(recipe(scenes, tmp_path, iterations=4))

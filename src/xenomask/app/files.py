@@ -10,6 +10,7 @@ from pathlib import Path
 
 KEPT_SECONDS = 3600  # files of sessions that never said goodbye (a lost connection, curl)
 KEPT = 8  # a session's newest answers: more than it can wait for at a time
+UPLOADS = 2  # a session's newest: the photo whose answer waits in the queue, and the one that was dropped after it
 
 
 class Files:
@@ -53,10 +54,10 @@ class Files:
         return folder
 
     def take(self, who: str, upload: Path) -> None:
-        """Notes whose upload that is; the session's one before goes."""
+        """Notes whose upload that is, as its newest; all but the session's newest UPLOADS go."""
         with self.lock:
-            self.uploads.setdefault(upload, set()).add(who)
-        self._leave(who, upload)
+            self.uploads[upload] = self.uploads.pop(upload, set()) | {who}
+            self._leave([p for p, users in self.uploads.items() if who in users][:-UPLOADS], who)
 
     def forget(self, who: str) -> None:
         """Removes what a session left, uploads too unless another session has the same one."""
@@ -64,7 +65,8 @@ class Files:
             if self.answering[who]:
                 self.gone.add(who)
         shutil.rmtree(self.root / f"session-{who}", ignore_errors=True)
-        self._leave(who, None)
+        with self.lock:
+            self._leave(list(self.uploads), who)
 
     def _drop_old(self) -> None:
         for path in self.root.rglob("*"):
@@ -74,12 +76,10 @@ class Files:
             except OSError:  # another thread was faster
                 continue
 
-    def _leave(self, who: str, kept: Path | None) -> None:
-        with self.lock:
-            for upload, users in list(self.uploads.items()):
-                if upload == kept:
-                    continue
-                users.discard(who)
-                if not users:
-                    upload.unlink(missing_ok=True)
-                    del self.uploads[upload]
+    def _leave(self, uploads: list[Path], who: str) -> None:
+        """Removes those uploads that no other session has; the lock is held."""
+        for upload in uploads:
+            self.uploads[upload].discard(who)
+            if not self.uploads[upload]:
+                upload.unlink(missing_ok=True)
+                del self.uploads[upload]

@@ -234,8 +234,10 @@ def _connect(gr: Any, page: Any, p: SimpleNamespace, known: dict[str, Detector],
         with answering(request, kept) as who:
             return shown(who, kept, score, mix, threshold, smallest, anew=True)
 
-    def on_ask(kept, score: str, mix: float, x: int, y: int, request: gr.Request):
+    def on_ask(kept, score: str, mix: float, x: int | None, y: int | None, request: gr.Request):
         with answering(request, kept) as who:
+            if x is None or y is None:  # an emptied field
+                raise XenomaskError("give both x and y of the pixel")
             answer, masks = answers.ask(files.new(who, "why"), kept[0], score, mix, (int(x), int(y)))
             words, rows = session.in_words(answer), session.reasons(answer)
             return [words, rows, [(m.path, m.alt) for m in masks], int(x), int(y), gr.update(selected="why")]

@@ -68,8 +68,11 @@ class Reading:
 def read_upload(path: Path) -> Picture:
     """A photo, upright, or the first frame of a clip.
 
-    Raises XenomaskError for what is neither, and for files and pictures that are too large, too small or too long.
+    Raises XenomaskError for what is neither or gone, and for files and pictures that are too large, too small or too
+    long.
     """
+    if not path.is_file():  # its session dropped others since, or an hour is over
+        raise XenomaskError(f"{path.name} is no longer here: drop it again")
     if path.stat().st_size > MAX_BYTES:
         raise XenomaskError(f"{path.name} is larger than {MAX_BYTES >> 20} MB")
     if path.suffix.lower() in CLIPS:

@@ -74,13 +74,9 @@ def push(
 
 
 def _read_numbers(path: Path | None) -> dict | None:
-    import json
+    from xenomask.files import read_object
 
-    from xenomask.files import read_text
-
-    if path is None:
-        return None
     try:
-        return dict(json.loads(read_text(path)))
-    except (OSError, ValueError, TypeError) as e:
-        raise XenomaskError(f"{path} cannot be read as the numbers of `xenomask evaluate --json`: {e}") from e
+        return None if path is None else read_object(path)
+    except XenomaskError as e:
+        raise XenomaskError(f"{e}; give the numbers of `xenomask evaluate --json`") from e

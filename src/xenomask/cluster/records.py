@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from xenomask.cluster.plan import Step, from_json, shard_names
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, first_line
 from xenomask.files import read_text, sha256, write_numbers
 from xenomask.version import __version__
 
@@ -22,8 +22,8 @@ def read_json(path: Path) -> Any:
     """A JSON file of the run; raises XenomaskError where it is damaged."""
     try:
         return json.loads(read_text(path))
-    except ValueError as e:
-        raise XenomaskError(f"{path} is damaged: {e}") from e
+    except (ValueError, RecursionError) as e:
+        raise XenomaskError(f"{path} is damaged: {first_line(e)}") from e
 
 
 def read_plan(out: Path) -> tuple[Step, ...]:

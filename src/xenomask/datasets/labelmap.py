@@ -53,6 +53,8 @@ def read_label_map(path: Path) -> LabelMap:
         raise XenomaskError(f"cannot read label map {path}: {e.strerror}") from e
     except tomllib.TOMLDecodeError as e:
         raise XenomaskError(f"label map {path} is not valid TOML: {e}") from e
+    except RecursionError as e:
+        raise XenomaskError(f"label map {path} is nested too deeply") from e
     try:
         return _label_map(table, path)
     except XenomaskError as e:

@@ -1,6 +1,5 @@
 """One member of a detector, and its folder inside the detector's: a checkpoint with its query analysis."""
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xenomask.errors import XenomaskError
-from xenomask.files import read_text, sha256
+from xenomask.files import read_object, sha256
 from xenomask.models.config import CARD, CONFIG, WEIGHTS
 from xenomask.queries import write_queries
 from xenomask.queries.analysis import FILE, FOLDER
@@ -100,10 +99,7 @@ def stored_facts(detector: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str,
 
 def _table(path: Path) -> dict[str, Any]:
     """A JSON table; an empty one where there is no file."""
-    try:
-        return dict(json.loads(read_text(path))) if path.is_file() else {}
-    except (ValueError, TypeError) as e:
-        raise XenomaskError(f"{path} is damaged: {e}") from e
+    return read_object(path) if path.is_file() else {}
 
 
 def class_names(member: Member, count: int) -> list[str]:

@@ -20,7 +20,7 @@ from xenomask.detector.folder import read_refine
 from xenomask.detector.member import plain
 from xenomask.detector.prediction import predict
 from xenomask.detector.predictor import Predictor
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, first_line
 from xenomask.export.content import CONTENT, OUTPUTS, VERSION, content_of
 from xenomask.files import read_object
 from xenomask.models.preprocess import Preprocess, check_preprocess, target_size
@@ -332,7 +332,7 @@ def _open_onnx(path: Path):
             for v in (*model.graph.input, *model.graph.output)
         }
     except Exception as e:  # onnx.checker's ValidationError and others
-        raise XenomaskError(f"{path} is no valid ONNX graph: {str(e).splitlines()[0]}") from e
+        raise XenomaskError(f"{path} is no valid ONNX graph: {first_line(e)}") from e
     return metadata, ports, lambda: _named(path, onnx_session, data), hashlib.sha256(data).hexdigest()
 
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, first_line
 from xenomask.files import unique_keys
 
 Shape = tuple[int, ...]
@@ -46,7 +46,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         with path.open("rb") as f:
             return _entries(f)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as e:
-        reason = getattr(e, "strerror", None) or str(e).splitlines()[0][:200]
+        reason = getattr(e, "strerror", None) or first_line(e)
         raise XenomaskError(f"{path} is damaged or no safetensors file: {reason}") from e
 
 

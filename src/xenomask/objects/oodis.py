@@ -204,7 +204,7 @@ def _boxes(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         for b in json.loads(read_text(path)):
             found.setdefault(b["image_id"], []).append({k: b[k] for k in BOX})
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise XenomaskError(f"{path} does not hold the track's boxes ({str(e)[:80]}): write the track again") from e
     return found
 

@@ -45,7 +45,7 @@ def read_output(path: Path) -> MaskOutput | PixelOutput:
         return MaskOutput(
             found["class_logits"], found["mask_logits"], **sizes, outlier_class=outlier, mirrored=mirrored
         )
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as e:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise XenomaskError(f"{path} is damaged: {e}; delete it and run again") from e
 
 
@@ -63,7 +63,7 @@ def output_photo(path: Path) -> str:
     """The SHA-256 of the photo that an output is of; raises XenomaskError for a damaged file."""
     try:
         return str(_metadata(path).get(PHOTO, ""))
-    except (OSError, ValueError, TypeError, AttributeError, MemoryError) as e:
+    except (OSError, ValueError, TypeError, AttributeError, MemoryError, RecursionError) as e:
         raise XenomaskError(f"{path} is damaged: {e}; delete it and run again") from e
 
 

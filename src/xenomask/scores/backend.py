@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from xenomask.errors import XenomaskError, unknown
+from xenomask.errors import XenomaskError, first_line, unknown
 from xenomask.jit import check_triton
 
 KERNELS = ("auto", "numba", "numpy", "triton", "torch")
@@ -48,7 +48,7 @@ def choose(kernel: str, device: str) -> Backend:
     try:
         return Backend(own, "requested" if kernel == own else f"the default on {device}", _load(own))
     except Exception as e:  # whatever keeps a compiler from loading, PyTorch still works
-        reason = f"{own} does not load: {type(e).__name__}: {str(e).strip().splitlines()[0] if str(e) else ''}"
+        reason = f"{own} does not load: {type(e).__name__}: {first_line(e)}"
         if kernel == own:
             raise XenomaskError(f"{reason}; take --kernel torch") from e
         return Backend("torch", reason)

@@ -193,6 +193,8 @@ def read_config(path: Path) -> TrainConfig:
         raise XenomaskError(f"no such recipe: {path}") from None
     except tomllib.TOMLDecodeError as e:
         raise XenomaskError(f"{path} is not valid TOML: {e}") from e
+    except RecursionError as e:
+        raise XenomaskError(f"{path} is nested too deeply") from e
     try:
         return TrainConfig.model_validate(table)
     except ValidationError as e:

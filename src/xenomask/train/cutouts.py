@@ -91,7 +91,7 @@ def _coco(folder: Path, path: Path) -> tuple[Cutout, ...]:
         ]
     except FileNotFoundError:
         raise XenomaskError(f"no such file: {path}") from None
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as e:
         raise XenomaskError(f"{path} is no COCO instances file: {type(e).__name__} {first_line(e)}") from e
     if not chosen:
         raise XenomaskError(f"{path} has no instance of a class that Cityscapes lacks, of {LEAST} x {LEAST} pixels")

@@ -128,7 +128,7 @@ class Engine:
             set_optimizer_state_dict(self._own(module), inner, optim_state_dict=loaded, options=WHOLE)
         except (KeyError, ValueError, RuntimeError, TypeError) as e:
             raise XenomaskError(
-                f"the optimizer's state is not that of this recipe ({str(e).splitlines()[0]}): was the recipe changed "
+                f"the optimizer's state is not that of this recipe ({first_line(e)}): was the recipe changed "
                 "under way? choose another work_dir with this checkpoint as init"
             ) from e
         if self.accelerator.scaler is not None and "scaler" in state:
@@ -199,7 +199,7 @@ def open_engine(config: TrainConfig, device: str) -> Engine:
             kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         )
     except (ValueError, ImportError, NotImplementedError) as error:
-        raise XenomaskError(f"[engine]: {str(error).splitlines()[0]}") from error
+        raise XenomaskError(f"[engine]: {first_line(error)}") from error
     if e.shard and config.optim.ema:
         raise XenomaskError("engine.shard and optim.ema do not go together: the average is not sharded")
     share = accelerator.num_processes * config.optim.accumulate

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, first_line
 from xenomask.files import atomic, read_text, remove_litter, sync, unseen
 from xenomask.models import Network
 from xenomask.models.config import read_config
@@ -114,4 +114,4 @@ def read_state(work_dir: Path, step: int) -> dict[str, Any]:
             raise ValueError(f"tensor {bad[0]} holds NaN or infinity")
         return {"weights": saved, **state, **({"average": saved} if "weights" in state else {})}
     except Exception as e:  # torch and safetensors raise whatever their readers do
-        raise XenomaskError(f"{folder} is damaged ({str(e).splitlines()[0]}); name an older iter_N in {LAST}") from e
+        raise XenomaskError(f"{folder} is damaged ({first_line(e)}); name an older iter_N in {LAST}") from e

@@ -108,6 +108,11 @@ def test_pickle__refused_and_never_run(tmp_path, canary, name, kind):
     assert not canary.exists()
 
 
+def test_pickle__nested_too_deeply_to_compare(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02cnumpy\ndtype\n)" + b"\x85" * 50_001 + b"R.")
+    refused(convert, tmp_path / "a.pkl", said="it is nested too deeply")
+
+
 def stored(**more: Any) -> bytes:
     file = io.BytesIO()
     torch.save({"state_dict": OrderedDict(a=torch.zeros(1000)), **more}, file)
@@ -342,6 +347,17 @@ def test_config__two_bases_that_assign_the_same(tmp_path):
         (tmp_path / f"{name}.py").write_text("x = 1")
     (tmp_path / "a.py").write_text("_base_ = ['b.py', 'c.py']")
     refused(read_config, tmp_path / "a.py", said="two bases assign x")
+
+
+def test_config__short_files_that_become_large_are_refused(tmp_path):
+    shared = "a0 = dict(v=1)\n" + "".join(f"a{i} = dict(x=a{i - 1}, y=a{i - 1})\n" for i in range(1, 25))
+    assert "holds more than 100000 entries" in refused_config(shared)
+    for i in range(8):  # 16^8 readings
+        (tmp_path / f"c{i}.py").write_text(f"_base_ = ['c{i + 1}.py'] * 16\n")
+    (tmp_path / "c8.py").write_text("")
+    refused(read_config, tmp_path / "c0.py", said="at most 32 are read for a config")
+    (tmp_path / "c0.py").write_text("_base_ = ['c8.py'] * 32\nx = 1\n")
+    assert read_config(tmp_path / "c0.py") == {"x": 1}
 
 
 def test_merge__dict_over_no_dict():

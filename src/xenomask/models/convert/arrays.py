@@ -120,6 +120,8 @@ def unpickle(source: Any, m: _Machine, steps: Mapping[str, Callable[[_Machine, A
             step(m, arg)
     except Refused:
         raise
+    except RecursionError as e:
+        raise Refused("it is nested too deeply") from e
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as e:
         raise Refused("it is damaged or cut off") from e
     raise Refused("it is cut off")

@@ -6,10 +6,11 @@ anything that is not harmless and left unread. All else (imports, loops, functio
 """
 
 import ast
+import itertools
 import math
 import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from xenomask.errors import XenomaskError
 from xenomask.files import read_text
 
 MAX_BYTES = 256 * 1024  # a dumped config is 16 KB
-MAX_ITEMS = 100_000  # that all sequences made by arithmetic may hold together
-MAX_BASES = 32
+MAX_ITEMS = 100_000  # that all sequences made by arithmetic, and all entries, may hold together
+MAX_BASES = 32  # that are read for one config
 HINT = "use the plain config that the run wrote into its work_dirs folder"
 NUMBERS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -46,7 +47,7 @@ def read_config(path: Path, root: Path | None = None) -> dict[str, Any]:
     Raises XenomaskError, naming file and line, for whatever is not plain data.
     """
     path = path.resolve()
-    return _read_file(path, (root or config_root(path)).resolve(), ())
+    return _read_file(path, (root or config_root(path)).resolve(), (), itertools.count())
 
 
 def read_config_text(text: str, where: str) -> dict[str, Any]:
@@ -77,11 +78,11 @@ def config_root(path: Path) -> Path:
     return next((p for p in path.parents if p.name == "configs"), path.parent)
 
 
-def _read_file(path: Path, root: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+def _read_file(path: Path, root: Path, above: tuple[Path, ...], files: Iterator[int]) -> dict[str, Any]:
     if path in above:
         _refuse(str(path), "inherits from itself")
-    if len(above) >= MAX_BASES:
-        _refuse(str(path), f"is the {MAX_BASES}th base in a row")
+    if next(files) > MAX_BASES:  # of the whole call: a base that is named twice is read twice
+        _refuse(str(path), f"is one base too many: at most {MAX_BASES} are read for a config; {HINT}")
     try:
         if path.stat().st_size > MAX_BYTES:
             _refuse(str(path), f"is larger than {MAX_BYTES // 1024} KB")
@@ -95,7 +96,7 @@ def _read_file(path: Path, root: Path, above: tuple[Path, ...]) -> dict[str, Any
         base = (path.parent / name).resolve()
         if not base.is_relative_to(root):
             _refuse(str(path), f"has the base {name}, which lies outside {root}; {HINT}")
-        return _read_file(base, root, (*above, path))
+        return _read_file(base, root, (*above, path), files)
 
     return _read_text(text, str(path), read_base)
 
@@ -133,6 +134,8 @@ class _Reader:
         for node in tree.body:
             self._statement(node)
         own = {k: v for k, v in self.names.items() if not k.startswith("__") and k != "_base_"}
+        for _ in each_entry(own, self.where):  # merging copies what is shared by name
+            pass
         return merge(own, self.base, self.where)
 
     def refuse(self, node: ast.AST, what: str) -> Any:
@@ -144,7 +147,7 @@ class _Reader:
         if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
             self.refuse(node, "_base_ is no file name nor a list of them")
         merged: dict[str, Any] = {}
-        for name in names[:MAX_BASES]:
+        for name in names:
             one = read_base(name)
             if both := merged.keys() & one.keys():
                 self.refuse(node, f"two bases assign {min(both)}")
@@ -303,6 +306,22 @@ def _rooted(node: ast.expr) -> bool:
     while isinstance(node, ast.Attribute):
         node = node.value
     return isinstance(node, ast.Name) and node.id == "_base_"
+
+
+def each_entry(value: Any, where: str) -> Iterator[Any]:
+    """All that dicts and lists hold, what is shared as often as it is named, the outermost first.
+
+    Raises XenomaskError above MAX_ITEMS: a short file, by names or aliases, becomes a large or an endless one.
+    """
+    waiting, seen = [value], 0
+    while waiting:
+        value = waiting.pop()
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+        seen += 1 + len(inner)
+        if seen > MAX_ITEMS:
+            _refuse(where, f"holds more than {MAX_ITEMS} entries")
+        yield value
+        waiting += inner
 
 
 def merge(own: Mapping[str, Any], base: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import yaml
 
 from xenomask.errors import XenomaskError
 from xenomask.files import read_text
-from xenomask.models.convert.pyconfig import MAX_BASES, MAX_BYTES, MAX_ITEMS, Unread, config_root, merge
+from xenomask.models.convert.pyconfig import MAX_BASES, MAX_BYTES, Unread, config_root, each_entry, merge
 
 BASE = "_BASE_"
 
@@ -49,7 +49,9 @@ def _read(path: Path, root: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         raise XenomaskError(f"config {path} is no plain YAML: {' '.join(str(e).split())[:200]}") from e
     if not isinstance(found, dict):
         raise XenomaskError(f"config {path} is no YAML of named entries, as detectron2's config.yaml is")
-    _check_size(path, found)
+    for value in each_entry(found, str(path)):
+        if isinstance(value, dict) and not all(isinstance(k, str) for k in value):
+            raise XenomaskError(f"config {path} has an entry whose name is no text")
     base = found.pop(BASE, None)
     if base is None:
         return found
@@ -59,17 +61,3 @@ def _read(path: Path, root: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if not other.is_relative_to(root):
         raise XenomaskError(f"config {path} has the base {base[:80]}, which lies outside {root}")
     return merge(found, _read(other, root, (*above, path)), str(path))
-
-
-def _check_size(path: Path, value: Any) -> None:
-    """Refuses aliases by which a short file would become a large or an endless one, and invalid names."""
-    waiting, seen = [value], 0
-    while waiting:
-        value = waiting.pop()
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        if isinstance(value, dict) and not all(isinstance(k, str) for k in value):
-            raise XenomaskError(f"config {path} has an entry whose name is no text")
-        seen += 1 + len(inner)
-        if seen > MAX_ITEMS:
-            raise XenomaskError(f"config {path} holds more than {MAX_ITEMS} entries")
-        waiting += inner

@@ -153,7 +153,7 @@ def read_graph(key: str) -> Any:
         os.utime(entry)
         return model
     except (XenomaskError, OSError, RuntimeError, ValueError) as e:  # openvino raises RuntimeErrors
-        log.warning("the kept graph %s is damaged and built anew: %s", entry, str(e).splitlines()[0])
+        log.warning("the kept graph %s is damaged and built anew: %s", entry, first_line(e))
         shutil.rmtree(entry, ignore_errors=True)
         return None
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xenomask.errors import XenomaskError, unknown
+from xenomask.errors import XenomaskError, first_line, unknown
 from xenomask.models.mahalanobis import KIND
 from xenomask.models.network import PRECISIONS, WINDOWED, Network
 from xenomask.models.preprocess import input_size
@@ -180,8 +180,9 @@ def _compiled(network: Network, x: Tensor) -> Run:
     try:
         run(x)
     except Exception as e:  # inductor wraps a missing compiler in its own errors
-        reason = str(e).strip().splitlines()[0]
-        raise XenomaskError(f"torch.compile failed (it needs a C++ compiler): {reason}; take another --runtime") from e
+        raise XenomaskError(
+            f"torch.compile failed (it needs a C++ compiler): {first_line(e)}; take another --runtime"
+        ) from e
     return run
 
 
