@@ -545,7 +545,7 @@ EXEMPT = {
     r"models\.(convert|weights|graph|hf|runtimes|deformable\w*|mahalanobis)\..*": "checkpoints and networks",
     r"models\.network\.(load_weights|Network\.save|Prepared|Network)": "tensors of checkpoints and networks",
     r"models\.network\.Network\.class_maps": "the check of __call__; a per-pixel network is needed",
-    r"export\.(free|fused|resize|write|quantize)\..*": "parts of a graph that is being traced",
+    r"export\.(free|fused|resize|write|quantize)\..*|refine\.traced\..*": "parts of a graph that is being traced",
     r"export\.read\.ExportedDetector": "a session, no array",
     r"export\.read\.ExportedDetector\.(infer|fuse|nearest)": "what prepare gave, and what infer gave",
     r"detector\.prediction\..*": "the photo that Detector.prepare took, and its map",
