@@ -217,11 +217,10 @@ def test_exported__refined_is_the_refined_detectors_map(exported, tiny_detector)
 @pytest.mark.slow
 def test_export__batches_are_refined_photo_by_photo(tiny_detector, tmp_path):
     pair = Detector.from_folder(tiny_detector).with_refine(REFINED)
-    photos = [draw_scene(s, SIZE).image for s in range(3)]
-    for format, name in (("onnx", "b.onnx"), ("openvino", "b.xml")):
-        export_detector(pair, tmp_path / name, format, size=SIZE, batch=3)
-        for photo, found in zip(photos, open_exported(tmp_path / name)(photos), strict=True):
-            assert np.abs(found.score_map.value - pair.detect(photo).value).max() < 1e-4
+    photos = [draw_scene(s, SIZE).image for s in range(2)]
+    export_detector(pair, tmp_path / "b.onnx", "onnx", size=SIZE, batch=2)
+    for photo, found in zip(photos, open_exported(tmp_path / "b.onnx")(photos), strict=True):
+        assert np.abs(found.score_map.value - pair.detect(photo).value).max() < 1e-4
 
 
 def test_export__what_no_graph_refines(tiny_detector, tmp_path, capsys):
