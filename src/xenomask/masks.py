@@ -270,3 +270,28 @@ def semantic(p: Float[Tensor, "q n"], m: Float[Tensor, "q r W"]) -> Float[Tensor
     import torch
 
     return torch.einsum("qk,qrw->krw", p[:, :-1], m)
+
+
+def area_taps(n: int, m: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The source pixels that each of m <= n target pixels covers, in order, and the shares that they have in it.
+
+    As cv2.resize has them with INTER_AREA.
+
+    >>> [(i.tolist(), (3 * s).round().tolist()) for i, s in area_taps(3, 2)]
+    [([0, 1], [2.0, 1.0]), ([1, 2], [1.0, 2.0])]
+    """
+    scale = n / m
+    found: list[list[tuple[int, float]]] = []
+    for i in range(m):
+        start, end = i * scale, i * scale + scale
+        width = min(scale, n - start)
+        last = min(int(np.floor(end)), n - 1)
+        first = min(int(np.ceil(start)), last)
+        taps = [(first - 1, (first - start) / width)] if first - start > 1e-3 else []
+        taps += [(s, 1 / width) for s in range(first, last)]
+        if end - last > 1e-3:
+            taps.append((last, min(end - last, 1.0, width) / width))
+        found.append(taps)
+    most = max(len(t) for t in found)
+    padded = np.array([t + [(0, 0.0)] * (most - len(t)) for t in found])
+    return [(padded[:, i, 0].astype(np.int64), padded[:, i, 1].astype(np.float32)) for i in range(most)]

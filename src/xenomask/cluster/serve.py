@@ -47,6 +47,7 @@ class Service:
     batch: int = 4  # photos of one size go through the networks together
     wait: float = 0.01  # seconds that a photo waits for others
     queue: int = 64  # pictures that wait, of all replicas; further ones are refused by 503
+    metrics_port: int | None = None  # of Prometheus' numbers, where Ray is started here
 
     @property
     def working(self) -> int:
@@ -57,8 +58,6 @@ class Service:
     def waiting(self) -> int:
         """A replica's part of the queue."""
         return -(-self.queue // self.replicas)
-
-    metrics_port: int | None = None  # of Prometheus' numbers, where Ray is started here
 
 
 class Replica:

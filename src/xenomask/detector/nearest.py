@@ -34,19 +34,18 @@ def class_reader(seen: Sequence[tuple[float, Sequence[str], Output]]) -> Nearest
         mask = as_mask(mask)
         if mask.shape != size or not mask.any():
             raise XenomaskError(f"the mask is empty, or {mask.shape} where the photo is {size}")
-        mean = sum(w * _mean(p, mask, rows, columns) for w, p, rows, columns in alike())
+        ys, xs = np.nonzero(mask)
+        mean = sum(w * _mean(p, rows[ys], columns[xs]) for w, p, rows, columns in alike())
         mean = np.asarray(mean) / sum(w for w, *_ in alike())
         return names[int(mean.argmax())], float(mean.max())
 
     return nearest
 
 
-def _mean(p: np.ndarray, mask: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The mean (K,) of p (K, h, w) over a mask's pixels, each of which reads the cell (rows[y], columns[x])."""
-    lines = np.flatnonzero(mask.any(1))
-    ys, xs = np.nonzero(mask[lines])
-    count = np.bincount(rows[lines[ys]] * p.shape[2] + columns[xs], minlength=p[0].size)
-    return p.reshape(len(p), -1) @ count.astype(np.float32) / np.float32(len(ys))
+def _mean(p: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The mean (K,) of p (K, h, w) over the cells (rows[i], columns[i]), each as often as it is named."""
+    count = np.bincount(rows * p.shape[2] + columns, minlength=p[0].size)
+    return p.reshape(len(p), -1) @ count.astype(np.float32) / np.float32(len(rows))
 
 
 def _probabilities(output: Output) -> Float32[np.ndarray, "k h w"]:

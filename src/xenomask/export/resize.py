@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
+from xenomask.masks import area_taps
 from xenomask.types import Size
 
 BITS = 11  # of cv2's fixed-point weights (INTER_RESIZE_COEF_BITS)
@@ -161,22 +162,3 @@ def linear_taps(n: int, m: int, columns: bool) -> list[tuple[np.ndarray, np.ndar
     one = np.float32(1 << BITS)
     weights = np.rint((np.float32(1) - part) * one), np.rint(part * one)
     return [(low.clip(0, n - 1), weights[0]), ((low + 1).clip(0, n - 1), weights[1])]
-
-
-def area_taps(n: int, m: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The source pixels that each of m <= n target pixels covers, in order, and the shares that they have in it."""
-    scale = n / m
-    found: list[list[tuple[int, float]]] = []
-    for i in range(m):
-        start, end = i * scale, i * scale + scale
-        width = min(scale, n - start)
-        last = min(int(np.floor(end)), n - 1)
-        first = min(int(np.ceil(start)), last)
-        taps = [(first - 1, (first - start) / width)] if first - start > 1e-3 else []
-        taps += [(s, 1 / width) for s in range(first, last)]
-        if end - last > 1e-3:
-            taps.append((last, min(end - last, 1.0, width) / width))
-        found.append(taps)
-    most = max(len(t) for t in found)
-    padded = np.array([t + [(0, 0.0)] * (most - len(t)) for t in found])
-    return [(padded[:, i, 0].astype(np.int64), padded[:, i, 1].astype(np.float32)) for i in range(most)]

@@ -11,7 +11,16 @@ from jaxtyping import Float
 
 from xenomask.arrays import is_tensor
 from xenomask.errors import XenomaskError
-from xenomask.masks import MaskOutput, PixelOutput, class_probabilities, library, resized_logits, row_groups, source
+from xenomask.masks import (
+    MaskOutput,
+    PixelOutput,
+    area_taps,
+    class_probabilities,
+    library,
+    resized_logits,
+    row_groups,
+    source,
+)
 from xenomask.types import Size
 
 Cells = Float[Any, "a b"]
@@ -60,24 +69,9 @@ def to_cells(value: Float[Any, "H W"], output: MaskOutput) -> Cells:
             "ones, or with --refine none"
         )
     for size, cells in ((H, a), (W, b)):
-        index, share = (torch.tensor(x) for x in covered(size, cells))
+        index, share = (torch.from_numpy(np.stack(x, 1)) for x in zip(*area_taps(size, cells), strict=True))
         found = (found.index_select(0, index.flatten()).unflatten(0, index.shape) * share[..., None]).sum(1).T
     return found
-
-
-def covered(size: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of `size` pixels each of `cells` <= size cells covers (cells, t), and their shares in it (float32).
-
-    >>> index, share = covered(3, 2)
-    >>> index.tolist(), (3 * share).round().tolist()
-    ([[0, 1], [1, 2]], [[2.0, 1.0], [1.0, 2.0]])
-    """
-    step = size / cells
-    start = np.arange(cells)[:, None] * step
-    index = np.floor(start).astype(np.int64) + np.arange(int(np.ceil(step)) + 1)
-    share = (np.minimum(start + step, index + 1) - np.maximum(start, index)).clip(0) / step
-    used = share.max(0) > 1e-6  # of an axis
-    return index.clip(max=size - 1)[:, used], share[:, used].astype(np.float32)
 
 
 def to_pixels(cells: Cells, output: MaskOutput) -> Float[Any, "H W"]:

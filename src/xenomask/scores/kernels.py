@@ -29,6 +29,7 @@ from xenomask.scores.codes import (
     NOT_COVERED,
     RBA,
     SUM,
+    TOO_LITTLE,
 )
 
 COLUMNS, ROWS = 128, 4
@@ -38,7 +39,7 @@ NEGLIGIBLE = np.float32(-30)
 F = np.float32
 ZERO, ONE, TWO = F(0), F(1), F(2)
 ROUNDING = F(1e-6)  # see `_ends`
-TOO_LITTLE = F(1e-8)  # see `_candidates`
+LITTLE = F(TOO_LITTLE)
 LOG2E, LN2_HIGH, LN2_LOW = F(1.4426950408889634), F(0.693359375), F(-2.12194440e-4)
 ROUND = F(12582912)  # 1.5 x 2^23: once added, the last bits of a float32 hold the nearest integer
 ABSOLUTE, INFINITE = np.int32(0x7FFFFFFF), np.int32(0x7F800000)  # bits above INFINITE are NaN
@@ -297,8 +298,7 @@ def _candidates(classes, most, fewest, above, below, wanted, largest):
     """How many classes can be the largest somewhere in a tile: they are put first in `wanted`.
 
     A class cannot be if the largest values of all masks do not lift it above what another one has by their smallest.
-    `largest` (Q,): what a query may add to one of them. Those that add less than TOO_LITTLE are left out, as in
-    scores/plain.py: a hundred of them change L by 1e-6.
+    `largest` (Q,): what a query may add to one of them; those that add TOO_LITTLE are left out.
     """
     Q, K = classes.shape
     above[:] = ZERO
@@ -473,7 +473,7 @@ def run(
                 peaked = False
                 for a in range(A):
                     peaked = peaked or peaks[a, q] * most[q] > least[a]
-                added_too = largest[q] > TOO_LITTLE if alone else dense and high[q] > NEGLIGIBLE
+                added_too = largest[q] > LITTLE if alone else dense and high[q] > NEGLIGIBLE
                 if not (peaked or added_too):
                     continue
                 m = waiting[four] if K > 0 else z

@@ -5,11 +5,11 @@ from jaxtyping import Bool, Float32
 
 from xenomask.arrays import as_array, check_onto
 from xenomask.masks import MaskOutput, refuse_nan, row_groups, source
+from xenomask.scores.codes import TOO_LITTLE
 from xenomask.scores.plan import Plan
 
 # of a tile: image rows at most, so that 100 queries' masks stay in the processor's cache, and columns
 ROWS, COLUMNS = 8, 128
-NEGLIGIBLE = 1e-8  # a query that adds less to each class that can be the largest is left out: 100 change L by 1e-6
 
 
 def add_scores(output: MaskOutput, todo: Plan, weight: float, onto: Float32[np.ndarray, "1 H W"]) -> None:
@@ -59,4 +59,4 @@ def _bounds(
     least = np.tensordot(classes.T, fewest, 1).max(0)
     wanted = np.tensordot(classes.T, most, 1) >= (1 - 1e-5) * least  # sums of 100 are rounded to some 1e-6
     adds = np.max([classes[:, k, None, None] * wanted[k] for k in range(classes.shape[1])], 0)
-    return wanted, adds * most > NEGLIGIBLE
+    return wanted, adds * most > TOO_LITTLE
