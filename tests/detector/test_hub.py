@@ -306,7 +306,8 @@ def test_cli__push_writes_the_card_it_uploads(as_cli, tiny_detector, tmp_path, c
     numbers.write_text(json.dumps({"exact": {"aupr_sum": 0.25}, "frames": 10}))
     push = ("push", folder, "me/mine", "--numbers", numbers)
     (tmp_path / "broken.json").write_text("{")
-    assert "cannot be read as the numbers" in fails(capsys, *push[:-1], tmp_path / "broken.json")
+    error = fails(capsys, *push[:-1], tmp_path / "broken.json")
+    assert "broken.json is damaged" in error and "the numbers of `xenomask evaluate --json`" in error
     monkeypatch.setenv("HF_TOKEN", "hf_good")
     code, out, err = run(capsys, *push)
     assert code == 0 and f"shared as {as_cli.url}/me/mine" in out, err
