@@ -8,9 +8,9 @@ import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float16, Float32, Float64, Integer, UInt8, UInt16
 
 from xenomask.errors import XenomaskError, first_line
+from xenomask.shapes import Bool, Float, Float16, Float32, Float64, Integer, UInt8, UInt16
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from xenomask.arrays import Tensor, TensorLike, as_array, is_tensor
 from xenomask.errors import XenomaskError
+from xenomask.shapes import Float
 from xenomask.types import Size
 
 # Rows of the output computed at a time: 100 queries x 64 rows x 2048 pixels of float32 are 52 MB.

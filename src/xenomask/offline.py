@@ -1,9 +1,11 @@
-"""Whether the Hub may be asked: never on its own, only by an explicit request."""
+"""Nobody is asked and told anything on its own: the Hub is by an explicit request, and no package reports its use."""
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
 
 # Whether the user keeps the Hub away, read before main() makes that everybody's default.
 USER_OFFLINE = (os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or "").upper() in (
@@ -29,3 +31,13 @@ def asking_hub() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def imported(package: str) -> ModuleType:
+    """An optional package, imported without its reports; ImportError where it is not installed.
+
+    NOTE: openvino (2026.4.1) tells Google Analytics of each import, from a process that it forks for that; nncf reports
+    as well. Both are silent where their package for it is missing, so it is kept from them.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] None: not to be imported
+    return import_module(package)

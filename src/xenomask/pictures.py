@@ -5,12 +5,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from xenomask.errors import XenomaskError, first_line
 from xenomask.files import atomic
 from xenomask.picture_files import Header, Picture
+from xenomask.shapes import UInt8
 
 BLOCK = 2**20  # pixels that are converted at a time
 # of a heatmap a third of Pillow's time and its bytes

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from xenomask import arrays
+from xenomask.shapes import Float32, UInt8
 
 Size = tuple[int, int]
 Tick = Callable[[], None]  # what moves a progress bar one on

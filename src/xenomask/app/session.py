@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 
 from xenomask.arrays import as_threshold
 from xenomask.datasets import read_photo
@@ -24,6 +23,7 @@ from xenomask.plots import coloured, draw_boxes, overlay
 from xenomask.predict.frames import open_source
 from xenomask.scores import get_score, score_all
 from xenomask.scores.maskomaly import MIX
+from xenomask.shapes import UInt8
 from xenomask.types import ScoreMap, Size
 
 if TYPE_CHECKING:  # torch, which is imported when someone asks why

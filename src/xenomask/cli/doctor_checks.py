@@ -1,6 +1,5 @@
 """This installation -> what it can do: versions, devices, compiled paths, runtimes, extras, detectors."""
 
-import importlib
 import os
 import platform
 import shutil
@@ -11,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from xenomask.offline import imported
 from xenomask.version import __version__
 
 # module, distribution, what it brings, the extra that installs it
@@ -90,7 +90,7 @@ def _extras() -> list[Finding]:
             found.append(Finding(package, "off", text))
             continue
         try:
-            importlib.import_module(module)
+            imported(module)
             found.append(Finding(package, "ok", f"{own}: {brings}"))
         except Exception as e:  # a broken binary raises whatever it likes
             found.append(Finding(package, "wrong", f"{own} is installed and does not load: {e}"))

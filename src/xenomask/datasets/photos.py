@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 
 from xenomask.arrays import ImageLike, as_image
 from xenomask.datasets.read import read_photo
+from xenomask.shapes import UInt8
 
 
 def as_photo(image: ImageLike, what: str = "photo") -> UInt8[np.ndarray, "H W 3"]:

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer, UInt8
 
 from xenomask.datasets.codings import CODINGS, Coding, resembles
 from xenomask.errors import XenomaskError, unknown
 from xenomask.picture_files import Picture, open_picture, read_header
 from xenomask.pictures import read_numbers, read_rgb, turned
+from xenomask.shapes import Integer, UInt8
 from xenomask.types import Size
 
 ONE_CHANNEL = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L", "I;16N")

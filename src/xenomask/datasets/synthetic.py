@@ -11,11 +11,11 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
 from PIL import Image
 
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
+from xenomask.shapes import Float, UInt8
 from xenomask.types import CITYSCAPES_CLASSES, VOID, Size
 
 ID = {name: i for i, name in enumerate(CITYSCAPES_CLASSES)}

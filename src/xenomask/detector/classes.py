@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from xenomask.detector.nearest import Output
 from xenomask.errors import XenomaskError
 from xenomask.masks import PixelOutput, class_probabilities, in_torch, resized_logits, row_blocks, semantic, soft_masks
+from xenomask.shapes import UInt8
 from xenomask.types import CITYSCAPES_CLASSES
 
 

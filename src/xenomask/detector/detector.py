@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from xenomask.arrays import ImageLike
 from xenomask.datasets.photos import as_photo
@@ -43,6 +42,7 @@ from xenomask.queries import read_queries, without_frame
 from xenomask.refine import Refinement, parse_refinement
 from xenomask.scores import Score, add_score, check_classes, get_score
 from xenomask.scores.backend import choose
+from xenomask.shapes import Float32, UInt8
 from xenomask.types import QuerySet, ScoreMap, Size
 
 log = logging.getLogger(__name__)

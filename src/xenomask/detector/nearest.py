@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float32
 
 from xenomask.arrays import MaskLike, TensorLike, as_array, as_mask
 from xenomask.errors import XenomaskError
 from xenomask.masks import MaskOutput, PixelOutput, class_probabilities, source
+from xenomask.shapes import Float32
 
 Output = MaskOutput | PixelOutput
 Nearest = Callable[[MaskLike], tuple[str, float]]

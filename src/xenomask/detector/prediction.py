@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
 
 from xenomask.arrays import ImageLike, as_threshold
 from xenomask.datasets.photos import as_photo
@@ -20,6 +19,7 @@ from xenomask.objects import SMALLEST, AnomalyObject, find_objects, ignored_in, 
 from xenomask.picture_files import check_scene
 from xenomask.pictures import save_picture
 from xenomask.plots import draw_boxes, overlay
+from xenomask.shapes import Bool, UInt8
 from xenomask.types import ScoreMap
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ Scaling is two matrix products, whose matrices are computed from the photo's hei
 """
 
 import torch
-from jaxtyping import Float, Float32, UInt8
 from torch import Tensor, nn
 
 from xenomask.detector import Detector, Member
 from xenomask.export.fused import score_rows, used_members
 from xenomask.masks import MaskOutput
 from xenomask.models.preprocess import target_size
+from xenomask.shapes import Float, Float32, UInt8
 from xenomask.types import Size
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from xenomask.detector import Detector, Member
@@ -16,6 +15,7 @@ from xenomask.masks import MaskOutput, class_probabilities, outlier_probabilitie
 from xenomask.models.preprocess import Preprocess, averages, target_size
 from xenomask.refine import Refinement
 from xenomask.scores import Score
+from xenomask.shapes import Float32, UInt8
 from xenomask.types import QuerySet, Size
 
 

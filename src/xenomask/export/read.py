@@ -10,7 +10,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from xenomask.arrays import ImageLike, as_image
 from xenomask.datasets.photos import as_photo
@@ -36,6 +35,7 @@ from xenomask.models.runtimes.sessions import (
 from xenomask.objects.ignore import IgnoreRegion, read_region
 from xenomask.refine import Refinement
 from xenomask.scores import get_score
+from xenomask.shapes import Float32, UInt8
 from xenomask.types import QuerySet, ScoreMap, Size
 
 log = logging.getLogger(__name__)

@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from xenomask.masks import area_taps
+from xenomask.shapes import Float, Float32
 from xenomask.types import Size
 
 BITS = 11  # of cv2's fixed-point weights (INTER_RESIZE_COEF_BITS)

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
-from jaxtyping import Int64
 
 from xenomask.arrays import LabelLike, NumbersLike, as_array, as_label, as_truth, check_same_size
 from xenomask.errors import XenomaskError
 from xenomask.metrics.curves import Curve
 from xenomask.metrics.segmentation import confusion, miou
 from xenomask.metrics.table import aupr_sum, auroc, fpr95
+from xenomask.shapes import Int64
 from xenomask.types import CITYSCAPES_CLASSES, VOID
 
 LEVELS = 1 << 16

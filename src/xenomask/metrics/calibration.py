@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
 from xenomask.arrays import NumbersLike, as_counts, as_numbers, check_same_length
 from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics.counters import Counters, FrameCounters, pool, values
 from xenomask.metrics.curves import check_both
 from xenomask.metrics.operating import folds
+from xenomask.shapes import Float64, Int64
 
 BINS = 15
 # What float16 stores as 0 and as 1 reaches half a step inwards: a log-odds of -17.3 and 8.3, not infinity.

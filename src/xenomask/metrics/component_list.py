@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int32
 
 from xenomask.arrays import LabelLike, MapLike, as_half
 from xenomask.metrics.components import Sizes, binarise, numbered
+from xenomask.shapes import Int32
 
 Kind = Literal["missed", "found", "false"]
 TAU = 0.5  # the one that `evaluate` prints the counts of

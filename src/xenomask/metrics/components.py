@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
 
 from xenomask.arrays import (
     LabelLike,
@@ -23,6 +22,7 @@ from xenomask.arrays import (
     check_same_size,
 )
 from xenomask.errors import XenomaskError
+from xenomask.shapes import Bool, Float64, Int32, Int64
 from xenomask.types import VOID
 
 TAUS = np.linspace(0.25, 0.75, 11)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from jaxtyping import Float64, Int64, UInt16
 
 from xenomask.arrays import (
     LabelLike,
@@ -27,6 +26,7 @@ from xenomask.errors import XenomaskError
 from xenomask.metrics.components import Sizes, label_components
 from xenomask.metrics.counters import FrameCounters, keys, values
 from xenomask.metrics.operating import folds
+from xenomask.shapes import Float64, Int64, UInt16
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float64
 
 from xenomask.arrays import LabelLike, MapLike, as_half, as_truth, check_same_size
 from xenomask.metrics import official
 from xenomask.metrics.counters import FrameCounters, count, pool, values
 from xenomask.metrics.curves import Curve, curve
 from xenomask.metrics.table import numbers
+from xenomask.shapes import Float64
 
 Numbers = dict[str, float]  # "aupr", "fpr" and, where the code prints one, "f1"
 UNDEFINED = {"aupr": float("nan"), "fpr": float("nan")}

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float16, Int64, Integer, UInt16
 
 from xenomask.arrays import (
     LabelLike,
@@ -24,6 +23,7 @@ from xenomask.arrays import (
     foreign_values,
 )
 from xenomask.errors import XenomaskError
+from xenomask.shapes import Float16, Int64, Integer, UInt16
 from xenomask.types import VOID
 
 BINS = 1 << 16

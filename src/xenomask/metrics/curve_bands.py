@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
 from xenomask.arrays import NumbersLike
 from xenomask.metrics.counters import FrameCounters, keys, pool
 from xenomask.metrics.curves import Curve, curve
 from xenomask.metrics.resampling import LEVEL, as_weights
+from xenomask.shapes import Float64, Int64
 
 
 @dataclass(frozen=True)

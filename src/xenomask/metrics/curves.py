@@ -5,11 +5,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
 from xenomask.arrays import as_counts, as_numbers, check_same_length
 from xenomask.errors import XenomaskError
 from xenomask.metrics.counters import Counters, FrameCounters, values
+from xenomask.shapes import Float64, Int64
 
 
 def check_points(points: Any, what: str) -> None:

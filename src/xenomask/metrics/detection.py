@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
 from scipy.ndimage import find_objects
 
 from xenomask.arrays import LabelLike, NumbersLike, as_numbers, as_truth
 from xenomask.errors import XenomaskError
 from xenomask.metrics.components import label_components
 from xenomask.metrics.instances import SMALLEST
+from xenomask.shapes import Bool, Float64
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
 from xenomask.arrays import LabelLike, MaskLike, NumbersLike, as_mask, as_numbers, as_truth, check_same_size
 from xenomask.errors import XenomaskError
 from xenomask.metrics.components import label_components
+from xenomask.shapes import Float64, Int64
 from xenomask.types import VOID
 
 OVERLAPS = np.round(np.arange(0.50, 0.96, 0.05), 2)

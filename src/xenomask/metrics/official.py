@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float16, Float64, Int64
 
 from xenomask.metrics.counters import FrameCounters, values
 from xenomask.metrics.curves import Curve, check_both, check_points
 from xenomask.metrics.table import numbers, pixel_numbers
+from xenomask.shapes import Float16, Float64, Int64
 
 QUANTILES = 384
 

@@ -8,7 +8,6 @@ of TPR 95 % and of FPR 5 % of the pixels' curve. Written from a description of v
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
 from xenomask.arrays import LabelLike, MapLike, NumbersLike, as_label, as_numbers, check_same_size
 from xenomask.errors import XenomaskError
@@ -16,6 +15,7 @@ from xenomask.metrics.components import binarise
 from xenomask.metrics.curves import Curve
 from xenomask.metrics.segmentation import confusion
 from xenomask.metrics.table import first_at_fpr5, first_at_tpr95
+from xenomask.shapes import Float64, Int64
 from xenomask.types import CITYSCAPES_CLASSES, VOID
 
 ANOMALY = 254  # in a label that names classes and anomalies

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Integer
 
 from xenomask.arrays import NumbersLike, as_array, as_counts, as_numbers, check_same_length
 from xenomask.errors import XenomaskError
 from xenomask.metrics.counters import BINS, FrameCounters
 from xenomask.metrics.official import FrameBins
+from xenomask.shapes import Float64, Integer
 
 BLOCK = 512  # thresholds at a time: 1000 frames and resamples take 20 MB, and larger blocks are no faster
 LEVEL = 0.95

@@ -1,10 +1,10 @@
 """mIoU of the ordinary segmentation, from one confusion matrix over all pixels."""
 
 import numpy as np
-from jaxtyping import Int64
 
 from xenomask.arrays import LabelLike, NumbersLike, as_label, as_numbers, check_same_size
 from xenomask.errors import XenomaskError
+from xenomask.shapes import Int64
 from xenomask.types import VOID
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.models.mask2former import modeling_mask2former as theirs
 
 from xenomask.errors import XenomaskError
 from xenomask.jit import check_triton, in_threads
+from xenomask.shapes import Float
 
 Layer = theirs.Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention
 

@@ -10,8 +10,9 @@ from typing import no_type_check
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float
 from torch import Tensor
+
+from xenomask.shapes import Float
 
 QUERIES = 16  # a program's, on four warps: 96 registers on an H100 (Triton 3.8); 32 take 168
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from jaxtyping import Float
 from timm.models.efficientnet import EfficientNet
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
 from xenomask.models.config import MAHALANOBIS
+from xenomask.shapes import Float
 
 KIND = MAHALANOBIS
 ORDINARY = "ordinary"

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from safetensors.torch import save as serialised
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, PreTrainedConfig
@@ -35,6 +34,7 @@ from xenomask.models.weights import (
     as_type,
     check_shapes,
 )
+from xenomask.shapes import Float32
 
 # Networks whose position table fits one size.
 WINDOWED = ("eomt", "eomt_dinov3")

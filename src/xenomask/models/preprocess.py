@@ -5,10 +5,10 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from xenomask.arrays import ImageLike, Tensor, as_image
 from xenomask.errors import unknown
+from xenomask.shapes import Float32, UInt8
 from xenomask.types import Size
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)

@@ -8,13 +8,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
 
 from xenomask.arrays import MaskLike, as_image, as_mask
 from xenomask.errors import XenomaskError
 from xenomask.objects.objects import decode_rle, encode_rle, run_lengths
 from xenomask.picture_files import open_picture
 from xenomask.pictures import read_rgb
+from xenomask.shapes import Bool, UInt8
 from xenomask.store.manifest import MANIFEST, read_manifest
 from xenomask.types import Size
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Bool
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -20,6 +19,7 @@ from xenomask.arrays import MapLike, MaskLike, as_half, as_map, as_mask, as_thre
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, portable, refuse_folder, refuse_input
 from xenomask.metrics.components import binarise, label_components
+from xenomask.shapes import Bool
 from xenomask.store import MapFolder, Maps, as_maps
 from xenomask.types import Size, Tick, nothing
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Integer, UInt8
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -11,6 +10,7 @@ from matplotlib.patches import Patch
 from xenomask.arrays import ImageLike, LabelLike, MaskLike, as_image, as_label, as_mask, check_same_size
 from xenomask.errors import XenomaskError, printable
 from xenomask.plots.heatmap import draw_label, drawable, figure_size
+from xenomask.shapes import Integer, UInt8
 
 # nobody and everybody in grey, those between from blue to orange (Okabe & Ito 2008)
 NONE, ALL, FEW, MANY = (30, 30, 34), (240, 240, 240), (86, 180, 233), (230, 159, 0)

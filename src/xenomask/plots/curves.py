@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
 from matplotlib.figure import Figure
 
 from xenomask.arrays import as_numbers, check_same_length
 from xenomask.errors import XenomaskError
 from xenomask.plots.vector import frame, legend, style
+from xenomask.shapes import Float64
 
 SIZE = (5.4, 4.2)  # inches
 MARKERS = "osD^v"

@@ -2,10 +2,10 @@
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 
 from xenomask.arrays import ImageLike, LabelLike, MaskLike, as_image, as_mask, as_truth, check_same_size
 from xenomask.errors import XenomaskError
+from xenomask.shapes import UInt8
 
 SIDE = 240  # pixels of a crop, which pages show smaller: lines are thin there
 TRUE, PREDICTED = (25, 211, 162), (255, 255, 255)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from xenomask.arrays import (
     ImageLike,
@@ -25,6 +24,7 @@ from xenomask.arrays import (
 )
 from xenomask.errors import XenomaskError, printable
 from xenomask.plots.colours import TABLE
+from xenomask.shapes import Float, UInt8
 from xenomask.types import VOID, Size
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from xenomask.arrays import ImageLike, MapLike, as_image, as_single, as_threshold, check_same_size
 from xenomask.errors import printable
 from xenomask.plots.colours import TABLE
 from xenomask.plots.heatmap import LONG, check_scale, coloured, fitted
+from xenomask.shapes import UInt8
 
 WIDTH, PANEL, GAP, BAR = 1400, 630, 10, 18  # pixels of the picture, of a panel, between them, of the colour bar
 TITLE, LEGEND = 36, 30  # pixels above the panels and below

@@ -5,10 +5,10 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
 
 from xenomask.arrays import ImageLike, MapLike, as_image, as_single, check_same_size
 from xenomask.errors import XenomaskError
+from xenomask.shapes import Float32, UInt8
 
 Smooth = Literal["none", "ema", "flow"]
 FLOW_SIDE = 480  # the long side at which flow is sought: a seventh of the pixels of 1280x720

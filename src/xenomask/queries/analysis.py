@@ -225,7 +225,9 @@ def _check_origin(origin: Mapping[str, Any]) -> None:
     outlier = _is(origin.get("outlier", {}), dict)
     lengths = set()
     for values in _is(outlier.get("per_frame_iou", {}), dict).values():
-        lengths.add(len([_number(v) for v in _is(values, list)]))
+        if not {*map(type, _is(values, list))} <= {int, float} or not all(map(math.isfinite, values)):
+            raise ValueError("an IoU of a frame is no finite number")
+        lengths.add(len(values))
     if len(lengths) > 1:
         raise ValueError("its frames have different numbers of queries")
     if lengths:

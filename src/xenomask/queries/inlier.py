@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
 
 from xenomask.arrays import TensorLike
 from xenomask.masks import as_logits
+from xenomask.shapes import Int64
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float
 
 from xenomask.arrays import LabelLike, NumbersLike, as_numbers, as_truth
 from xenomask.errors import XenomaskError
 from xenomask.masks import MaskOutput, row_blocks, soft_masks
+from xenomask.shapes import Float
 from xenomask.types import VOID
 
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from xenomask.masks import library
 from xenomask.refine.cells import class_cells, moved, to_cells
 from xenomask.refine.definition import Refinement, Seen, register
+from xenomask.shapes import Float
 
 # factors of RAAS' pipeline (its README), which were never measured alone there; other classes: 1
 FACTORS = {

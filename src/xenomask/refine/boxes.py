@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from xenomask.arrays import NumbersLike, as_numbers
 from xenomask.errors import XenomaskError
 from xenomask.files import MAX_JSON, read_text, unique_keys
 from xenomask.refine.definition import Refinement, register
+from xenomask.shapes import Float64
 
 Boxes = Float64[np.ndarray, "n 5"]  # x, y of the top left corner, width, height, score
 

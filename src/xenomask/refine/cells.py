@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float
 
 from xenomask.arrays import is_tensor
 from xenomask.errors import XenomaskError
@@ -21,6 +20,7 @@ from xenomask.masks import (
     row_groups,
     source,
 )
+from xenomask.shapes import Float
 from xenomask.types import Size
 
 Cells = Float[Any, "a b"]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32
 
 from xenomask.arrays import MapLike, as_single, check_same_size
 from xenomask.errors import XenomaskError, refuse_taken, unknown
 from xenomask.masks import MaskOutput, in_arrays
+from xenomask.shapes import Float32
 
 Value = Float32[np.ndarray, "H W"]
 

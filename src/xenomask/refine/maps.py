@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32, Integer
 
 from xenomask.datasets.read import read_photo
 from xenomask.errors import XenomaskError
@@ -17,6 +16,7 @@ from xenomask.pictures import read_numbers, read_rgb
 from xenomask.refine.boxes import read_boxes
 from xenomask.refine.definition import Refinement
 from xenomask.refine.regions import STEP, superpixels
+from xenomask.shapes import Int32, Integer
 from xenomask.store import ENDING, MapFolder, Maps, as_maps, map_photo, write_map
 from xenomask.store.manifest import MANIFEST, claim, read_manifest
 from xenomask.store.provenance import check_photo

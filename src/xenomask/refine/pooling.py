@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32
 
 from xenomask.masks import library
 from xenomask.refine.cells import moved, soft_cells, to_cells
 from xenomask.refine.definition import Refinement, Seen, register
+from xenomask.shapes import Float, Float32
 
 OVERLAP = 0.7  # of UGainS' suppression
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, Int32, UInt8
 
 from xenomask.arrays import NumbersLike, as_array, check_same_size
 from xenomask.errors import XenomaskError
 from xenomask.masks import library
 from xenomask.refine.cells import class_cells, moved, soft_cells, to_cells
 from xenomask.refine.definition import Refinement, Seen, register
+from xenomask.shapes import Float, Float32, Int32, UInt8
 
 # of Cityscapes; of Mapillary Vistas and IDD what is called otherwise there
 VEHICLES = ("car", "truck", "bus", "train", "trailer", "caravan", "on rails", "other vehicle", "autorickshaw")

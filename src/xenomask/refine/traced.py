@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
+
+from xenomask.shapes import Bool, Float, Int
 
 # 115 photos of six sets need at most 8 sweeps and have at most 75 regions (docs/refinements/vehicles.md)
 SWEEPS, REGIONS, HALVINGS = 12, 96, 20

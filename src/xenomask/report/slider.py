@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from xenomask.arrays import ImageLike, MapLike, as_image, as_single
@@ -14,6 +13,7 @@ from xenomask.metrics.curves import Curve
 from xenomask.plots import coloured
 from xenomask.plots.heatmap import opacity
 from xenomask.report import Levels
+from xenomask.shapes import UInt8
 from xenomask.types import Size
 
 STEPS = 80

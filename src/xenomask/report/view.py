@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64, UInt8
 
 from xenomask.objects import AnomalyObject
+from xenomask.shapes import Float64, UInt8
 from xenomask.types import Size
 
 

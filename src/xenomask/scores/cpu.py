@@ -3,7 +3,6 @@
 import itertools
 
 import numpy as np
-from jaxtyping import Float32
 
 from xenomask.arrays import as_array, check_onto
 from xenomask.errors import XenomaskError
@@ -11,6 +10,7 @@ from xenomask.jit import in_threads, thread_count
 from xenomask.masks import DAMAGED, MaskOutput, row_groups, source
 from xenomask.scores import kernels
 from xenomask.scores.plan import Plan
+from xenomask.shapes import Float32
 
 BANDS = 4  # parts of the image's height that may go to different threads
 

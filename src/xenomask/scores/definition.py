@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from jaxtyping import Float
-
 from xenomask.arrays import Tensor
 from xenomask.errors import XenomaskError, refuse_taken, unknown
 from xenomask.masks import semantic
+from xenomask.shapes import Float
 from xenomask.types import QuerySet
 
 P = Float[Tensor, "q n"]  # K known classes and the rest: see masks.class_probabilities

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 import triton
-from jaxtyping import Float32
 from torch import Tensor
 
 from xenomask.masks import MaskOutput, refuse_nan, row_groups, source
 from xenomask.scores import gpu_kernels
 from xenomask.scores.plan import Plan
+from xenomask.shapes import Float32
 from xenomask.types import Size
 
 COLUMNS, ROWS = 32, 4  # a tile's pixels; a warp's thread holds ROWS of them, and for each the plan's sums and classes

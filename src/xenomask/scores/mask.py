@@ -1,10 +1,9 @@
 """Scores that are sums over the masks, weighted by what their queries believe."""
 
-from jaxtyping import Float
-
 from xenomask.arrays import Tensor
 from xenomask.masks import library
 from xenomask.scores.definition import Gather, P, Score
+from xenomask.shapes import Float
 from xenomask.types import QuerySet
 
 Outlier = Float[Tensor, " q"] | None

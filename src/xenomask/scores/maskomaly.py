@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from xenomask.arrays import Tensor
 from xenomask.masks import library
 from xenomask.scores.codes import MASKOMALY
 from xenomask.scores.definition import Gather, P, Rows, Score, Twin
+from xenomask.shapes import Float
 from xenomask.types import QuerySet
 
 MIX, CONFIDENCE = 0.6, 0.7

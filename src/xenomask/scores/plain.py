@@ -1,12 +1,12 @@
 """The plan of max_logit on the CPU by NumPy: for one photo, which is done before the fused kernel is loaded."""
 
 import numpy as np
-from jaxtyping import Bool, Float32
 
 from xenomask.arrays import as_array, check_onto
 from xenomask.masks import MaskOutput, refuse_nan, row_groups, source
 from xenomask.scores.codes import TOO_LITTLE
 from xenomask.scores.plan import Plan
+from xenomask.shapes import Bool, Float32
 
 # of a tile: image rows at most, so that 100 queries' masks stay in the processor's cache, and columns
 ROWS, COLUMNS = 8, 128

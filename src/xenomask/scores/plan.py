@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
 
 from xenomask.arrays import NumbersLike, Tensor, as_array
 from xenomask.scores.codes import MASKOMALY, SUM
 from xenomask.scores.definition import Gather, Score
+from xenomask.shapes import Float, Float32, Int64
 
 
 @dataclass(frozen=True)

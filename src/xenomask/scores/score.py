@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float32
 
 from xenomask.arrays import check_onto
 from xenomask.errors import XenomaskError
@@ -28,6 +27,7 @@ from xenomask.scores.backend import Backend, choose
 from xenomask.scores.codes import MAX_LOGIT
 from xenomask.scores.definition import SCORES, Gather, P, Score, gather_rows, get_score
 from xenomask.scores.plan import Plan, handing_out, has_twin, plan
+from xenomask.shapes import Float32
 from xenomask.types import QuerySet, ScoreMap
 
 for _score in (*semantic.SCORES, *mask.SCORES, *maskomaly.SCORES):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -12,6 +11,7 @@ from xenomask.errors import XenomaskError
 from xenomask.files import atomic
 from xenomask.picture_files import open_picture
 from xenomask.pictures import read_numbers
+from xenomask.shapes import UInt8
 from xenomask.store.npy import read_npz
 from xenomask.store.provenance import PHOTO, photo_digest
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Float16
 
 from xenomask.errors import XenomaskError
 from xenomask.files import MANIFEST, check_maps
+from xenomask.shapes import Float, Float16
 from xenomask.store.formats import FORMATS, HDF5, format_of, read_map, read_stored
 from xenomask.store.provenance import check_one_detector, check_photo
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float16
 
 from xenomask.arrays import MapLike, as_half, as_map
 from xenomask.errors import XenomaskError, first_line
 from xenomask.picture_files import open_picture
 from xenomask.pictures import read_numbers
+from xenomask.shapes import Float, Float16
 from xenomask.store.npy import read_npy, read_npz, refuse_key
 from xenomask.store.read import read_hdf5
 

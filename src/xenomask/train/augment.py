@@ -6,8 +6,8 @@ al. 2016), in this order.
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
 
+from xenomask.shapes import Float32, UInt8
 from xenomask.train.config import Augment
 from xenomask.types import OUTLIER, VOID
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 
 from xenomask.datasets.read import read_photo, upright_label
 from xenomask.errors import XenomaskError, first_line
 from xenomask.files import read_text
 from xenomask.picture_files import is_picture, open_picture, read_header
 from xenomask.pictures import read_rgba
+from xenomask.shapes import UInt8
 from xenomask.types import Size
 
 # COCO's names of what Cityscapes has a class for: no anomalies

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Integer, UInt8
 from torch import Tensor
 
 from xenomask.datasets import Dataset, Frame
 from xenomask.errors import XenomaskError
 from xenomask.models import Network, load
+from xenomask.shapes import Float, Float32, Integer, UInt8
 from xenomask.store.folder import MapFolder, check_complete
 from xenomask.train.config import Distill, TrainConfig
 from xenomask.train.exposure import at_cells, class_shares

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Tensor, nn
 
 from xenomask.datasets.labelmap import read_label_map
 from xenomask.errors import XenomaskError, unknown
 from xenomask.models import Network
 from xenomask.models.network import with_outlier_class
+from xenomask.shapes import Bool, Float, Integer, Shaped
 from xenomask.train.config import Exposure, TrainConfig
 from xenomask.types import OUTLIER
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Integer
 from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy, softplus
 from transformers import Mask2FormerConfig
 
 from xenomask.errors import XenomaskError
+from xenomask.shapes import Float, Integer
 from xenomask.train.points import sample, sample_labels, uncertain
 from xenomask.types import OUTLIER, VOID
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
 
+from xenomask.shapes import Float32, UInt8
 from xenomask.train.config import Augment
 from xenomask.train.cutouts import Cutout
 from xenomask.types import OUTLIER, Sample

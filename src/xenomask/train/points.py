@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Integer
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from xenomask.jit import in_threads
+from xenomask.shapes import Float, Int, Integer
 from xenomask.train import kernels
 
 

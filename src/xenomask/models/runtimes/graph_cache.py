@@ -70,9 +70,12 @@ def graph_key(network: "Network", shape: tuple[int, ...]) -> str:
     return digest.hexdigest()
 
 
+_version = cache(metadata.version)  # reading one takes 2 ms
+
+
 def _made(**what: Any) -> bytes:
     """What a graph is made of, and by which versions, as text."""
-    said = {"xenomask": __version__, **{p: metadata.version(p) for p in MAKERS}, **what}
+    said = {"xenomask": __version__, **{p: _version(p) for p in MAKERS}, **what}
     return json.dumps(said, sort_keys=True, default=str).encode()
 
 

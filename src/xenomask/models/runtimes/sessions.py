@@ -13,6 +13,7 @@ import numpy as np
 
 from xenomask.errors import XenomaskError
 from xenomask.jit import thread_count
+from xenomask.offline import imported
 
 CPU_ONLY = ("openvino", "onnxruntime")  # runtimes
 KEY = "xenomask"  # under which files hold what they are, as JSON
@@ -22,10 +23,8 @@ Session = Callable[[np.ndarray], list[np.ndarray]]
 
 def need(package: str, extra: str) -> Any:
     """The imported optional package; raises XenomaskError that says what to install."""
-    import importlib
-
     try:
-        return importlib.import_module(package)
+        return imported(package)
     except ImportError as e:
         raise XenomaskError(f"{package} is not installed: pip install 'xenomask[{extra}]'") from e
 
