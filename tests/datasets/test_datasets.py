@@ -81,6 +81,27 @@ def test_open_dataset__orphan_label_and_doubled_frame(tmp_path):
         open_dataset("folder", tmp_path)
 
 
+def test_open_dataset__a_photo_whose_name_ends_like_a_picture_of_colours_keeps_its_label(tmp_path):
+    for name in ("red_color", "b"):
+        save(tmp_path / f"images/{name}.png", np.zeros((4, 5), np.uint8))
+        save(tmp_path / f"labels_masks/{name}.png", np.eye(4, 5, dtype=np.uint8))
+    save(tmp_path / "labels_masks/b_color.png", np.zeros((4, 5, 3), np.uint8))  # as the official sets have them
+    assert [(f.id, f.label and f.label.name) for f in open_dataset("folder", tmp_path).frames] == [
+        ("b", "b.png"), ("red_color", "red_color.png"),
+    ]  # fmt: skip
+
+
+def test_open_dataset__masks_of_anomalies_are_no_class_numbers(tmp_path):
+    save(tmp_path / "images/a.png", np.zeros((2, 2), np.uint8))
+    save(tmp_path / "labels_masks/a.png", np.array([[0, 1], [0, 255]], np.uint8))
+    with pytest.raises(XenomaskError, match="no labelled frame; .* into labels/, not labels_masks/"):
+        open_dataset("folder", tmp_path, coding="train_ids").labelled()
+    save(tmp_path / "labels/a_labelIds.png", np.array([[7, 26], [0, 33]], np.uint8))
+    for coding, want in (("train_ids", [[0, 13], [255, 18]]), ("anomaly", [[0, 1], [0, 255]])):
+        data = open_dataset("folder", tmp_path, coding=coding)
+        assert data.label(data.frames[0]).tolist() == want
+
+
 def test_sample__sizes_must_agree(tmp_path):
     save(tmp_path / "images/a.png", np.zeros((4, 5), np.uint8))
     save(tmp_path / "labels_masks/a.png", np.zeros((4, 6), np.uint8))
