@@ -28,6 +28,15 @@ def test_open_dataset__reads_what_synthetic_writes(tmp_path, layout):
     assert anomalies == (layout not in ("cityscapes", "train-ids"))
 
 
+def test_write_scenes__again_is_the_same_and_nothing_else_is_replaced(tmp_path):
+    root = write_scenes(tmp_path, "anomaly-track", 2, size=SMALL)
+    held = {p: p.read_bytes() for p in root.rglob("*.*") if p.is_file()}
+    write_scenes(tmp_path, "anomaly-track", 2, size=SMALL)
+    with pytest.raises(XenomaskError, match="validation0000.jpg is there and is not the scene to be drawn"):
+        write_scenes(tmp_path, "anomaly-track", 2, size=SMALL, seed=1)
+    assert {p: p.read_bytes() for p in root.rglob("*.*") if p.is_file()} == held and len(held) == 4
+
+
 def test_draw_scene__is_a_function_of_its_seed():
     one, two, other = draw_scene(3, SMALL), draw_scene(3, SMALL), draw_scene(4, SMALL)
     assert np.array_equal(one.image, two.image)
