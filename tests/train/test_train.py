@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -247,8 +248,16 @@ def test_load_imagenet_lite__matches_by_order_and_shape(tmp_path):
     with pytest.raises(XenomaskError, match="does not fit this backbone"):
         load_imagenet_lite(backbone, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("x")
-    with pytest.raises(XenomaskError, match="holds no plain tensors"):
+    with pytest.raises(XenomaskError, match="text.pth is no file of torch.save"):
         load_imagenet_lite(backbone, tmp_path / "text.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "lite.pth") as whole,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in whole.namelist():
+            packed.writestr(entry, whole.read(entry))
+    with pytest.raises(XenomaskError, match="packed.pth is a compressed zip"):  # forty megabytes of zeros in forty KB
+        load_imagenet_lite(backbone, tmp_path / "packed.pth")
     for value in (torch.nan, torch.inf, 1e300):  # the last is infinite in float32
         first = next(iter(theirs.values())).double()
         torch.save(theirs | {"_0.weight": first.fill_(value)}, tmp_path / "nan.pth")
