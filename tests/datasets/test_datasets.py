@@ -145,6 +145,18 @@ def test_label_ids__become_train_ids(tmp_path):
     assert data.label(data.frames[0]).tolist() == [[0, 13, 255, 18]]
 
 
+def test_label_ids__of_frames_without_train_ids_are_not_passed_over(tmp_path):
+    """createTrainIdLabelImgs that was stopped half-way: half of the frames would train nothing."""
+    for name in ("c_000000_000019", "c_000001_000019"):
+        save(tmp_path / f"leftImg8bit/train/c/{name}_leftImg8bit.png", np.zeros((1, 4, 3), np.uint8))
+        save(tmp_path / f"gtFine/train/c/{name}_gtFine_labelIds.png", np.array([[7, 26, 0, 33]], np.uint8))
+    half = save(tmp_path / "gtFine/train/c/c_000000_000019_gtFine_labelTrainIds.png", np.zeros((1, 4), np.uint8))
+    with pytest.raises(XenomaskError, match="1 frames have no label .*TrainIds.*, the first is .*c_000001.*labelIds"):
+        open_dataset("cityscapes", tmp_path, split="train")
+    half.unlink()
+    assert len(open_dataset("cityscapes", tmp_path, split="train").labelled().frames) == 2
+
+
 @pytest.mark.parametrize("kind", ["grey", "rgba", "grey16", "palette", "rgb16", "cmyk", "1x1"])
 def test_read_photo__kinds_that_work(tmp_path, kind):
     ramp = np.linspace(0, 255, 64).astype(np.uint8).reshape(8, 8)

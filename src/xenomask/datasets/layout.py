@@ -241,14 +241,20 @@ def trees(
 ) -> tuple[tuple[Frame, ...], int]:
     """The frames of a data set of deep folders, and which of the label globs has files (the first one; -1: none).
 
-    Raises XenomaskError where there is no photo, a label has none or, for a set that must be `labelled`, there is
-    no label at all.
+    Raises XenomaskError where there is no photo, a label has none, for a set that must be `labelled`, there is no label
+    at all, and where photos have labels of a later glob alone: they would count as unlabelled.
     """
     images = tree(root, photos, after=after)
     if not images:
         raise XenomaskError(f"{name}: no photo {root / photos}; {reach(root, photos)}")
-    found = ((i, tree(root, pattern, after=after)) for i, pattern in enumerate(labels))
-    which, there = next(((i, t) for i, t in found if t), (-1, {}))
+    found = [tree(root, pattern, after=after) for pattern in labels]
+    which, there = next(((i, t) for i, t in enumerate(found) if t), (-1, {}))
+    for other in found[which + 1 :]:  # none of which has any, where the first has none
+        if alone := sorted(images.keys() & (other.keys() - there.keys())):
+            raise XenomaskError(
+                f"{name}: {len(alone)} frames have no label {root / labels[which]}, but another, the first is "
+                f"{other[alone[0]]}: make the missing ones, or put aside those of the first kind"
+            )
     if labelled and not there:
         wanted = " or ".join(str(root / pattern) for pattern in labels)
         raise XenomaskError(f"{name}: no label {wanted}; {reach(root, labels[0])}")
