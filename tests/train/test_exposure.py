@@ -342,6 +342,16 @@ def test_train__exposure_that_asks_for_nothing_is_named(scenes, objects, tmp_pat
         train(recipe(scenes, tmp_path, exposure=Exposure()))
 
 
+def test_list_cutouts__photos_are_no_cut_outs(tmp_path):
+    picture = Image.fromarray(np.zeros((40, 40, 3), np.uint8))
+    picture.save(tmp_path / "a.jpg")
+    with pytest.raises(XenomaskError, match=r"a.jpg has no transparency \(mode RGB\), .* need augment.paste_coco"):
+        list_cutouts(tmp_path)
+    picture.convert("P").save(tmp_path / "a.png", transparency=0)
+    (tmp_path / "a.jpg").unlink()
+    assert len(list_cutouts(tmp_path)) == 1
+
+
 def test_recipe__outlines_without_their_photos_paste_nothing_so_they_are_refused(tmp_path):
     recipe_of = '[augment]\npaste_coco = "instances.json"\n[data]\ntrain = "t"\n[optim]\niterations = 1\n'
     (tmp_path / "r.toml").write_text('preset = "tiny"\nwork_dir = "w"\n' + recipe_of)
