@@ -23,7 +23,7 @@ READ = ("*.json", "*.toml", "*.safetensors", "*.txt", "*.md")
 # what is uploaded; merges.txt is the tokenizer's of a OneFormer
 SHARED = ("*.safetensors", "*.json", "*.md", "merges.txt", "*/merges.txt")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".msgpack", ".h5")
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@(?!.*\.\.)[\w./-]+)?")  # git has no ".." in names
 
 
 @dataclass(frozen=True)
