@@ -7,7 +7,6 @@ import pytest
 
 from helpers.places import ROOT
 from xenomask.cli.detectors import _read_numbers
-from xenomask.cluster.records import read_json
 from xenomask.datasets.labelmap import read_label_map
 from xenomask.detector.member import _table
 from xenomask.errors import XenomaskError
@@ -24,7 +23,6 @@ READERS = {
     "text": (read_text, "a text"),
     "json": (read_object, '{"a": 1}'),
     "numbers": (_read_numbers, '{"a": 1}'),
-    "run": (read_json, '{"a": 1}'),
     "label map": (read_label_map, 'classes = ["road"]\n[ids]\n7 = "road"\n'),
     "recipe": (read_config, RECIPE.read_text()),
     "python": (lambda path: read_python(path, path.parent), "a = dict(b=1)\n"),

@@ -35,6 +35,16 @@ def test_doctor__package_that_does_not_load(monkeypatch):
     monkeypatch.setattr(doctor, "OPTIONAL", (("no_such_module", "numpy", "nothing", "x"),))
     (found,) = doctor._extras()
     assert found.state == "wrong" and "does not load" in found.text
+    monkeypatch.setattr(doctor, "OPTIONAL", (("numpy.no_such_part", "numpy", "a page", "x"),))  # as ray without serve
+    (found,) = doctor._extras()
+    assert found.what == "numpy.no_such_part" and found.state == "off" and "xenomask[x]" in found.text
+    assert "missing: numpy.no_such_part for a page" in doctor.verdict([found])
+
+
+def test_doctor__a_file_is_no_folder_to_write_into(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XENOMASK_HOME", str(tmp_path / "file" / "inside"))
+    assert {f.what: f.state for f in doctor._disk()}["own folder"] == "wrong"
 
 
 def test_doctor__has_a_row_for_each_extra():

@@ -100,8 +100,16 @@ def test_plan__commands_carry_the_options(recipes, scenes):
 
 
 def test_plan__impossible_wishes(recipes):
-    with pytest.raises(XenomaskError, match="1 weights for 2 recipes"):
+    with pytest.raises(XenomaskError, match="1 weights for 2 members"):
         steps_of(recipes, weights=(1.0,))
+    for weights in ((0.5, 0.6), (1.5, -0.5), (float("nan"), 1.0)):
+        with pytest.raises(XenomaskError, match="must be >= 0 and sum to 1"):
+            steps_of(recipes, weights=weights)
+    with pytest.raises(XenomaskError, match="'a' and 'A', which may be one folder"):
+        steps_of({"a": recipes["a"], "A": recipes["b"]})
+    for name in ("detector", "Maps", "a=b"):  # a member's work folder would be the run's own, or half a name
+        with pytest.raises(XenomaskError, match=f"recipe {name}.toml: .* rename the recipe"):
+            steps_of({name: recipes["a"]})
     with pytest.raises(XenomaskError, match="0 shards: at least 1"):
         steps_of(recipes, shards=0)
     with pytest.raises(XenomaskError, match="one recipe or more"):
@@ -192,6 +200,19 @@ def test_status__names_the_failed_step_and_what_it_stopped(recipes, tmp_path, mo
     assert {r.name: r.state for r in status(tmp_path)}["inlier-a"] == "lost"
     with pytest.raises(XenomaskError, match="is no run: it has no plan.json"):
         status(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "file, text", [("jobs.json", '{"a": 1}'), ("jobs.json", "[1]"), ("jobs.json", "["), ("steps/train-a.json", "[]")]
+)
+def test_status__a_damaged_file_of_the_run_is_one_line(recipes, tmp_path, monkeypatch, file, text):
+    monkeypatch.setenv("PATH", "")
+    prepare(steps_of(recipes), recipes, tmp_path)
+    (tmp_path / "steps").mkdir()
+    (tmp_path / file).write_text(text)
+    with pytest.raises(XenomaskError, match=f"{Path(file).name} is damaged") as e:
+        status(tmp_path)
+    assert "\n" not in str(e.value)
 
 
 def test_run_step__records_success_and_refuses_what_is_not_there(tmp_path):

@@ -28,6 +28,15 @@ def test_open_dataset__reads_what_synthetic_writes(tmp_path, layout):
     assert anomalies == (layout not in ("cityscapes", "train-ids"))
 
 
+def test_write_scenes__again_is_the_same_and_nothing_else_is_replaced(tmp_path):
+    root = write_scenes(tmp_path, "anomaly-track", 2, size=SMALL)
+    held = {p: p.read_bytes() for p in root.rglob("*.*") if p.is_file()}
+    write_scenes(tmp_path, "anomaly-track", 2, size=SMALL)
+    with pytest.raises(XenomaskError, match="validation0000.jpg is there and is not the scene to be drawn"):
+        write_scenes(tmp_path, "anomaly-track", 2, size=SMALL, seed=1)
+    assert {p: p.read_bytes() for p in root.rglob("*.*") if p.is_file()} == held and len(held) == 4
+
+
 def test_draw_scene__is_a_function_of_its_seed():
     one, two, other = draw_scene(3, SMALL), draw_scene(3, SMALL), draw_scene(4, SMALL)
     assert np.array_equal(one.image, two.image)
@@ -81,6 +90,27 @@ def test_open_dataset__orphan_label_and_doubled_frame(tmp_path):
         open_dataset("folder", tmp_path)
 
 
+def test_open_dataset__a_photo_whose_name_ends_like_a_picture_of_colours_keeps_its_label(tmp_path):
+    for name in ("red_color", "b"):
+        save(tmp_path / f"images/{name}.png", np.zeros((4, 5), np.uint8))
+        save(tmp_path / f"labels_masks/{name}.png", np.eye(4, 5, dtype=np.uint8))
+    save(tmp_path / "labels_masks/b_color.png", np.zeros((4, 5, 3), np.uint8))  # as the official sets have them
+    assert [(f.id, f.label and f.label.name) for f in open_dataset("folder", tmp_path).frames] == [
+        ("b", "b.png"), ("red_color", "red_color.png"),
+    ]  # fmt: skip
+
+
+def test_open_dataset__masks_of_anomalies_are_no_class_numbers(tmp_path):
+    save(tmp_path / "images/a.png", np.zeros((2, 2), np.uint8))
+    save(tmp_path / "labels_masks/a.png", np.array([[0, 1], [0, 255]], np.uint8))
+    with pytest.raises(XenomaskError, match="no labelled frame; .* into labels/, not labels_masks/"):
+        open_dataset("folder", tmp_path, coding="train_ids").labelled()
+    save(tmp_path / "labels/a_labelIds.png", np.array([[7, 26], [0, 33]], np.uint8))
+    for coding, want in (("train_ids", [[0, 13], [255, 18]]), ("anomaly", [[0, 1], [0, 255]])):
+        data = open_dataset("folder", tmp_path, coding=coding)
+        assert data.label(data.frames[0]).tolist() == want
+
+
 def test_sample__sizes_must_agree(tmp_path):
     save(tmp_path / "images/a.png", np.zeros((4, 5), np.uint8))
     save(tmp_path / "labels_masks/a.png", np.zeros((4, 6), np.uint8))
@@ -113,6 +143,18 @@ def test_label_ids__become_train_ids(tmp_path):
     save(tmp_path / f"gtFine/val/c/{name}_gtFine_labelIds.png", np.array([[7, 26, 0, 33]], np.uint8))
     data = open_dataset("cityscapes", tmp_path)
     assert data.label(data.frames[0]).tolist() == [[0, 13, 255, 18]]
+
+
+def test_label_ids__of_frames_without_train_ids_are_not_passed_over(tmp_path):
+    """createTrainIdLabelImgs that was stopped half-way: half of the frames would train nothing."""
+    for name in ("c_000000_000019", "c_000001_000019"):
+        save(tmp_path / f"leftImg8bit/train/c/{name}_leftImg8bit.png", np.zeros((1, 4, 3), np.uint8))
+        save(tmp_path / f"gtFine/train/c/{name}_gtFine_labelIds.png", np.array([[7, 26, 0, 33]], np.uint8))
+    half = save(tmp_path / "gtFine/train/c/c_000000_000019_gtFine_labelTrainIds.png", np.zeros((1, 4), np.uint8))
+    with pytest.raises(XenomaskError, match="1 frames have no label .*TrainIds.*, the first is .*c_000001.*labelIds"):
+        open_dataset("cityscapes", tmp_path, split="train")
+    half.unlink()
+    assert len(open_dataset("cityscapes", tmp_path, split="train").labelled().frames) == 2
 
 
 @pytest.mark.parametrize("kind", ["grey", "rgba", "grey16", "palette", "rgb16", "cmyk", "1x1"])

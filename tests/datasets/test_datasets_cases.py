@@ -322,6 +322,11 @@ def test_command__lists_every_set_and_tells_all_about_one(tmp_path):
     facts = json.loads((tmp_path / "all.json").read_text())
     assert listed.exit_code == 0 and all(f["name"] in listed.stdout for f in facts) and len(facts) == 20
     assert "0 inlier, 2 anomaly, 255 void" in run("--dataset", "road-anomaly").stdout
+    for ignored in (("--quick", "5"), ("--dataset", "cityscapes", "--split", "train")):
+        failed = run(*ignored)
+        assert isinstance(failed.exception, XenomaskError) and "are for the data sets of --root" in str(
+            failed.exception
+        )
 
 
 def test_command__checks_a_root_and_refuses_a_named_set_that_does_not_fit(tmp_path):

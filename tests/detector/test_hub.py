@@ -146,7 +146,7 @@ def test_fetch__what_is_not_there_or_not_safe(fake, tmp_path):
         hub.fetch("no/such")
     with pytest.raises(XenomaskError, match="me/pair has no revision v9"):
         hub.fetch("me/pair@v9")
-    for bad in ("hf:pair", "a/b/c", "hf:../x", "hf:"):
+    for bad in ("hf:pair", "a/b/c", "hf:../x", "hf:", "a/b@../x"):
         with pytest.raises(XenomaskError, match="is no Hub name"):
             hub.fetch(bad)
 

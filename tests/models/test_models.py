@@ -88,6 +88,15 @@ def test_network__survives_saving_and_half_precision(tiny_checkpoint, tmp_path):
     half = load(network.save(tmp_path / "half", half=True))
     assert load_file(tmp_path / "half/model.safetensors")["class_predictor.weight"].dtype == torch.float16
     assert torch.allclose(with_queries(half.predict(image)).class_logits, output.class_logits, atol=0.05)
+    next(network.module.parameters()).data.fill_(1e5)  # float16 ends at 65504
+    with pytest.raises(XenomaskError, match="as float16: tensor .* holds NaN or infinity"):
+        network.save(tmp_path / "half", half=True)
+    assert load(tmp_path / "half").sha256 == half.sha256
+
+
+def test_network__a_fact_that_is_no_number_is_read_back_as_none(tiny_checkpoint, tmp_path):
+    network = replace(load(tiny_checkpoint), facts={"converted": {"miou": float("nan")}})
+    assert load(network.save(tmp_path / "nan")).facts["converted"] == {"miou": None}
 
 
 def test_checkpoint__is_a_folder_that_transformers_loads(tiny_checkpoint):

@@ -310,6 +310,8 @@ def test_cli__bad_outputs_and_options(tmp_path, capsys, faked, clip):
     on = "video", clip, "--out", tmp_path / "o.mp4"
     assert "--alpha is for --smooth ema and --smooth flow" in fails(capsys, *on, "--alpha", 0.3)
     assert "alpha must be above 0 and at most 1, not 0" in fails(capsys, *on, "--smooth", "ema", "--alpha", 0)
+    with pytest.raises(XenomaskError, match="every must be 1 or more, not 0"):
+        detect_video(Fake(), open_source(str(clip)), tmp_path / "o.mp4", every=0)
     assert clip.read_bytes() == before and not (tmp_path / "o.mp4").exists()
 
 

@@ -1,5 +1,7 @@
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 from PIL import Image
 
 from helpers import naive
+from helpers.cli import run
 from helpers.outputs import make_output
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
@@ -99,6 +102,17 @@ def test_analyses__write_the_files_beside_the_checkpoint_and_read_them_back(tiny
     assert {p.name for p in path.parent.iterdir()} == {
         "queries.json", "times_predicted_stats.csv", "high_conf_stats.csv", "specialized.csv", "outlier_iou.csv",
     }  # fmt: skip
+
+
+def test_inlier__needs_no_label_so_those_of_other_classes_do_not_matter(tiny_checkpoint, tmp_path, capsys):
+    root = write_scenes(tmp_path / "d", "train-ids", 1, size=(64, 96))
+    for path in (root / "labels").iterdir():
+        Image.fromarray(np.full((64, 96), 77, np.uint8)).save(path)
+    checkpoint = Path(shutil.copytree(tiny_checkpoint, tmp_path / "c"))
+    code, out, err = run(
+        capsys, "queries", "inlier", "--checkpoint", checkpoint, "--dataset", "folder", "--root", root
+    )  # fmt: skip
+    assert code == 0 and "specialised queries on 1 frames" in out, err
 
 
 def test_read_queries__of_another_checkpoint_or_damaged(tmp_path):

@@ -6,6 +6,7 @@ import unicodedata
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from helpers.cli import fails, run
@@ -15,6 +16,7 @@ from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.predict.photos import score_dataset
 from xenomask.store import map_ids, map_path
+from xenomask.store.classes import class_ids, read_classes, write_classes
 
 NAMES = ("Straße-ü", "Caf\u00e9", "\ud55c\uae00")  # Hangul comes apart, too
 
@@ -55,6 +57,17 @@ def test_map_ids__of_either_form(maps):
     with pytest.raises(XenomaskError, match=r"two maps of frame .* \('Caf.*' and 'Caf.*'\): keep one") as e:
         map_ids(nfd)
     assert r"Cafe\u0301" in str(e.value) and r"Caf\xe9" in str(e.value)
+
+
+def test_classes__are_found_in_either_form(tmp_path):
+    name = unicodedata.normalize("NFC", NAMES[0])
+    assert not name.isascii()
+    for form in ("NFC", "NFD"):
+        folder = tmp_path / form
+        folder.mkdir()
+        write_classes(folder / f"{unicodedata.normalize(form, name)}.png", np.full((2, 3), 7))
+        assert class_ids(folder) == [name]
+        assert read_classes(folder, name).tolist() == [[7] * 3] * 2
 
 
 def test_commands__match_maps_of_the_other_form(maps, scenes, tiny_detector, tmp_path, capsys):

@@ -17,7 +17,7 @@ from xenomask.masks import class_probabilities, with_queries
 from xenomask.models import build, load
 from xenomask.models.network import with_outlier_class
 from xenomask.scores import SCORES, score_all, score_of
-from xenomask.train import train
+from xenomask.train import read_config, train
 from xenomask.train.augment import augment
 from xenomask.train.config import Augment, Data, Exposure, Optim
 from xenomask.train.cutouts import KNOWN, list_cutouts
@@ -332,6 +332,7 @@ def test_train__a_second_stage_keeps_the_outlier_class(scenes, objects, tmp_path
         (Exposure(loss="eam", released=True), "eam has one form"),
         (Exposure(released=True), "void has one form"),
         (Exposure(loss="uno", margin=1.0), "uno has no margin"),
+        (Exposure(weight=2.0), "exposure.weight: void has no weight"),
     ],
 )
 def test_train__exposure_that_asks_for_nothing_is_named(scenes, objects, tmp_path, e, message):
@@ -339,6 +340,23 @@ def test_train__exposure_that_asks_for_nothing_is_named(scenes, objects, tmp_pat
         train(exposed_recipe(scenes, objects, tmp_path, e))
     with pytest.raises(XenomaskError, match="set augment.paste"):
         train(recipe(scenes, tmp_path, exposure=Exposure()))
+
+
+def test_list_cutouts__photos_are_no_cut_outs(tmp_path):
+    picture = Image.fromarray(np.zeros((40, 40, 3), np.uint8))
+    picture.save(tmp_path / "a.jpg")
+    with pytest.raises(XenomaskError, match=r"a.jpg has no transparency \(mode RGB\), .* need augment.paste_coco"):
+        list_cutouts(tmp_path)
+    picture.convert("P").save(tmp_path / "a.png", transparency=0)
+    (tmp_path / "a.jpg").unlink()
+    assert len(list_cutouts(tmp_path)) == 1
+
+
+def test_recipe__outlines_without_their_photos_paste_nothing_so_they_are_refused(tmp_path):
+    recipe_of = '[augment]\npaste_coco = "instances.json"\n[data]\ntrain = "t"\n[optim]\niterations = 1\n'
+    (tmp_path / "r.toml").write_text('preset = "tiny"\nwork_dir = "w"\n' + recipe_of)
+    with pytest.raises(XenomaskError, match="augment.paste_coco: needs paste, the folder of its photos"):
+        read_config(tmp_path / "r.toml")
 
 
 # --- pasting -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ from xenomask.train.droppath import own_paths
 from xenomask.train.engine import open_engine
 from xenomask.train.init import load_imagenet_lite
 from xenomask.train.optim import parameter_groups
-from xenomask.train.paste import paste
+from xenomask.train.paste import _place, paste
 from xenomask.train.records import Records, read_scalars
+from xenomask.train.state import last_step, save_state
 from xenomask.train.step import Run, train_step
-from xenomask.types import Sample
+from xenomask.types import OUTLIER, Sample
 
 
 @pytest.fixture(scope="module")
@@ -247,8 +249,16 @@ def test_load_imagenet_lite__matches_by_order_and_shape(tmp_path):
     with pytest.raises(XenomaskError, match="does not fit this backbone"):
         load_imagenet_lite(backbone, tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("x")
-    with pytest.raises(XenomaskError, match="holds no plain tensors"):
+    with pytest.raises(XenomaskError, match="text.pth is no file of torch.save"):
         load_imagenet_lite(backbone, tmp_path / "text.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "lite.pth") as whole,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for entry in whole.namelist():
+            packed.writestr(entry, whole.read(entry))
+    with pytest.raises(XenomaskError, match="packed.pth is a compressed zip"):  # forty megabytes of zeros in forty KB
+        load_imagenet_lite(backbone, tmp_path / "packed.pth")
     for value in (torch.nan, torch.inf, 1e300):  # the last is infinite in float32
         first = next(iter(theirs.values())).double()
         torch.save(theirs | {"_0.weight": first.fill_(value)}, tmp_path / "nan.pth")
@@ -258,6 +268,31 @@ def test_load_imagenet_lite__matches_by_order_and_shape(tmp_path):
         torch.save(content, tmp_path / "list.pth")
         with pytest.raises(XenomaskError, match="holds no plain tensors by name"):
             load_imagenet_lite(backbone, tmp_path / "list.pth")
+
+
+def test_paste__what_is_transparent_lends_no_colour_to_the_edge():
+    """A white object, whose file is black where it is transparent, is invisible on white at any size."""
+    cutout = np.zeros((200, 200, 4), np.uint8)
+    cutout[50:150, 50:150] = 255
+    for seed, size in enumerate((0.3, 0.77, 1.9)):  # of 100 rows: smaller than the file, larger than the file's half
+        image, label = np.full((300, 300, 3), 255, np.uint8), np.zeros((300, 300), np.uint8)
+        _place(image, label, cutout, Augment(paste_least=size, paste_largest=size), np.random.default_rng(seed))
+        assert image.min() >= 254 and (label == OUTLIER).any()
+    image = np.zeros((300, 300, 3), np.uint8)
+    _place(image, label, cutout, Augment(paste_least=0.3, paste_largest=0.3), np.random.default_rng(0))
+    assert image.max() == 255 and (image[..., 0] == image[..., 2]).all()
+
+
+def test_save_state__drops_older_ones_and_never_the_one_it_wrote(tmp_path):
+    """A run that begins anew beside the checkpoints of a longer one, as the advice of a damaged one has it."""
+    network = build("tiny")
+    for step in (2900, 3000):
+        save_state(network, network.module.state_dict(), {}, tmp_path, step, keep=2)
+    (tmp_path / "last_checkpoint").unlink()
+    for step, kept in ((100, [100, 2900, 3000]), (200, [100, 200, 2900, 3000]), (300, [200, 300, 2900, 3000])):
+        save_state(network, network.module.state_dict(), {}, tmp_path, step, keep=2)
+        assert last_step(tmp_path) == step
+        assert sorted(int(p.name.removeprefix("iter_")) for p in tmp_path.glob("iter_*")) == kept
 
 
 def test_paste__labels_the_strangers_and_depends_on_its_seed_alone(tmp_path):

@@ -53,6 +53,8 @@ def datasets(
     from xenomask.datasets.check import check, check_all
 
     if root is None:
+        if quick is not None or split != "val":
+            raise XenomaskError("--quick and --split are for the data sets of --root: name it")
         entries = [get_entry(dataset)] if dataset else list(DATASETS.values())
         _print_entry(entries[0]) if dataset else _print_entries(entries)
         write_json(json_file, [_facts(e) for e in entries])

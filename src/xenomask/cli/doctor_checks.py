@@ -86,14 +86,18 @@ def _extras() -> list[Finding]:
         try:
             own = version(package)
         except PackageNotFoundError:
-            text = f'not installed: {brings}; pip install "xenomask[{extra}]"'
-            found.append(Finding(package, "off", text))
+            found.append(Finding(module, "off", f'not installed: {brings}; pip install "xenomask[{extra}]"'))
             continue
         try:
             imported(module)
-            found.append(Finding(package, "ok", f"{own}: {brings}"))
+            found.append(Finding(module, "ok", f"{own}: {brings}"))
         except Exception as e:  # a broken binary raises whatever it likes
-            found.append(Finding(package, "wrong", f"{own} is installed and does not load: {e}"))
+            # a part of the package that another extra installs
+            if module.startswith(f"{package}.") and isinstance(e, ModuleNotFoundError):
+                text = f'not installed with {package} {own}: {brings}; pip install "xenomask[{extra}]"'
+                found.append(Finding(module, "off", text))
+            else:
+                found.append(Finding(module, "wrong", f"{own} is installed and does not load: {e}"))
     return found
 
 
@@ -104,7 +108,7 @@ def _disk() -> list[Finding]:
     here = Finding("disk", "ok" if free > 1 else "wrong", f"{free:.1f} GB free in {Path.cwd()}")
     cache = home()
     place = next(p for p in (cache, *cache.parents) if p.exists())
-    writable = os.access(place, os.W_OK)
+    writable = place.is_dir() and os.access(place, os.W_OK)
     text = f"{cache} ({'can be written' if writable else 'cannot be written: set XENOMASK_HOME'})"
     return [here, Finding("own folder", "ok" if writable else "wrong", text)]
 
@@ -138,7 +142,7 @@ def verdict(findings: list[Finding]) -> str:
     if wrong := [f.what for f in findings if f.state == "wrong"]:
         return f"not ready: {', '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} wrong, see above"
     off = {f.what for f in findings if f.state == "off"}
-    missing = ", ".join(f"{package} for {brings}" for _, package, brings, _ in OPTIONAL if package in off)
+    missing = ", ".join(f"{module} for {brings}" for module, _, brings, _ in OPTIONAL if module in off)
     return "ready: detect, video, explain, score, evaluate, report, train work here" + (
         f"; missing: {missing}" if missing else ""
     )

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,6 +119,8 @@ def queries_inlier(
 
     network = load(checkpoint, choose_device(device))
     data = load_dataset(dataset, root, split, resize, coding="train_ids")
+    # no label is needed, so none is read: they may be of other classes than Cityscapes', as a recipe's label map says
+    data = replace(data, frames=tuple(replace(f, label=None) for f in data.frames))
     before = read_queries(checkpoint, network.sha256)
     make_dir(checkpoint)
     with progress("inlier queries", len(data.frames)) as tick:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a job of the pipeline reads plans and needs no torch itself
     from xenomask.train.config import TrainConfig
 
 FORMAT = 1
+OWN = ("configs", "logs", "steps", "detector", "maps", "heatmaps")  # folders of a run beside those of its members
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,24 @@ def plan(recipes: Mapping[str, "TrainConfig"], options: Options, out: Path) -> t
     """The steps in an order in which each comes after all that it waits for.
 
     Every recipe (by the name of its member) is trained and its queries analysed, on its own validation photos and on
-    the labelled anomalies; one detector is made of all, which is run on the data set. Raises XenomaskError for shards
-    and weights that cannot be.
+    the labelled anomalies; one detector is made of all, which is run on the data set. Raises XenomaskError for shards,
+    weights and members' names that cannot be: the step that refuses them waits for all the training.
     """
     if not recipes:
         raise XenomaskError("a pipeline needs one recipe or more")
     if options.shards < 1:
         raise XenomaskError(f"{options.shards} shards: at least 1")
-    if options.weights and len(options.weights) != len(recipes):
-        raise XenomaskError(f"{len(options.weights)} weights for {len(recipes)} recipes: one for each, or none")
+    from xenomask.detector.folder import check_names
+    from xenomask.detector.fuse import check_weights
+
+    if options.weights:
+        check_weights(options.weights, len(recipes))
+    check_names(out / "detector", list(recipes))
+    if odd := next((n for n in recipes if n.casefold() in OWN or "=" in n), None):
+        raise XenomaskError(
+            f"recipe {odd}.toml: its member would be called {odd!r}, which no member of a run can be (a folder of the "
+            f"run itself: {', '.join(OWN)}, or a name with '='): rename the recipe"
+        )
     data = ["--dataset", options.dataset, "--root", str(options.root), "--split", options.split]
     data += ["--resize", options.resize] if options.resize else []
     steps, members = [], []

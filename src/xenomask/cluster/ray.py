@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenomask.datasets import Dataset, Frame
 from xenomask.errors import XenomaskError
+from xenomask.types import Tick, nothing
 
 if TYPE_CHECKING:  # an actor sets its number of threads before numba is imported
     from xenomask.detector.predictor import Predictor
@@ -210,9 +211,9 @@ def score_dataset(
     pool: Pool,
     *,
     leave_one_out: bool = False,
-    tick: Callable[[], None] = lambda: None,
+    tick: Tick = nothing,
 ) -> int:
-    """Writes out/<id>.hdf5 for every frame that has none yet, as `run.photos.score_dataset`; returns how many.
+    """Writes out/<id>.hdf5 for every frame that has none yet, as `predict.photos.score_dataset`; returns how many.
 
     `open_detector` (picklable) opens in an actor what `detector` is here. Raises XenomaskError for a folder of other
     maps, for a frame that cannot be read, for actors that do not see detector, data or output, and where they die

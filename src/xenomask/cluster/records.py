@@ -11,31 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from xenomask.cluster.plan import Step, from_json, shard_names
-from xenomask.errors import XenomaskError, first_line
-from xenomask.files import read_text, sha256, write_numbers
+from xenomask.errors import XenomaskError
+from xenomask.files import read_object, read_text, sha256, write_numbers
 from xenomask.version import __version__
 
 PLAN, JOBS, MANIFEST, METRICS = "plan.json", "jobs.json", "manifest.json", "evaluation.json"
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file of the run; raises XenomaskError where it is damaged."""
-    try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as e:
-        raise XenomaskError(f"{path} is damaged: {first_line(e)}") from e
 
 
 def read_plan(out: Path) -> tuple[Step, ...]:
     """The steps of a run; raises XenomaskError where there is none."""
     if not (out / PLAN).is_file():
         raise XenomaskError(f"{out} is no run: it has no {PLAN}; `xenomask slurm pipeline` makes one")
-    return from_json(read_json(out / PLAN), out / PLAN)
+    return from_json(read_object(out / PLAN), out / PLAN)
 
 
 def read_jobs(out: Path) -> list[dict[str, Any]]:
-    """What was submitted, in that order: step, job id, shards, time."""
-    return read_json(out / JOBS) if (out / JOBS).is_file() else []
+    """What was submitted, in that order: step, job id, shards, time; raises XenomaskError where the file is damaged."""
+    path = out / JOBS
+    try:
+        jobs = json.loads(read_text(path)) if path.is_file() else []
+        return [{**j, "step": str(j["step"]), "job": str(j["job"]), "shards": list(j["shards"])} for j in jobs]
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise XenomaskError(f"{path} is damaged: {e!r}; what was submitted is in `squeue` and `sacct`") from e
 
 
 def record_path(out: Path, job: str) -> Path:
@@ -45,7 +42,7 @@ def record_path(out: Path, job: str) -> Path:
 def read_record(out: Path, job: str) -> dict[str, Any]:
     """What a job last said of itself; {} for one that never started."""
     path = record_path(out, job)
-    return read_json(path) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def missing_shards(out: Path, step: Step) -> tuple[int, ...]:
@@ -115,7 +112,7 @@ def _member(name: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, An
 def _metrics(out: Path) -> dict[str, Any] | None:
     if not (out / METRICS).is_file():
         return None
-    found = read_json(out / METRICS)
+    found = read_object(out / METRICS)
     return {k: found[k] for k in ("exact", "official", "components") if k in found}
 
 

@@ -173,15 +173,18 @@ def job_states(job_ids: Collection[str]) -> dict[str, dict[int, tuple[str, str]]
 
 
 def _parse(lines: Sequence[str], wanted: Collection[str]) -> dict[str, dict[int, tuple[str, str]]]:
-    """
+    """Lines that name no job and no state of it are passed over: of several clusters squeue names each.
+
     >>> _parse(["7_2|RUNNING|None", "8|PENDING|Dependency", "9|FAILED|x", "7_[3-4]|CANCELLED by 0|"], {"7", "8"})
     {'7': {2: ('RUNNING', '')}, '8': {1: ('PENDING', 'Dependency')}}
+    >>> _parse(["CLUSTER: alpha", "", "7||", "7|COMPLETED|"], {"7"})
+    {'7': {1: ('COMPLETED', '')}}
     """
     found: dict[str, dict[int, tuple[str, str]]] = {}
     for line in lines:
-        name, state, reason = line.split("|", 2)
+        name, state, reason = (*line.split("|", 2), "", "")[:3]
         job, _, shard = name.partition("_")
-        if job in wanted and (not shard or shard.isdecimal()):
+        if job in wanted and state.strip() and (not shard or shard.isdecimal()):
             found.setdefault(job, {})[int(shard or 1)] = (state.split()[0], "" if reason == "None" else reason)
     return found
 

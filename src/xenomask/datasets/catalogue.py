@@ -143,7 +143,11 @@ def open_dataset(
     base = locate(entry, root)
     if base is None:
         raise missing(entry, root, lambda p: is_own(entry, p, DATASETS.values()))
-    listing = entry.listing(base, chosen)
+    if entry.free and CODINGS[_stored(entry, entry.coding, coding)].says == "train_ids":
+        # a folder may have both: labels_masks/ says what is an anomaly, and its 0 and 1 would be read as classes
+        listing = Listing(images_and_labels(name, base, ("labels",)), entry.coding)
+    else:
+        listing = entry.listing(base, chosen)
     stored = _stored(entry, listing.stored, coding)
     if not listing.frames:
         raise XenomaskError(f"{name}: no frame of split {chosen} in {base}; its splits: {', '.join(entry.splits)}")

@@ -16,7 +16,9 @@ from xenomask.picture_files import FORMATS, is_picture
 from xenomask.types import CITYSCAPES_CLASSES, VOID, Sample, Size
 
 # Longest first: a label's id is its stem without one of these.
-LABEL_ENDINGS = ("_labels_semantic", "_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelTrainIds", "")
+LABEL_ENDINGS = (
+    "_labels_semantic", "_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelTrainIds", "_labelIds", "",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Dataset:
         """The frames that have a label; raises XenomaskError if there are none, or if all are masks of 0 and 255."""
         frames = tuple(f for f in self.frames if f.label)
         if not frames:
-            raise XenomaskError(f"{self.name} at {self.root} has no labelled frame")
+            masks = self.coding == "train_ids" and (self.root / "labels_masks").is_dir()
+            hint = "; labels that name classes belong into labels/, not labels_masks/" if masks else ""
+            raise XenomaskError(f"{self.name} at {self.root} has no labelled frame{hint}")
         if self._are_masks(f.label for f in frames if f.label):
             raise XenomaskError(
                 f"all labels of {self.name} at {self.root} hold only 0 and 255, and 255 is void: no "
@@ -237,14 +241,20 @@ def trees(
 ) -> tuple[tuple[Frame, ...], int]:
     """The frames of a data set of deep folders, and which of the label globs has files (the first one; -1: none).
 
-    Raises XenomaskError where there is no photo, a label has none or, for a set that must be `labelled`, there is
-    no label at all.
+    Raises XenomaskError where there is no photo, a label has none, for a set that must be `labelled`, there is no label
+    at all, and where photos have labels of a later glob alone: they would count as unlabelled.
     """
     images = tree(root, photos, after=after)
     if not images:
         raise XenomaskError(f"{name}: no photo {root / photos}; {reach(root, photos)}")
-    found = ((i, tree(root, pattern, after=after)) for i, pattern in enumerate(labels))
-    which, there = next(((i, t) for i, t in found if t), (-1, {}))
+    found = [tree(root, pattern, after=after) for pattern in labels]
+    which, there = next(((i, t) for i, t in enumerate(found) if t), (-1, {}))
+    for other in found[which + 1 :]:  # none of which has any, where the first has none
+        if alone := sorted(images.keys() & (other.keys() - there.keys())):
+            raise XenomaskError(
+                f"{name}: {len(alone)} frames have no label {root / labels[which]}, but another, the first is "
+                f"{other[alone[0]]}: make the missing ones, or put aside those of the first kind"
+            )
     if labelled and not there:
         wanted = " or ".join(str(root / pattern) for pattern in labels)
         raise XenomaskError(f"{name}: no label {wanted}; {reach(root, labels[0])}")
@@ -276,11 +286,15 @@ def _label_id(path: Path) -> str:
 IMAGES_AND_LABELS = ("images", "labels_masks", "labels")
 
 
-def images_and_labels(name: str, base: Path) -> tuple[Frame, ...]:
-    """`images` with `labels_masks` or `labels`, official names or renamed copies; without photos the labels alone."""
+def images_and_labels(name: str, base: Path, labels_in: Sequence[str] = IMAGES_AND_LABELS[1:]) -> tuple[Frame, ...]:
+    """`images` with the first of the folders `labels_in`, official names or copies; without photos the labels alone.
+
+    The pictures of a label's colours that the official sets have beside it, <id>..._color.png, are passed over.
+    """
     images = by_id(files(base / "images"), lambda p: p.stem) if (base / "images").is_dir() else {}
-    folder = next((base / d for d in IMAGES_AND_LABELS[1:] if (base / d).is_dir()), None)
-    labels = by_id((p for p in files(folder) if not p.stem.endswith("_color")), _label_id) if folder else {}
+    folder = next((base / d for d in labels_in if (base / d).is_dir()), None)
+    found = files(folder) if folder else []
+    labels = by_id((p for p in found if not p.stem.endswith("_color") or _label_id(p) in images), _label_id)
     if not images and not labels:
         held = "; ".join(f"{d}/ holds {contents(base / d)}" for d in IMAGES_AND_LABELS if (base / d).is_dir())
         raise XenomaskError(f"{name}: no frame in {base} (photos are {', '.join(FORMATS)}): {held}")

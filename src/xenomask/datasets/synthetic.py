@@ -4,7 +4,6 @@ Nothing is downloaded and they contain no photo: they are for tests, for the dem
 out. A network's output for them is no measure of its output for photos.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from PIL import Image
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
 from xenomask.shapes import Float, UInt8
-from xenomask.types import CITYSCAPES_CLASSES, VOID, Size
+from xenomask.types import CITYSCAPES_CLASSES, VOID, Size, Tick, nothing
 
 ID = {name: i for i, name in enumerate(CITYSCAPES_CLASSES)}
 Colour = tuple[float, float, float]
@@ -305,12 +304,12 @@ def write_scenes(
     *,
     seed: int = 0,
     size: Size | None = None,
-    tick: Callable[[], None] = lambda: None,
+    tick: Tick = nothing,
 ) -> Path:
     """Writes frames in the on-disk format of that data set ("train-ids": a training folder); returns the root.
 
     Scenes with 19-class labels have no anomalous objects, scenes with anomaly labels one to three. Raises XenomaskError
-    for an unknown layout, a bad number or an unwritable folder.
+    for an unknown layout, a bad number, an unwritable folder and where another picture of a scene's name lies already.
     """
     if layout not in LAYOUT_NAMES:
         raise unknown("layout", layout, LAYOUT_NAMES)
@@ -323,5 +322,7 @@ def write_scenes(
             make_dir(path.parent)
             with atomic(path) as part:
                 Image.fromarray(array).save(part, quality=92)
+                if path.is_file() and path.read_bytes() != part.read_bytes():  # the real data set's names are the same
+                    raise XenomaskError(f"{path} is there and is not the scene to be drawn: choose another folder")
         tick()
     return root

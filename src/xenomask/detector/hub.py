@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xenomask.detector.known import KNOWN, Known, by_hand
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, first_line
 from xenomask.files import sha256
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ READ = ("*.json", "*.toml", "*.safetensors", "*.txt", "*.md")
 # what is uploaded; merges.txt is the tokenizer's of a OneFormer
 SHARED = ("*.safetensors", "*.json", "*.md", "merges.txt", "*/merges.txt")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".msgpack", ".h5")
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@(?!.*\.\.)[\w./-]+)?")  # git has no ".." in names
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,12 @@ def _repository(
             )
         )  # fmt: skip
     except LocalEntryNotFoundError as e:
-        reason = why or _line(e)
+        reason = why or first_line(e)
         raise XenomaskError(f"{repository} is not on this machine and the Hub gives none ({reason}): {advice}") from e
     except Exception as e:  # what the HTTP client raises: httpx in huggingface_hub 1.x, httpx2 in 2.x; disk errors
         raise XenomaskError(
-            f"the download of {repository} stopped ({_line(e)}): run the same again, files that were finished are kept"
+            f"the download of {repository} stopped ({first_line(e)}): run the same again, files that were finished are "
+            "kept"
         ) from e
     _check_weights(folder, repository, stated or {})
     if why and why != OFFLINE:
@@ -200,9 +201,9 @@ def _stated(repository: str, revision: str, token: str | None) -> tuple[dict[str
     except RevisionNotFoundError as e:
         raise XenomaskError(f"the Hub's {repository} has no revision {revision}") from e
     except HFValidationError as e:
-        raise XenomaskError(f"{repository!r} is no Hub name: {_line(e)}") from e
+        raise XenomaskError(f"{repository!r} is no Hub name: {first_line(e)}") from e
     except Exception as e:  # no connection, a proxy, a server's error: see _repository
-        return None, _line(e)
+        return None, first_line(e)
     return {s.rfilename: s.lfs.sha256 if s.lfs else None for s in info.siblings or ()}, ""
 
 
@@ -261,11 +262,5 @@ def upload(folder: Path, name: str, token: str | None = None, private: bool = Fa
         hint = " (the token may not write there)" if e.response.status_code in (401, 403) else ""
         raise XenomaskError(f"the Hub refused {repository}: HTTP {e.response.status_code}{hint}") from e
     except Exception as e:  # see _repository
-        raise XenomaskError(f"the upload to {repository} stopped: {_line(e)}") from e
+        raise XenomaskError(f"the upload to {repository} stopped: {first_line(e)}") from e
     return f"{api.endpoint}/{repository}"
-
-
-def _line(e: BaseException) -> str:
-    """An error of others in one short line."""
-    text = str(e).strip().splitlines()
-    return (text[0] if text else type(e).__name__)[:200]

@@ -21,7 +21,7 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 from xenomask.arrays import ImageLike, TensorLike, as_array
 from xenomask.datasets.photos import as_photo
 from xenomask.errors import XenomaskError
-from xenomask.files import atomic, make_dir, remove_litter
+from xenomask.files import atomic, finite, make_dir, remove_litter
 from xenomask.masks import MaskOutput, PixelOutput, as_logits
 from xenomask.models.config import CARD, CONFIG, OUTLIER_NAME, PER_PIXEL, WEIGHTS, outlier_last
 from xenomask.models.deformable import use_kernel
@@ -159,7 +159,8 @@ class Network:
 
         `weights` are stored in place of the module's own (a moving average, or what several processes hold in parts).
 
-        Raises XenomaskError for other architectures than those of OWN, whose Hugging Face folders are used as they are.
+        Raises XenomaskError for other architectures than those of OWN, whose Hugging Face folders are used as they are,
+        and for weights that float16 cannot hold.
         """
         if not list(self.module.parameters()):
             raise XenomaskError("a network of an exported file has no weights of its own to write: take its folder")
@@ -168,7 +169,9 @@ class Network:
         make_dir(folder.parent)
         tensors = {k: v.detach().cpu().contiguous() for k, v in (weights or self.module.state_dict()).items()}
         if half:
-            tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+            tensors |= {
+                k: as_type(v, torch.float16, k, "as float16") for k, v in tensors.items() if v.is_floating_point()
+            }
         card = {"preprocess": asdict(self.preprocess), **self.facts}
         remove_litter(folder.parent, folder.name)
         with atomic(folder) as part:
@@ -176,7 +179,8 @@ class Network:
             # NOTE: not save_file, whose error on a full disk is no OSError
             (part / WEIGHTS).write_bytes(serialised(tensors, metadata={"format": "pt"}))
             (part / CONFIG).write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
-            (part / CARD).write_text(json.dumps(card, indent=1) + "\n")
+            # a fact may be NaN, such as a log's mIoU, and a card that is no JSON is not read back
+            (part / CARD).write_text(json.dumps(finite(card), indent=1, allow_nan=False) + "\n")
         return folder
 
 

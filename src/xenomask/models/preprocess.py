@@ -110,12 +110,8 @@ def _truncated(p: Preprocess, size: Size) -> Size:
 def _rounded(p: Preprocess, size: Size) -> Size:
     H, W = size
     short, long = min(H, W), max(H, W)
-    if p.policy == "shortest":
-        scale = min(p.size / short, p.longest / long)
-    elif p.policy == "longest":
-        scale = p.size / long
-    else:
-        scale = min(p.size / short, p.longest / long)
+    # "fit" is "shortest" under MMSegmentation's name: the smaller of the two scales either way
+    scale = p.size / long if p.policy == "longest" else min(p.size / short, p.longest / long)
     return max(1, int(H * scale + 0.5)), max(1, int(W * scale + 0.5))
 
 

@@ -136,6 +136,8 @@ def detect_video(
     """
     if not 0 < alpha <= 1:
         raise XenomaskError(f"alpha must be above 0 and at most 1, not {alpha:g}")
+    if every < 1:
+        raise XenomaskError(f"every must be 1 or more, not {every}")
     stop, tally, begun = stop or threading.Event(), Tally(), perf_counter()
     video_fps, trouble, recording, held = fps or source.fps or FALLBACK_FPS, None, None, None
     if maps is not None:

@@ -12,6 +12,7 @@ from xenomask.files import atomic
 from xenomask.picture_files import open_picture
 from xenomask.pictures import read_numbers
 from xenomask.shapes import UInt8
+from xenomask.store.folder import ID, MapFolder
 from xenomask.store.npy import read_npz
 from xenomask.store.provenance import PHOTO, photo_digest
 
@@ -24,7 +25,12 @@ def class_ids(folder: Path) -> list[str]:
     """The frames whose predicted classes lie in a folder, sorted; raises XenomaskError where there is none."""
     if not folder.is_dir():
         raise XenomaskError(f"no folder of predicted classes {folder}; make one with `xenomask score --classes`")
-    return sorted({p.stem for p in folder.iterdir() if p.suffix in (ENDING, ISSU) and not p.name.startswith(".")})
+    return sorted({frame for files in _files(folder) for frame in files.ids()})
+
+
+def _files(folder: Path) -> tuple[MapFolder, MapFolder]:
+    """Its files by frame, of either kind: found in whichever of Unicode's forms they are named, as maps are."""
+    return MapFolder(folder, f"{ID}{ENDING}"), MapFolder(folder, f"{ID}{ISSU}")
 
 
 def write_classes(path: Path, predicted: LabelLike, *, photo: str | None = None) -> None:
@@ -41,7 +47,7 @@ def read_classes(folder: Path, frame: str, photo: Path | None = None) -> UInt8[n
 
     Raises XenomaskError for a missing or damaged file, another kind of picture, and classes of another photo.
     """
-    path, other = folder / f"{frame}{ENDING}", folder / f"{frame}{ISSU}"
+    path, other = (files.file(frame) for files in _files(folder))
     if other.is_file() and not path.is_file():
         return as_label(read_npz(other, ISSU_KEY), f"predicted classes {other}")
     picture = open_picture(path, "predicted classes")

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +14,7 @@ from xenomask.datasets.read import photo_size
 from xenomask.errors import XenomaskError, unknown
 from xenomask.files import atomic, make_dir
 from xenomask.store import ENDING, MapFormat, check_photo, encode_map, map_format, map_ids, map_path, read_map
-from xenomask.types import Size
-
-Tick = Callable[[], None]
+from xenomask.types import Size, Tick, nothing
 
 UNVERIFIED = (
     "Checked: the folder and file layout, as the official tool's source (road_anomaly_benchmark) has it. "
@@ -90,10 +88,6 @@ class _Look:
     distinct: int
 
 
-def _nothing() -> None:
-    """The progress of somebody who does not want to see any."""
-
-
 def track_of(data: Dataset) -> Track:
     """The benchmark's track of a data set.
 
@@ -126,7 +120,7 @@ def submission_folder(out: Path, method: str, data: Dataset) -> Path:
     return out / "anomaly_p" / check_method(method) / track_of(data).folder
 
 
-def write(maps: Path, data: Dataset, out: Path, method: str, *, tick: Tick = _nothing) -> Report:
+def write(maps: Path, data: Dataset, out: Path, method: str, *, tick: Tick = nothing) -> Report:
     """Copies a data set's maps into out/anomaly_p/<method>/<track>; resumes where it stopped, then checks it.
 
     Maps that are float16 of the official kind are linked (copied on another disk), others are encoded anew. Raises
@@ -175,7 +169,7 @@ def _place(source: Path, target: Path) -> None:
             shutil.copyfile(source, part)
 
 
-def check(folder: Path, data: Dataset, *, tick: Tick = _nothing) -> Report:
+def check(folder: Path, data: Dataset, *, tick: Tick = nothing) -> Report:
     """Everything that is wrong with a submission folder (.../anomaly_p/<method>/<track>), found in one go.
 
     A folder above it will do, where it leads to one track of one method. Raises XenomaskError where there is no such

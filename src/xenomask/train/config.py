@@ -70,6 +70,13 @@ class Augment(_Table):
     paste_soft: float = Field(default=0.0, ge=0, le=100)  # sigma of the soft inner edge, pixels of the photo; 0: none
     photometric: float = Field(default=0.5, ge=0, le=1)  # probability of each jitter: brightness, contrast, ...
 
+    @field_validator("paste_coco")
+    @classmethod
+    def _with_its_photos(cls, value: Path | None, info: Any) -> Path | None:
+        if value is not None and info.data.get("paste") is None:
+            raise ValueError("needs paste, the folder of its photos")
+        return value
+
     @field_validator("paste_largest")
     @classmethod
     def _not_below_the_smallest(cls, value: float, info: Any) -> float:

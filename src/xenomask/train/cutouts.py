@@ -66,7 +66,7 @@ def check_size(path: Path, size: Size) -> None:
 def list_cutouts(folder: Path, instances: Path | None = None) -> tuple[Cutout, ...]:
     """The RGBA files of a folder, sorted, or the objects in its photos that a COCO `instances` file outlines.
 
-    Raises XenomaskError if there are none, and for an RGBA file that is no image or too large.
+    Raises XenomaskError if there are none, for a file that is no image or too large, and where the first has no alpha.
     """
     if instances:
         return _coco(folder, instances)
@@ -75,6 +75,12 @@ def list_cutouts(folder: Path, instances: Path | None = None) -> tuple[Cutout, .
         raise XenomaskError(f"no cut-out (RGBA, such as .webp or .png) in {folder}")
     for path in files:  # from their headers alone: now, not at some step
         check_size(path, read_header(path, "cut-out").stored)
+    first = open_picture(files[0], "cut-out").image
+    if "A" not in first.mode.upper() and "transparency" not in first.info:
+        raise XenomaskError(
+            f"cut-out {files[0]} has no transparency (mode {first.mode}), so all of the picture would be pasted: save "
+            "it as RGBA; COCO's photos need augment.paste_coco"
+        )
     return tuple(Cutout(p) for p in files)
 
 

@@ -162,8 +162,9 @@ def check_exposure(config: TrainConfig) -> None:
         raise XenomaskError(
             f'exposure.released: {e.loss} has one form here; what EAM\'s authors released is loss = "void"'
         )
-    if e.margin is not None and e.loss in ("void", "uno"):
-        raise XenomaskError(f"exposure.margin: {e.loss} has no margin; rba, mask2anomaly and eam have")
+    for key, given in (("margin", e.margin is not None), ("weight", e.weight != 1)):
+        if given and e.loss in ("void", "uno"):
+            raise XenomaskError(f"exposure.{key}: {e.loss} has no {key}; rba, mask2anomaly and eam have")
 
 
 def exposed(network: Network, e: Exposure | None) -> Network:

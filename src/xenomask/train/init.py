@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from xenomask.errors import XenomaskError, first_line
+from xenomask.errors import XenomaskError
 from xenomask.files import read_object
 from xenomask.models import Network, load
 from xenomask.models.config import CONFIG
+from xenomask.models.convert.checkpoint import read_torch
 from xenomask.models.convert.swin import load_swin
 from xenomask.models.network import CARD, load_weights, with_outlier_class
 from xenomask.models.weights import as_type
@@ -30,12 +31,9 @@ def load_imagenet_lite(backbone: nn.Module, path: Path) -> None:
     shape; the classifier and head stay behind. BatchNorm counters, which a frozen one lacks, are skipped. Raises
     XenomaskError for a file of something else, and for NaN or infinity.
     """
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise XenomaskError(f"no such weights: {path}; the recipe's comment says where to get them") from None
-    except Exception as e:  # a damaged archive can make torch raise anything at all
-        raise XenomaskError(f"{path} holds no plain tensors: {first_line(e)}") from e
+    if not path.exists():
+        raise XenomaskError(f"no such weights: {path}; the recipe's comment says where to get them")
+    tensors = read_torch(path)
     if not isinstance(tensors, Mapping) or not all(isinstance(v, torch.Tensor) for v in tensors.values()):
         raise XenomaskError(f"{path} holds no plain tensors by name")
     theirs = [v for k, v in tensors.items() if not k.endswith("num_batches_tracked")]

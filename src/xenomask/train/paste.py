@@ -56,7 +56,7 @@ def _place(
         tall = H * _between((a.paste_least, a.paste_largest), size)  # evenly in the logarithm
     tall = min(tall, WIDEST * W * cutout.shape[0] / cutout.shape[1])  # a strip would become a picture without end
     h, w = max(4, round(tall)), max(4, round(tall * cutout.shape[1] / cutout.shape[0]))
-    small = cv2.resize(cutout, (w, h), interpolation=cv2.INTER_AREA if h < cutout.shape[0] else cv2.INTER_LINEAR)
+    small = _resized(cutout, (h, w))
     if mirrored:
         small = small[:, ::-1]
     top, left = round(H * foot) - h, round(-w / 2 + W * across)
@@ -74,6 +74,20 @@ def _place(
     alpha = alpha[..., None]
     image[box] = (image[box] * (1 - alpha) + color * alpha + 0.5).astype(np.uint8)
     label[box][alpha[..., 0] > 0.5] = OUTLIER
+
+
+def _resized(cutout: UInt8[np.ndarray, "_ _ 4"], size: tuple[int, int]) -> UInt8[np.ndarray, "_ _ 4"]:
+    """The cut-out at another (height, width), its colours averaged by alpha.
+
+    What is transparent has colours too, often black, which would else show in the object's edge.
+    """
+    how = cv2.INTER_AREA if size[0] < cutout.shape[0] else cv2.INTER_LINEAR
+    weighted = cv2.multiply(
+        cutout, cv2.merge([cutout[..., 3]] * 3 + [np.full_like(cutout[..., 3], 255)]), scale=1 / 255
+    )
+    small = cv2.resize(weighted, size[::-1], interpolation=how)
+    alpha = np.maximum(small[..., 3:], 1).astype(np.float32)
+    return np.dstack([np.clip(np.rint(small[..., :3] * (255 / alpha)), 0, 255).astype(np.uint8), small[..., 3]])
 
 
 def _between(ends: tuple[float, float], share: float) -> float:

@@ -3,7 +3,7 @@
 work_dirs/<config>/<YYYYmmdd_HHMMSS>/<stamp>.log           what it said
                                     /vis_data/<stamp>.json  its numbers, a JSON object a line
                                     /vis_data/scalars.json  the same
-                                    /vis_data/config.toml   the recipe
+                                    /vis_data/config.json   the recipe as run
 work_dirs/<config>/iter_N/, last_checkpoint                 see xenomask.train.state
 """
 

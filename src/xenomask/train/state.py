@@ -25,7 +25,10 @@ LAST, BEST = "last_checkpoint", "best_mIoU_iter_"
 def save_state(
     network: Network, weights: Mapping[str, Tensor], state: Mapping[str, Any], work_dir: Path, step: int, keep: int
 ) -> Path:
-    """Writes work_dir/iter_<step> (a checkpoint folder plus the training state) and drops all but the newest `keep`."""
+    """Writes work_dir/iter_<step> (a checkpoint folder plus the training state) and drops all but the newest `keep`.
+
+    Those of later steps, of a run that was begun anew or from an older checkpoint, stay until they are written over.
+    """
     folder = network.save(work_dir / f"iter_{step}", weights=weights)
     # Weights first: a folder without the training state is a checkpoint to use, only not one to resume from.
     buffer = BytesIO()  # torch.save's own error on a full disk is no OSError
@@ -36,7 +39,7 @@ def save_state(
     with atomic(work_dir / LAST) as part:
         part.write_text(folder.name + "\n")
     sync(work_dir)  # before the older ones go
-    for _, old in _numbered(work_dir, "iter_")[:-keep]:
+    for _, old in [found for found in _numbered(work_dir, "iter_") if found[0] <= step][:-keep]:
         _drop(old)
     return folder
 

@@ -313,6 +313,16 @@ def test_work_dir__log_alone_says_the_same(tmp_path):
     assert read_miou(tmp_path / "nothing") == {}
 
 
+def test_read_miou__of_this_run_alone_and_past_damaged_lines(tmp_path):
+    line = "Iter(train) [ 6/6]\nIter(val) [2/2]    aAcc: 1.0  mIoU: {}  mAcc: 2\n"
+    (tmp_path / "another-run").mkdir()
+    (tmp_path / "another-run" / "run.log").write_text(line.format("77.1"))
+    assert read_miou(tmp_path) == {}
+    (tmp_path / "20261122_205741").mkdir()
+    (tmp_path / "20261122_205741" / "20261122_205741.log").write_text(line.format("...") + line.format("0.30"))
+    assert read_miou(tmp_path) == {6: 0.3}
+
+
 def test_find_checkpoint__which_of_a_folder(tmp_path):
     with pytest.raises(XenomaskError, match="holds no checkpoint"):
         find_checkpoint(tmp_path)

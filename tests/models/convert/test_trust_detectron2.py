@@ -241,6 +241,8 @@ def test_yaml__bases_and_tags_that_would_compute(tmp_path):
         ("[" * 5000, "no plain YAML"),
         ("a: " + "9" * 5000, "no plain YAML|no YAML"),
         ("a: \x00", "no plain YAML"),
+        ('a: !!int ""', "no plain YAML"),
+        ("a: !!bool perhaps", "no plain YAML"),
     ],
     ids=lambda value: value[:12],
 )  # fmt: skip

@@ -20,7 +20,7 @@ from xenomask.errors import XenomaskError
 
 MAX_STEPS = 200_000  # opcodes; a Swin-L's file has 12,000
 LARGE = 1024  # bytes; longer runs are looked at in place, not copied
-KINDS = "".join("f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1").split()  # of numbers, as NumPy writes them: no objects
+KINDS = "f2 f4 f8 i1 i2 i4 i8 u1 u2 u4 u8 b1".split()  # of numbers, as NumPy writes them: no objects
 
 
 class Refused(ValueError):

@@ -2,10 +2,12 @@
 
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 
 MAX_LINE = 100_000
 NUMBER = r"([0-9.]+(?:e[-+]?[0-9]+)?)"
+DATED = f"{'[0-9]' * 8}_{'[0-9]' * 6}"
 
 
 def read_miou(folder: Path) -> dict[int, float]:
@@ -18,8 +20,8 @@ def read_miou(folder: Path) -> dict[int, float]:
 
 
 def _newest_last(folder: Path, pattern: str) -> list[Path]:
-    # a run's folder is called by its start time, so names sort as time does
-    places = (pattern, f"*/{pattern}", f"*/vis_data/{pattern}", f"vis_data/{pattern}")
+    # a run's folder is called by its start time, so names sort as time does; other folders are other runs'
+    places = (pattern, f"{DATED}/{pattern}", f"{DATED}/vis_data/{pattern}", f"vis_data/{pattern}")
     return sorted({p for place in places for p in folder.glob(place) if p.is_file()})
 
 
@@ -49,5 +51,6 @@ def _from_log(path: Path) -> list[tuple[int, float]]:
         if train := re.search(r"Iter\(train\)\s*\[\s*([0-9]{1,9})/", line):
             iteration = int(train[1])
         elif val := re.search(rf"Iter\(val\).*\bmIoU: {NUMBER}", line):
-            found.append((iteration, float(val[1])))
+            with suppress(ValueError):
+                found.append((iteration, float(val[1])))
     return found

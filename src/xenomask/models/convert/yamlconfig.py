@@ -45,7 +45,8 @@ def _read(path: Path, root: Path, above: tuple[Path, ...]) -> dict[str, Any]:
         found = loader.get_single_data()
     except OSError as e:
         raise XenomaskError(f"config {path} cannot be read: {e.strerror or e}") from e
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError, AttributeError) as e:
+    # PyYAML's own for a tag whose text does not fit: IndexError of !!int "", KeyError of !!bool perhaps
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, RecursionError, OverflowError, AttributeError) as e:
         raise XenomaskError(f"config {path} is no plain YAML: {' '.join(str(e).split())[:200]}") from e
     if not isinstance(found, dict):
         raise XenomaskError(f"config {path} is no YAML of named entries, as detectron2's config.yaml is")
