@@ -330,7 +330,7 @@ class Detector:
         from xenomask.models.loading import load
         from xenomask.models.runtimes.runtime import with_runtime
 
-        found = _read(find(folder), lambda checkpoint: with_runtime(load(checkpoint, device), runtime, device))
+        found = _read(find(folder), lambda checkpoint, _: with_runtime(load(checkpoint, device), runtime, device))
         assert found is not None
         return found
 
@@ -345,7 +345,7 @@ class Detector:
         was run, to save memory. Other sizes are run by `fallback` (torch, openvino); they, and what else asks for
         the networks, load torch then.
         """
-        return _read(find(folder), lambda c: open_kept(c, sizes, batch, fallback=fallback, once=once))
+        return _read(find(folder), lambda c, sha: open_kept(c, sizes, batch, fallback=fallback, once=once, sha256=sha))
 
     @staticmethod
     def from_hub(name: str, device: str = "cpu", token: str | None = None) -> "Detector":
@@ -382,8 +382,10 @@ class Detector:
             return hub.upload(self.save(Path(scratch) / "detector", numbers), name, token, private)
 
 
-def _read(path: Path, network_of: Callable[[Path], Any]) -> Detector | None:
-    """The detector in a folder, its networks opened by that function; None where it gives none."""
+def _read(path: Path, network_of: Callable[[Path, str | None], Any]) -> Detector | None:
+    """The detector in a folder, its networks opened by that function, which is given each checkpoint's folder and its
+    weights' SHA-256, where that was just checked; None where it gives none.
+    """
     try:
         table = read_table(path)
         thresholds = {k: {**t, "value": finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
@@ -440,10 +442,9 @@ def _with_facts(member: Member, facts: Mapping[str, Any]) -> Member:
     return replace(member, network=replace(member.network, facts={**member.network.facts, **facts}))
 
 
-def _member(path: Path, table: Mapping[str, Any], network_of: Callable[[Path], Any]) -> Member | None:
+def _member(path: Path, table: Mapping[str, Any], network_of: Callable[[Path, str | None], Any]) -> Member | None:
     folder = path / plain(table["name"])
-    check_files(path, table)
-    if (network := network_of(folder)) is None:
+    if (network := network_of(folder, check_files(path, table))) is None:
         return None
     if facts := table.get("facts"):  # of a Hugging Face folder, which has no place for them
         network = replace(network, facts={**network.facts, **facts})

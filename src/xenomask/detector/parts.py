@@ -12,7 +12,7 @@ from typing import Any
 
 from xenomask.errors import XenomaskError
 from xenomask.files import sha256
-from xenomask.models.config import refuse_stripped
+from xenomask.models.config import WEIGHTS, refuse_stripped
 from xenomask.queries.analysis import FILE, FOLDER
 from xenomask.scores import get_score
 
@@ -59,8 +59,10 @@ def with_files(detector: Path, row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, FILES: {name: sha256(p) for name, p in member_files(detector, row["name"]).items()}}
 
 
-def check_files(detector: Path, row: Mapping[str, Any]) -> None:
-    """Raises XenomaskError that names the first file of a member which is missing, changed or not in its row.
+def check_files(detector: Path, row: Mapping[str, Any]) -> str | None:
+    """The SHA-256 of a member's weights, None where its row has none; XenomaskError that names the first file at fault.
+
+    A fault is a file which is missing, changed or not in its row.
 
     A row without hashes (written by hand, or by xenomask before they were kept) is taken as it is, but for a
     member without the query analysis that its score reads, or without its xenomask.json.
@@ -75,7 +77,7 @@ def check_files(detector: Path, row: Mapping[str, Any]) -> None:
                 f"{detector / member} has no {ANALYSIS}, which its score {score.name} reads: copy it there, or run "
                 f"`xenomask queries`; if there is none, {record}"
             )
-        return
+        return None
     named = row[FILES]
     if type(named) is not dict or not all(type(h) is str for h in named.values()):
         raise ValueError(f"{FILES} of {member} is no table of hashes")
@@ -90,6 +92,7 @@ def check_files(detector: Path, row: Mapping[str, Any]) -> None:
         if what:
             where = detector / member / name
             raise XenomaskError(f"{where} {what}: copy the folder again, or, if it is meant, {record}")
+    return named.get(WEIGHTS)
 
 
 def tell_unnamed(detector: Path, rows: Sequence[Mapping[str, Any]]) -> None:
