@@ -108,7 +108,8 @@ def folds(frames: int, k: int | None = None) -> list[list[int]]:
     >>> folds(5, 2)
     [[0, 1, 2], [3, 4]]
     """
-    k = k or (frames if frames <= 20 else 10)
+    if k is None:
+        k = frames if frames <= 20 else 10
     if not 2 <= k <= frames:
         raise XenomaskError(
             f"{frames} frames cannot be split into {k} folds: it takes 2 or more, one frame each at least"
