@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +105,15 @@ def test_crossval__a_frame_without_an_anomaly_has_no_iou(tiny_detector, scenes, 
     assert found.choice.queries == ((0,), (0,)) == found.folds[1].choice.queries
     looked = iter([outputs[f.id] for f in scenes.frames])
     assert analyse_outlier(lambda _: next(looked), scenes, QuerySet(), iou=0.4).outlier == {0: 0.5}
+
+
+def test_crossval__a_networks_name_leads_out_of_no_cache(tiny_detector, scenes, tmp_path):
+    """A file of `export --queries` from elsewhere names its network itself."""
+    detector = Detector.from_folder(tiny_detector)
+    members = (replace(detector.members[0], name="../elsewhere"), detector.members[1])
+    with pytest.raises(XenomaskError, match="no name that a folder can have"):
+        crossval(replace(detector, members=members), scenes, tmp_path / "cache", what=["weights"])
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_crossval__nothing_chosen_is_the_detector_itself(tiny_detector, scenes, tmp_path):

@@ -132,6 +132,10 @@ def test_boundary__raw_and_stored_maps_agree(t, seed):
     assert np.array_equal(stored >= boundary(t), stored.astype(np.float64) >= t)  # as NumPy compares with a float
 
 
+def test_boundary__of_the_smallest_score_warns_of_nothing():
+    assert boundary(-65504.0) == -65504
+
+
 def test_folds__leave_every_frame_out_once():
     assert folds(3) == [[0], [1], [2]]
     assert [len(f) for f in folds(25)] == [3] * 5 + [2] * 5

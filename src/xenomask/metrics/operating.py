@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xenomask.arrays import HALF_MAX
 from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics.counters import Counters, FrameCounters, keys, pool
 from xenomask.metrics.curves import Curve, curve
@@ -156,9 +157,9 @@ def boundary(threshold: float) -> float:
     (True, True, True)
     """
     t = np.float16(threshold)
-    below = np.nextafter(t, np.float16(-np.inf))
-    if not np.isfinite(below):
+    if t == -HALF_MAX:
         return float(t)
+    below = np.nextafter(t, np.float16(-np.inf))
     middle = np.float32((np.float64(t) + np.float64(below)) / 2)  # exact: float16 steps are coarse
     if np.float16(middle) < t:  # the tie went to the even neighbour below
         middle = np.nextafter(middle, np.float32(np.inf))
