@@ -251,6 +251,8 @@ def test_thresholds__refuses_maps_of_unknown_origin_and_unclear_wishes(scored, d
         cli(scored, "thresholds")
     for words, said in (
         (("--f1", "--name", "mine"), "--name says what --into stores"),
+        (("--f1", "--name", "rba:default", "--into", detector), "'rba:default' is no name"),
+        (("--f1", "--name", "", "--into", detector), "'' is no name"),
         (("--f1", "--cover", 0.9), "--cover is of --conformal-components"),
     ):
         with pytest.raises(XenomaskError, match=said):

@@ -22,7 +22,8 @@ from xenomask.metrics.curve_bands import bands
 from xenomask.metrics.resampling import draw
 from xenomask.plots import svg
 from xenomask.plots.agreement import shades, votes
-from xenomask.plots.curves import Line, Mark, precision_recall
+from xenomask.plots.curves import Line, Mark, precision_recall, roc
+from xenomask.plots.distribution import histogram, reliability_diagram
 from xenomask.plots.gallery import SIDE, crop
 from xenomask.report.queries import query_page
 from xenomask.report.query_sheet import Seen, grouped, look
@@ -100,6 +101,21 @@ def test_svg__is_vector_text_with_names_as_they_are_and_the_same_each_time():
     texts = [(t.text or "").strip() for t in ElementTree.fromstring(text).iter(f"{SVG}text")]
     assert "_$a_b$<script>" in texts and "precision" in texts and "<script" not in text and "<image" not in text
     assert text == svg(precision_recall([line], 0.1))
+
+
+@pytest.mark.parametrize("name", ["W" * 150, "/home/me/experiments/" * 5 + "maps", "地图"])
+def test_diagrams__long_and_foreign_names_neither_shrink_nor_warn(name):
+    """Two folders of one name are called by their whole paths; warnings are errors here."""
+    steps = np.array([[0.5, 1.0], [1.0, 0.5], [0.0, 1.0]])
+    line = Line(name, steps[0], steps[1], steps[2])
+    column = ([0.1, 0.9], [0.2, 0.8], [5, 5])
+    figures = (
+        precision_recall([line]), roc([line]), reliability_diagram({name: column}),
+        histogram([1.0, 2.0], [1, 0], [0, 1], title=name, marks={}),
+    )  # fmt: skip
+    for figure in figures:
+        assert name[-20:] in svg(figure)
+        assert figure.axes[0].get_position().width > 0.8
 
 
 def test_diagrams__writes_every_diagram(drawn, tmp_path, capsys):  # noqa: F811

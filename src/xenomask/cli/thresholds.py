@@ -78,6 +78,10 @@ def thresholds(
         )
     if into and len(asked) + len(bounds) > 1:
         raise XenomaskError("--into stores one threshold: ask for one")
+    if not name.strip() or not name.isprintable() or ":" in name:
+        raise XenomaskError(
+            f"--name {name!r} is no name such as careful; one with : is read as a threshold of its other maps"
+        )
     if name != "default" and into is None:
         raise XenomaskError("--name says what --into stores: give --into, too")
     if cover != COVER and conformal_components is None:
