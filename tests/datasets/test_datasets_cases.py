@@ -224,7 +224,7 @@ def test_sos__every_frame_is_a_photo_and_few_have_labels(tmp_path):
     data = open_dataset("sos", tmp_path)
     assert data.label(data.frames[0]).tolist() == [[0, 1, 255]] * 2
     assert [f.id for f in data.frames] == ["sequence_002_000008"]
-    assert clips_of(ids("sos", tmp_path, "all")) == {"sequence_002": ["sequence_002_000008", "sequence_002_000009"]}
+    assert clips_of(ids("sos", tmp_path, "all")) == [["sequence_002_000008", "sequence_002_000009"]]
 
 
 def test_bravo__photos_alone(tmp_path):

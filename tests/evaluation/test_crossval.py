@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,9 @@ from xenomask.metrics import count, curve, numbers, pool
 from xenomask.models.network import Network
 from xenomask.predict.cache import ENDING, cache_outputs, read_output, write_output
 from xenomask.predict.photos import score_dataset
+from xenomask.queries import analyse_outlier
 from xenomask.store.manifest import MANIFEST
+from xenomask.types import QuerySet
 
 
 @pytest.fixture
@@ -85,6 +87,33 @@ def test_crossval__a_query_that_only_its_own_frame_would_choose(tiny_detector, s
     # the blind member b costs nothing but is never better: all weight goes to a, or anywhere that ranks the same
     weighted = crossval(detector, scenes, tmp_path / "cache", what=["queries", "weights"], step=0.5)
     assert weighted.in_sample["aupr_sum"] == 1 and weighted.choice.weights != (0.0, 1.0)
+
+
+def test_crossval__a_frame_without_an_anomaly_has_no_iou(tiny_detector, scenes, tmp_path):
+    """Query 0 covers half of the anomaly of frames 0 and 2: mean IoU 1/2; counted as 0 in frame 1 it were 1/3."""
+    for i in range(3):
+        label = np.zeros((8, 8), np.uint8)
+        label[:, 0] = i != 1
+        Image.fromarray(label).save(scenes.root / "labels_masks" / f"street_{i}.png")
+    p, m = np.full((4, 5), 0.0125), np.full((4, 8, 8), 0.01)
+    p[:, 4], p[3] = 0.95, [0.96, 0.01, 0.01, 0.01, 0.01]
+    m[0, :4, 0], m[3] = 0.99, 0.5
+    detector = Detector.from_folder(tiny_detector).with_score("maskomaly_no_border")
+    outputs = {f.id: from_probabilities(p, m) for f in scenes.frames}
+    fill(tmp_path / "cache", detector, scenes, {k.name: outputs for k in detector.members})
+    found = crossval(detector, scenes, tmp_path / "cache", what=["queries"], iou=0.4)
+    assert found.choice.queries == ((0,), (0,)) == found.folds[1].choice.queries
+    looked = iter([outputs[f.id] for f in scenes.frames])
+    assert analyse_outlier(lambda _: next(looked), scenes, QuerySet(), iou=0.4).outlier == {0: 0.5}
+
+
+def test_crossval__a_networks_name_leads_out_of_no_cache(tiny_detector, scenes, tmp_path):
+    """A file of `export --queries` from elsewhere names its network itself."""
+    detector = Detector.from_folder(tiny_detector)
+    members = (replace(detector.members[0], name="../elsewhere"), detector.members[1])
+    with pytest.raises(XenomaskError, match="no name that a folder can have"):
+        crossval(replace(detector, members=members), scenes, tmp_path / "cache", what=["weights"])
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_crossval__nothing_chosen_is_the_detector_itself(tiny_detector, scenes, tmp_path):

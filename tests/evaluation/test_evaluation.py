@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,12 @@ from PIL import Image
 
 from helpers.places import TESTS
 from xenomask.cli import main
+from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.errors import XenomaskError
 from xenomask.evaluation.benchmark import open_suite
-from xenomask.evaluation.evaluate import compare_maps, evaluate_maps
+from xenomask.evaluation.evaluate import clips_of, compare_maps, evaluate_maps
+from xenomask.evaluation.heatmaps import draw_heatmaps
 from xenomask.metrics import evaluate, guards
 from xenomask.metrics.components import NAMES
 from xenomask.metrics.temporal import video_consistency
@@ -109,10 +112,13 @@ def test_compare__a_method_beats_its_noisier_copy_and_ties_with_itself(golden, t
     assert lower["difference"] < 0 and lower["wins"] > 0.5
     same = rows[str(golden), "official", "aupr_sum"]
     assert (same["difference"], same["wins"], same["interval"]) == (0, 0.5, [0, 0])
+    command = ("compare", golden, *[tmp_path / "noisy"] * 2, *data, "--json", out, "--resamples", 20)
+    assert run(capsys, *command)[0] == 0
+    numbers = [(r["convention"], r["number"]) for r in json.loads(out.read_text())]
+    assert len(set(numbers)) == len(numbers)  # a folder that is named twice is compared once
 
 
 def test_compare__differences_are_those_of_paired_resamples(golden, tmp_path):
-    from xenomask.datasets import open_dataset
     from xenomask.metrics.evaluate import resample
     from xenomask.metrics.resampling import draw, interval
 
@@ -121,6 +127,15 @@ def test_compare__differences_are_those_of_paired_resamples(golden, tmp_path):
     drawn = resample(measured, draw(6, 40, seed=3))
     row = next(r for r in compare_maps([golden, golden], data, "anomaly", resamples=40, seed=3) if r.number == "fpr95")
     assert row.interval == interval(drawn["exact"]["fpr95"] - drawn["exact"]["fpr95"])
+
+
+def test_compare__needs_frames_and_resamples_for_an_interval(tmp_path, capsys):
+    maps = lay_out(tmp_path, dict([next(iter(some().items()))]))
+    code, _, err = run(capsys, "compare", maps, maps, "--dataset", "folder", "--root", tmp_path)
+    assert code == 2 and "two labelled frames" in err
+    maps = lay_out(tmp_path, some())
+    code, _, err = run(capsys, "compare", maps, maps, "--dataset", "folder", "--root", tmp_path, "--resamples", 0)
+    assert code == 2 and "--resamples" in err
 
 
 def two(score, label):
@@ -169,6 +184,11 @@ def test_evaluate__says_what_rounding_to_float16_costs(tmp_path, capsys):
     maps = lay_out(tmp_path, frames)
     code, _, err = run(capsys, "evaluate", "--maps", maps, "--dataset", "folder", "--root", tmp_path)
     assert code == 0 and "stored in wider floats (frame f0)" in err and "% of the distinct values" in err
+    (tmp_path / "npy").mkdir()
+    for k, (s, _) in frames.items():
+        np.save(tmp_path / f"npy/{k}.npy", s if k == "f2" else s.astype(np.float16))
+    words = ("--dataset", "folder", "--root", tmp_path, "--pattern", "{id}.npy")
+    assert "wider floats (frame f2)" in run(capsys, "evaluate", "--maps", tmp_path / "npy", *words)[2]
 
 
 def test_evaluate__clips_add_numbers_over_time(tmp_path, capsys):
@@ -190,11 +210,15 @@ def test_evaluate__clips_add_numbers_over_time(tmp_path, capsys):
     expected = video_consistency([m & (i != 4) for i, m in enumerate(true)], [m.astype(np.uint8) for m in true])
     assert 0 < found["vc_star"] < 1 and found["vc_star"] == pytest.approx(expected, abs=1e-12)
     assert found["false_lifetime"] is None and found["false_per_frame"] == 0
-    for name in frames:
+    for k, name in enumerate(frames):  # one of these names has a _, and no number behind it
         for path in (maps / f"{name}.hdf5", tmp_path / "labels_masks" / f"{name}.png"):
-            path.rename(path.with_name(path.name.replace("_", "-")))
+            path.rename(path.with_name(f"street_{'abcdefghijkl'[k]}{path.suffix}"))
     code, _, err = run(capsys, *command)
     assert code == 2 and "no two frames are of one clip" in err
+
+
+def test_clips_of__numbers_count_whatever_their_zeros():
+    assert clips_of(["v_10", "v_0002", "v_0001", "w_3", "lone", "a_left", "a_right"]) == [["v_0001", "v_0002", "v_10"]]
 
 
 def test_evaluate__recall_by_size_counts_true_components_alone(tmp_path, capsys):
@@ -306,3 +330,57 @@ def test_suite__all_is_every_labelled_evaluation_set_that_is_found(tmp_path):
         open_suite("all", tmp_path)
     with pytest.raises(XenomaskError, match="no such folder"):
         open_suite("all", tmp_path / "nowhere")
+
+
+def test_benchmark__counts_the_labelled_of_own_maps_as_evaluate_does(tmp_path, capsys):
+    frames = some()
+    maps = lay_out(tmp_path, frames)
+    (tmp_path / "images").mkdir()
+    for name in frames:
+        Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "labels_masks/f1.png").unlink()
+    words = ("--dataset", "folder", "--root", tmp_path, "--resamples", 0, "--json", tmp_path / "x.json")
+    assert run(capsys, "evaluate", "--maps", maps, *words)[0] == 0
+    expected = json.loads((tmp_path / "x.json").read_text())["exact"]
+    code, _, err = run(capsys, "benchmark", "--maps", f"mine={maps}", *words, "--out", tmp_path / "b")
+    assert code == 0, err
+    (row,) = json.loads((tmp_path / "x.json").read_text())["rows"]
+    assert row["numbers"]["exact"] == expected and row["frames"] == 2
+
+
+def test_heatmaps__are_drawn_of_frames_without_an_anomaly(tmp_path):
+    maps = lay_out(tmp_path, {k: (s, y * 0) for k, (s, y) in some().items()})
+    (tmp_path / "images").mkdir()
+    for name in some():
+        Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(tmp_path / "images" / f"{name}.png")
+    found = draw_heatmaps(maps, open_dataset("folder", tmp_path), tmp_path / "out")
+    assert [p.name for p in found] == ["f0.png", "f1.png", "f2.png", "contact_sheet.jpg"]
+
+
+@pytest.fixture
+def hostile(tiny_detector, tmp_path):
+    """A detector from elsewhere, whose name leads out of a folder and is markup in every table."""
+    folder = shutil.copytree(tiny_detector, tmp_path / "hostile")
+    table = json.loads((folder / "detector.json").read_text())
+    name = f"{tmp_path}/escaped|\n\\input{{x}}^~"
+    members = [{**m, "weight": 0.5} for m in table["members"]]
+    (folder / "detector.json").write_text(json.dumps({**table, "name": name, "members": members}))
+    return folder
+
+
+def test_benchmark__a_detectors_name_leads_nowhere_and_is_text(hostile, tmp_path, capsys):
+    root = write_scenes(tmp_path / "data", "folder", 2, size=(64, 96))
+    words = ("benchmark", "--dataset", "folder", "--root", root, "--resamples", 0, "--out", tmp_path / "b")
+    code, _, err = run(capsys, *words, "--detector", hostile, "--scores", "own,entropy", "--layout", "paper")
+    assert code == 0, err  # entropy is its own score: one method
+    assert not list(tmp_path.glob("escaped*"))
+    (maps,) = [p for p in (tmp_path / "b/folder").iterdir() if p.is_dir()]
+    assert len(list(maps.glob("*.hdf5"))) == 2
+    for name in ("table.md", "paper.md"):
+        lines = [line for line in (tmp_path / "b" / name).read_text().splitlines() if line.startswith("|")]
+        assert len({line.replace("\\|", "").count("|") for line in lines}) == 1 and "escaped\\|" in lines[-1]
+    for name in ("table.tex", "paper.tex"):
+        lines = [line for line in (tmp_path / "b" / name).read_text().splitlines() if line[0] != "%"]
+        (line, *_) = [line for line in lines if "escaped" in line]
+        assert "\\textbackslash{}input\\{x\\}\\textasciicircum{}\\textasciitilde{}" in line
+        assert not any(line.startswith("\\input") for line in lines)

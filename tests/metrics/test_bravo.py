@@ -122,6 +122,8 @@ def test_refusals():
             bravo.frame_counts(predicted, bad, label)
     with pytest.raises(XenomaskError, match="there are 19 classes"):
         bravo.frame_counts(predicted * 0 + 19, level, label)
+    with pytest.raises(XenomaskError, match=r"not \(H, W\)"):
+        bravo.frame_counts(predicted, level[..., None], label)
     with pytest.raises(XenomaskError, match="the same pixels"):
         bravo.frame_counts(predicted[:-1], level, label)
     with pytest.raises(XenomaskError, match="no curve"):

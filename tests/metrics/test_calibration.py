@@ -201,9 +201,17 @@ def test_fits__survive_json_rise_and_stay_in_0_1(seed, name):
 def test_read_fit__refuses_damaged_tables():
     with pytest.raises(XenomaskError, match="unknown calibration 'isotonik'"):
         read_fit({"kind": "isotonik"})
-    for start, p in (([], []), ([1, 1], [0, 1]), ([1, 2], [1, 0]), ([1], [0, 1])):
+    nan = float("nan")
+    for start, p in (
+        ([], []), ([1, 1], [0, 1]), ([1, 2], [1, 0]), ([1], [0, 1]), ([1, nan], [0, 1]), ([1, 2], [0, 7]), ([1], [-3]),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="do not rise"):
             read_fit({"kind": "isotonic", "start": start, "p": p})
+    for slope, bias in ((nan, 0), (-1, 0), (0, 0), (1, nan)):
+        with pytest.raises(ValueError, match="no rising fit"):
+            read_fit({"kind": "platt", "slope": slope, "bias": bias})
+    with pytest.raises(XenomaskError, match="unknown calibration"):
+        read_fit({"kind": ["platt"]})
 
 
 @pytest.mark.parametrize("name", ["isotonic", "platt"])
@@ -263,3 +271,17 @@ def test_calibrate__is_stored_and_applied_only_when_asked_for(tiny_detector, tmp
     (folder / "detector.json").write_text((folder / "detector.json").read_text().replace('"isotonic"', '"platt"'))
     with pytest.raises(XenomaskError, match="detector.json is damaged"):
         Detector.from_folder(folder)
+
+
+def test_fits__of_maps_with_one_score():
+    frame = count(np.full((2, 2), 0.5, np.float16), np.array([[0, 0], [0, 1]], np.uint8)).dense()
+    assert get_fit("isotonic")(frame)(np.array([0.2, 0.5])).tolist() == [0.25, 0.25]
+    for name in ("platt", "temperature", "temperature-bias"):
+        with pytest.raises(XenomaskError, match="single score 0.5"):
+            get_fit(name)(frame)
+
+
+@pytest.mark.parametrize("bins", [0, 65537, 10**30])
+def test_reliability__takes_so_many_bins_as_there_are_scores(bins):
+    with pytest.raises(XenomaskError, match="1 to 65536"):
+        reliability([0.1, 0.9], [1, 1], [1, 0], bins)

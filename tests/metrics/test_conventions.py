@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -97,3 +98,16 @@ def test_resized_counters__identity_at_the_same_size():
 
 def test_conventions__each_says_whose_it_is():
     assert all(c.used_by and c.text for c in CONVENTIONS.values())
+
+
+def test_conventions__anomalies_that_sampling_or_resizing_loses_are_nan():
+    rng, y = np.random.default_rng(0), np.zeros((1440, 2560), np.uint8)
+    y[1, 1] = 1  # nearest neighbour at half the size takes rows and columns 0, 2, 4, ...
+    value = rng.random(y.shape).astype(np.float16)
+    frame, small = count(value, y), resized_counters(value, y)
+    assert frame.positive.sum() == 1 and small.positive.sum() == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = all_conventions([frame], [small])
+    assert all(np.isnan([found[k]["aupr"], found[k]["fpr"]]).all() for k in ("bravo", "rba_720x1280"))
+    assert found["rba"]["fpr"] == pytest.approx((value > value[1, 1]).sum() / (y.size - 1), abs=1e-3)

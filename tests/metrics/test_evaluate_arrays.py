@@ -1,6 +1,7 @@
 """`xenomask.evaluate`: arrays in memory give the numbers of the command on the same maps."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.errors import XenomaskError
 from xenomask.files import finite
+from xenomask.metrics.evaluate import each_frame
 from xenomask.store import write_map
 from xenomask.types import ScoreMap
 
@@ -80,6 +82,7 @@ def test_evaluate__takes_one_frame_and_stacks(frames):
         (iter([np.full((2, 2), np.nan)]), [np.eye(2, dtype=int)], "map 0 holds NaN"),
         ("maps/", "labels/", "maps is a path"),
         (5, 3, "map"),
+        (np.float32(5), np.uint8(1), r"map has the shape \(\)"),
     ],
 )
 def test_evaluate__refuses(maps, labels, error):
@@ -105,3 +108,19 @@ def test_dir__names_what_a_user_begins_with():
     assert "evaluate" in dir(xenomask) and callable(xenomask.evaluate)
     with pytest.raises(AttributeError, match="evalute"):
         _ = xenomask.evalute  # pyright: ignore
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
+def test_each_frame__stops_at_once(kind):
+    """Ctrl-C, and a disk that goes away, do not wait for the frames that have not begun."""
+    begun = []
+
+    def work(i: str) -> None:
+        begun.append(i)
+        time.sleep(0.05)
+        if i == "0":
+            raise kind("stop")
+
+    with pytest.raises(kind):
+        each_frame([str(i) for i in range(40)], work, threads=2)
+    assert len(begun) < 10

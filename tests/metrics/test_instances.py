@@ -157,6 +157,8 @@ def test_average_precision__void_and_small_instances_excuse_a_prediction():
 
 def test_refusals():
     label = square(0, 0).astype(np.uint8)
+    with pytest.raises(XenomaskError, match="infinite"):
+        frame_instances([square(0, 0)], [math.inf], label)
     with pytest.raises(XenomaskError, match="1 masks and 2 scores"):
         frame_instances([square(0, 0)], [0.1, 0.2], label)
     with pytest.raises(XenomaskError):

@@ -13,7 +13,7 @@ from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 from helpers import naive
 from helpers.places import TESTS
 from xenomask.errors import XenomaskError
-from xenomask.metrics import count, curve, evaluate, pool
+from xenomask.metrics import count, curve, evaluate, pool, table
 from xenomask.metrics.counters import empty, keys, values
 from xenomask.metrics.table import numbers as curve_numbers
 
@@ -153,6 +153,12 @@ def test_evaluate__frames_without_anomaly_count_as_inliers_and_have_no_own_numbe
     result = evaluate(["a", "b"], lambda i: (maps[i], labels[i]), resamples=0)
     assert result.numbers["exact"]["aupr_sum"] == 0.5
     assert list(result.per_frame) == ["a"]
+
+
+def test_register__refuses_what_the_numbers_hold_already():
+    for key in ("aupr_sum", "prevalence", "pixels", "positives"):
+        with pytest.raises(XenomaskError, match="is a number already"):
+            table.register(table.Number(key, "x", "higher", lambda c: 0.0))
 
 
 def test_kernels__compile_where_nothing_can_be_cached():

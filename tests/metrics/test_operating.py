@@ -132,11 +132,15 @@ def test_boundary__raw_and_stored_maps_agree(t, seed):
     assert np.array_equal(stored >= boundary(t), stored.astype(np.float64) >= t)  # as NumPy compares with a float
 
 
+def test_boundary__of_the_smallest_score_warns_of_nothing():
+    assert boundary(-65504.0) == -65504
+
+
 def test_folds__leave_every_frame_out_once():
     assert folds(3) == [[0], [1], [2]]
     assert [len(f) for f in folds(25)] == [3] * 5 + [2] * 5
     assert sorted(sum(folds(25), [])) == list(range(25))
-    for frames, k in ((1, None), (5, 1), (5, 6)):
+    for frames, k in ((1, None), (5, 0), (5, 1), (5, 6)):
         with pytest.raises(XenomaskError, match="cannot be split"):
             folds(frames, k)
 
@@ -240,8 +244,21 @@ def test_thresholds__refuses_maps_of_unknown_origin_and_unclear_wishes(scored, d
     (maps / "manifest.json").unlink()
     with pytest.raises(XenomaskError, match="has no manifest.json"):
         app(["thresholds", "--maps", str(maps), "--f1", *map(str, where)], standalone_mode=False)
+    (maps / "manifest.json").write_text(json.dumps({**manifest, "members": 5}))
+    with pytest.raises(XenomaskError, match=r"did not make the maps in .* \(other members\)"):
+        app(["thresholds", "--maps", str(maps), "--f1", *map(str, where)], standalone_mode=False)
     with pytest.raises(XenomaskError, match="what threshold"):
         cli(scored, "thresholds")
+    for words, said in (
+        (("--f1", "--name", "mine"), "--name says what --into stores"),
+        (("--f1", "--name", "rba:default", "--into", detector), "'rba:default' is no name"),
+        (("--f1", "--name", "", "--into", detector), "'' is no name"),
+        (("--f1", "--cover", 0.9), "--cover is of --conformal-components"),
+    ):
+        with pytest.raises(XenomaskError, match=said):
+            cli(scored, "thresholds", *words)
+    with pytest.raises(XenomaskError, match="--folds is for a fit"):
+        cli(scored, "calibrate", "--folds", 3)
     with pytest.raises(XenomaskError, match="stores one threshold"):
         cli(scored, "thresholds", "--f1", "--tpr", 0.5, "--into", detector)
     with pytest.raises(XenomaskError, match="is no detector folder"):

@@ -63,7 +63,7 @@ def test_load__without_openvino_is_torch(own, monkeypatch):
     def version(package: str) -> str:
         raise metadata.PackageNotFoundError(package)
 
-    monkeypatch.setattr(graph_cache.metadata, "version", version)
+    monkeypatch.setattr(graph_cache, "_version", version)
     assert Detector.load(own[0]).runtime == "torch"
 
 

@@ -6,9 +6,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from helpers.cli import fails, run
+from helpers.cli import fails, run, write_maps
 from helpers.outputs import make_output
 from helpers.report_pages import Page
 from xenomask.datasets import open_dataset
@@ -20,8 +21,9 @@ from xenomask.metrics.components import TAUS, Sizes, binarise, compare, tallies
 from xenomask.metrics.curve_bands import bands
 from xenomask.metrics.resampling import draw
 from xenomask.plots import svg
-from xenomask.plots.agreement import shades
-from xenomask.plots.curves import Line, Mark, precision_recall
+from xenomask.plots.agreement import shades, votes
+from xenomask.plots.curves import Line, Mark, precision_recall, roc
+from xenomask.plots.distribution import histogram, reliability_diagram
 from xenomask.plots.gallery import SIDE, crop
 from xenomask.report.queries import query_page
 from xenomask.report.query_sheet import Seen, grouped, look
@@ -101,6 +103,21 @@ def test_svg__is_vector_text_with_names_as_they_are_and_the_same_each_time():
     assert text == svg(precision_recall([line], 0.1))
 
 
+@pytest.mark.parametrize("name", ["W" * 150, "/home/me/experiments/" * 5 + "maps", "地图"])
+def test_diagrams__long_and_foreign_names_neither_shrink_nor_warn(name):
+    """Two folders of one name are called by their whole paths; warnings are errors here."""
+    steps = np.array([[0.5, 1.0], [1.0, 0.5], [0.0, 1.0]])
+    line = Line(name, steps[0], steps[1], steps[2])
+    column = ([0.1, 0.9], [0.2, 0.8], [5, 5])
+    figures = (
+        precision_recall([line]), roc([line]), reliability_diagram({name: column}),
+        histogram([1.0, 2.0], [1, 0], [0, 1], title=name, marks={}),
+    )  # fmt: skip
+    for figure in figures:
+        assert name[-20:] in svg(figure)
+        assert figure.axes[0].get_position().width > 0.8
+
+
 def test_diagrams__writes_every_diagram(drawn, tmp_path, capsys):  # noqa: F811
     command = ("--dataset", "folder", "--root", drawn, "--resamples", 20, "--out", tmp_path)
     code, _, err = run(capsys, "diagrams", drawn / "good", drawn / "poor", *command)
@@ -126,6 +143,22 @@ def test_agreement__counts_what_the_maps_say(drawn, tmp_path, capsys):  # noqa: 
         assert (tmp_path / "a" / f"{frame.id}.png").stat().st_size > 1000
     assert "two folders" in fails(capsys, "agreement", maps[0], *command)
     assert "3 thresholds" in fails(capsys, "agreement", *maps, *command, *("--threshold", "1") * 3)
+
+
+def test_agreement__counts_by_thresholds_between_two_float16(tmp_path, capsys):
+    """.4778 and .4780 are neighbours in float16; NumPy rounds .4779 to the former."""
+    value = np.array([[0.4778, 0.478, 0.1, 0.9]] * 4, np.float16)
+    (tmp_path / "labels_masks").mkdir()
+    Image.fromarray(np.array([[0, 0, 0, 1]] * 4, np.uint8)).save(tmp_path / "labels_masks/a.png")
+    maps = [write_maps(tmp_path / name, a=value) for name in ("one", "two")]
+    words = ("--dataset", "folder", "--root", tmp_path, "--out", tmp_path / "o", "--json", tmp_path / "a.json")
+    assert run(capsys, "agreement", *maps, *words, "--threshold", 0.4779, "--threshold", 0.5)[0] == 0
+    (row,) = json.loads((tmp_path / "a.json").read_text())["frames"]
+    assert row["disputed"] == 0.25  # .4780 alone
+
+
+def test_votes__of_more_masks_than_a_byte_counts():
+    assert votes([np.ones((1, 2), bool)] * 257).tolist() == [[257, 257]]
 
 
 def test_shades__differ_for_every_number_of_members():

@@ -82,3 +82,9 @@ def test_panels__show_photo_and_map_side_by_side():
     assert panels(np.zeros((4, 900, 3), np.uint8), np.zeros((4, 900)), (0, 1), title="flat").shape[0] == 186
     with pytest.raises(XenomaskError, match="map is 4x4"):
         panels(np.zeros((5, 4, 3), np.uint8), np.zeros((4, 4)), (0, 1), title="")
+
+
+@pytest.mark.parametrize("scale", [(1, 1), (2, 1), (0, np.inf), (np.nan, 1), (0, 1e300), (-3e38, 3e38)])
+def test_coloured__refuses_a_scale_that_float32_has_not(scale):
+    with pytest.raises(XenomaskError, match="must rise"):
+        coloured(VALUE, scale)

@@ -46,6 +46,9 @@ def test_specialised__needs_the_ratio_of_one_class_and_enough_predictions():
     assert specialised(counts, 0.9) == {0: 0, 1: 0, 3: 0}  # query 2 is sure of two classes, half the time each
     assert specialised(counts, 0.9, min_predictions=2) == {0: 0, 1: 0}
     assert specialised(counts, 0.95) == {3: 0}
+    # exactly the ratio, which is .55 * 100 = 55.00000000000001; and never without one confident prediction
+    counts = InlierCounts(np.array([[45, 55, 0], [0, 3, 0]]), np.array([[0, 55, 0], [0, 0, 0]]))
+    assert specialised(counts, 0.55) == {0: 1} and specialised(counts, 0) == {0: 1}
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])

@@ -14,7 +14,9 @@ from helpers.report_pages import Page, noisy, picture
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.report.html import policy_hash
-from xenomask.report.report import embedded_size
+from xenomask.report.objects import boxed
+from xenomask.report.report import THUMB, embedded_size, thumbnail
+from xenomask.report.slider import jpeg
 from xenomask.store import read_map, write_map
 from xenomask.types import ScoreMap
 
@@ -207,13 +209,13 @@ def test_report__constant_maps_and_one_frame_and_no_pictures(drawn, tmp_path, ca
     flat = tmp_path / "flat"
     flat.mkdir()
     for f in (drawn / "good").glob("*.hdf5"):
-        write_map(flat / f.name, ScoreMap(np.full((90, 160), 0.25, np.float32), "flat"))
+        write_map(flat / f.name, ScoreMap(np.full((90, 160), 100, np.float32), "flat"))
     common = ("--dataset", "folder", "--root", drawn, "--resamples", 20, "--out", tmp_path / "r.html")
     for images in (4, 0):
         code, _, err = run(capsys, "report", flat, drawn / "good", *common, "--images", images)
         assert code == 0, err
         page = Page((tmp_path / "r.html").read_text("utf-8"))
-        assert page.data["methods"][0]["levels"]["threshold"] == [0.25] and len(page.data["frames"]) == images
+        assert page.data["methods"][0]["levels"]["threshold"] == [100] and len(page.data["frames"]) == images
         assert page.data["methods"][0]["evaluate"]["exact"]["auroc"] == 0.5
     one = tmp_path / "one"
     for part, name in (("images", "0001.jpg"), ("labels_masks", "0001.png"), ("good", "0001.hdf5")):
@@ -250,6 +252,10 @@ def test_diagrams__names_that_become_alike_get_a_file_each(drawn, tmp_path, caps
     command = ("--dataset", "folder", "--root", drawn, "--resamples", 0, "--out", tmp_path / "d")
     assert run(capsys, "diagrams", *maps, *command)[0] == 0
     assert {f.name for f in (tmp_path / "d").glob("histogram*")} == {"histogram_a_b_1.svg", "histogram_a_b_2.svg"}
+    maps = [*maps, copied(drawn / "good", tmp_path / "a_b_1")]
+    command = (*command[:-1], tmp_path / "e")
+    assert run(capsys, "diagrams", *maps, *command)[0] == 0
+    assert len(list((tmp_path / "e").glob("histogram*"))) == 3
 
 
 def test_embedded_size__forty_noisy_images_stay_below_thirty_megabytes():
@@ -260,3 +266,13 @@ def test_embedded_size__forty_noisy_images_stay_below_thirty_megabytes():
             one = len(cv2.imencode(".png", noise)[1])
             assert 40 * methods * one * 4 / 3 < 27e6
             assert abs(h / w - size[0] / size[1]) < 0.01
+
+
+def test_embedded_size__pictures_of_many_frames_are_small():
+    """300 frames of two methods: bytes at the rates that its docstring names, with pictures and thumbs as they are."""
+    h, w = embedded_size((360, 640), 300, 2)
+    photo = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
+    value = photo[..., 0].astype(np.float16)
+    boxes = len(boxed(value, photo, (0, 255), 300, None, (), w))
+    thumb = len(jpeg(thumbnail(value, photo, (0, 255), 300, min(THUMB, w)), 75))
+    assert 300 * (2 * (h * w + boxes + thumb) + h * w) * 4 / 3 < 30e6

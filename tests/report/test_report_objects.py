@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from helpers.browser import chromium
-from helpers.cli import fails, run
+from helpers.cli import fails, run, write_maps
 from helpers.report_pages import Page
 from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
@@ -115,3 +115,16 @@ def test_objects__boxes_and_table_are_seen_in_a_browser(scored, tmp_path, capsys
         edge = np.asarray(Image.open(io.BytesIO(file))).astype(int)[y, x : x + w]
         assert np.abs(edge - BOX).max(1).mean() < 90  # its box's upper edge, but for the number and JPEG
         assert axe.Axe().run(page).response["violations"] == []
+
+
+def test_objects__of_masks_are_what_best_f1_counts(tmp_path, capsys):
+    """Maps of 0 and 1: score > 1 would find nothing where all is found."""
+    label = np.zeros((90, 160), np.uint8)
+    label[20:50, 30:80] = 1
+    (tmp_path / "labels_masks").mkdir()
+    Image.fromarray(label).save(tmp_path / "labels_masks/a.png")
+    maps = write_maps(tmp_path / "maps", a=label.astype(np.float16))
+    words = ("--dataset", "folder", "--root", tmp_path, "--resamples", 0, "--out", tmp_path / "r.html")
+    assert run(capsys, "report", maps, *words)[0] == 0
+    (found,) = Page((tmp_path / "r.html").read_text("utf-8")).data["methods"][0]["objects"]["photos"]
+    assert [(o["box"], o["area"]) for o in found["objects"]] == [([30, 20, 50, 30], 1500)]

@@ -111,6 +111,8 @@ def benchmark(
     if (suite is None) == (dataset is None):
         raise XenomaskError("give either --suite (" + ", ".join(SUITES) + ") or --dataset")
     pairs = _pairs(maps or [])
+    if not pairs and (pattern or key):
+        raise XenomaskError("--pattern and --key are of --maps: give NAME=DIR, too")
     from xenomask.evaluation.benchmark import benchmark as run_benchmark
     from xenomask.evaluation.benchmark import open_suite
     from xenomask.evaluation.evaluate import track_of
@@ -212,7 +214,9 @@ def crossval(
     folds: Annotated[int | None, typer.Option(min=2, help="default: each frame (or scene) alone")] = None,
     by_scene: Annotated[bool, typer.Option(help="hold out whole scenes, told by the frame ids")] = False,
     step: Annotated[float, typer.Option(min=0.01, max=1, help="of the weight grid")] = 0.1,
-    objective: Annotated[str, typer.Option(help="aupr_sum, aupr_trapz, auroc, best_f1 or fpr95")] = "aupr_sum",
+    objective: Annotated[
+        str, typer.Option(help="aupr_sum, aupr_trapz, auroc, fpr95, tpr_fpr5 or best_f1")
+    ] = "aupr_sum",
     iou: Annotated[float | None, typer.Option(help="outlier queries: mean IoU above; default: as analysed")] = None,
     mask_threshold: Annotated[
         float | None, typer.Option(help="outlier queries: masks above; default: as analysed")
@@ -238,6 +242,8 @@ def crossval(
     what = [c.strip() for c in choose.split(",") if c.strip()]
     if objective not in OBJECTIVES:
         raise unknown("objective", objective, OBJECTIVES)
+    if "queries" not in what and (iou, mask_threshold) != (None, None):
+        raise XenomaskError("--iou and --mask-threshold choose queries: let --choose name them")
     data = load_dataset(dataset, root, split, resize).labelled()
     found = load_folder(detector, device, score, member, runtime, refine=refine, sizes=())
     if "lambda" in what and any("mix" not in m.score.known_options for m in found.members):

@@ -29,7 +29,7 @@ def components(
     out: Annotated[Path, typer.Option(help="FILE.json: one COCO file; FILE.jsonl: a line an image")],
     smallest: Annotated[int, typer.Option(min=1, help="leave out components of fewer pixels")] = 1,
     ignore: IgnoreOption = None,
-    ending: Annotated[str, typer.Option(help="of the photos' names in the COCO file, such as .jpg")] = "",
+    ending: Annotated[str, typer.Option(help="of the photos' names in FILE, such as .jpg")] = "",
     png16: Annotated[Path | None, typer.Option(help="also write 16-bit PNGs of the maps into this folder")] = None,
     pattern: PatternOption = None,
     key: KeyOption = None,

@@ -142,7 +142,7 @@ def compare(
     dataset: DatasetOption,
     root: RootOption,
     track: TrackOption = None,
-    resamples: ResamplesOption = 1000,
+    resamples: Annotated[int, typer.Option("--resamples", min=1, help="of the bootstrap over frames")] = 1000,
     seed: SeedOption = 0,
     pattern: PatternOption = None,
     key: KeyOption = None,
@@ -163,7 +163,7 @@ def compare(
     data = load_dataset(dataset, root, split, resize)
     track = track_of(dataset, track)
     with progress("read", 2 * len(maps) * len(data.labelled().frames)) as tick:
-        rows = compare_maps(folders, data, track, resamples=max(resamples, 1), seed=seed, tick=tick)
+        rows = compare_maps(folders, data, track, resamples=resamples, seed=seed, tick=tick)
     for other in dict.fromkeys(r.b for r in rows):
         out_console.print(f"A {folders[0]}  B {other}", soft_wrap=True)
         table, convention = Table("number", "A", "B", "A - B", "95 % interval", "A better"), ""

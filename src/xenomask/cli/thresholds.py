@@ -32,6 +32,7 @@ app = typer.Typer()
 
 IntoOption = Annotated[Path | None, typer.Option("--into", help="store it in this detector's folder, which made the "
                                                  "maps")]  # fmt: skip
+COVER = 0.5
 CHOSEN_HERE = "the outlier queries were chosen on these very frames: new photos will do worse; make the maps with "
 
 
@@ -50,7 +51,7 @@ def thresholds(
     conformal_components: Annotated[
         float | None, typer.Option(help="expected share of a frame's anomalies (components) that is missed, at most")
     ] = None,
-    cover: Annotated[float, typer.Option(help="a component is found from this share of its pixels on")] = 0.5,
+    cover: Annotated[float, typer.Option(help="a component is found from this share of its pixels on")] = COVER,
     track: TrackOption = None,
     into: IntoOption = None,
     name: Annotated[str, typer.Option(help="what it is stored as; `detect` draws the default one")] = "default",
@@ -77,6 +78,14 @@ def thresholds(
         )
     if into and len(asked) + len(bounds) > 1:
         raise XenomaskError("--into stores one threshold: ask for one")
+    if not name.strip() or not name.isprintable() or ":" in name:
+        raise XenomaskError(
+            f"--name {name!r} is no name such as careful; one with : is read as a threshold of its other maps"
+        )
+    if name != "default" and into is None:
+        raise XenomaskError("--name says what --into stores: give --into, too")
+    if cover != COVER and conformal_components is None:
+        raise XenomaskError("--cover is of --conformal-components: give that, too")
     folder = map_folders([maps], pattern, key)[0]
     data = load_dataset(dataset, root, split, resize)
     maker = check_maker(into, folder, data) if into else None
@@ -115,6 +124,8 @@ def _print_choices(choices, frames: int, title: str) -> None:
             span = f"{min(h.thresholds):.4f} .. {max(h.thresholds):.4f}"
             numbers = (f"{v:.4f}" for v in (h.tpr, h.fpr, h.precision, h.f1))
             table.add_row(f"  chosen on other frames ({len(h.thresholds)} folds)", span, *numbers, style="dim")
+        elif not c.control:
+            table.add_row("  chosen on other frames: not possible", *"-----", style="dim")
     out_console.print(table)
     for c in (c for c in choices if c.control):
         k = c.control
@@ -140,8 +151,10 @@ def calibrate(
     fit: Annotated[
         str | None, typer.Option(callback=one_of("fit", FITS), help="isotonic, platt, temperature or temperature-bias")
     ] = None,
-    bins: Annotated[int, typer.Option(min=1, help="of equal mass, as far as ties allow")] = 15,
-    folds: Annotated[int | None, typer.Option(help="of frames; default: leave-one-out up to 20, else 10")] = None,
+    bins: Annotated[int, typer.Option(min=1, max=65536, help="of equal mass, as far as ties allow")] = 15,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="of frames; default: leave-one-out up to 20, else 10")
+    ] = None,
     into: IntoOption = None,
     pattern: PatternOption = None,
     key: KeyOption = None,
@@ -157,8 +170,9 @@ def calibrate(
     """
     from xenomask.evaluation.thresholds import calibrate_frames, check_maker, see, store_fit
 
-    if into and fit is None:
-        raise XenomaskError("--into stores a fit: choose one with --fit")
+    for option, given in (("--into", into), ("--folds", folds)):
+        if given is not None and fit is None:
+            raise XenomaskError(f"{option} is for a fit: choose one with --fit")
     folder = map_folders([maps], pattern, key)[0]
     data = load_dataset(dataset, root, split, resize)
     maker = check_maker(into, folder, data) if into else None

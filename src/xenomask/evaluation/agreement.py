@@ -46,16 +46,17 @@ def draw_agreement(
     thresholds = None if thresholds is None else [as_threshold(t) for t in thresholds]
     if thresholds is not None and len(thresholds) != len(maps):
         raise XenomaskError(f"{len(thresholds)} thresholds for {len(maps)} folders of maps; give one each")
+    data.refuse_output(out)
+    make_dir(out)
     results = [evaluate_maps(m, data, resamples=0, tick=tick) for m in maps]
     if thresholds is None:
         curves = [curve(pool(r.measured.counters.values())) for r in results]
         thresholds = [operating_point(c, "f1").threshold for c in curves]
-    data.refuse_output(out)
-    make_dir(out)
     rows = []
     for frame in data.labelled().frames:
         label = data.label(frame)
-        count = votes([m.read(frame.id) >= t for m, t in zip(maps, thresholds, strict=True)])
+        # as float64: NumPy would round a plain float to the map's float16, to above or below
+        count = votes([m.read(frame.id) >= np.float64(t) for m, t in zip(maps, thresholds, strict=True)])
         own = shares(frame.id, count, label, len(maps))
         title = f"{frame.id}   disputed {100 * own.disputed:.1f} %"
         image = data.sample(frame).image if frame.image else None

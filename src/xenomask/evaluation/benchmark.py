@@ -12,7 +12,7 @@ from xenomask.detector import Detector
 from xenomask.detector.fuse import ensemble
 from xenomask.detector.prediction import default_threshold
 from xenomask.detector.predictor import Predictor
-from xenomask.errors import XenomaskError
+from xenomask.errors import XenomaskError, printable
 from xenomask.evaluation.evaluate import evaluate_maps, reader
 from xenomask.metrics import EvalResult
 from xenomask.objects.oodis import measure_instances
@@ -92,9 +92,9 @@ class Method:
 
     @property
     def folder(self) -> str:
-        """The name of its folder of maps."""
-        parts = [self.detector.name, self.networks, self.score]
-        return "-".join([*parts, "leave-one-out"] if self.held_out else parts)
+        """The name of its folder of maps: a detector from elsewhere may be called ../../x, which leads nowhere here."""
+        parts = [self.detector.name, self.networks, self.score, *(["leave-one-out"] if self.held_out else [])]
+        return re.sub(r"[/\\]", "_", printable("-".join(parts)))
 
 
 @dataclass(frozen=True)
@@ -140,14 +140,18 @@ class Entry:
 
 
 def methods(detector: Predictor, scores: Sequence[Score | None], dataset: str, members: bool = False) -> list[Method]:
-    """Every way to run a detector that the table shows; None among `scores` stands for the detector's own.
+    """Every way to run a detector that the table shows, once; None among `scores` stands for the detector's own.
 
     Scores that read outlier queries appear twice where those were chosen on this data set: in-sample and
     leave-one-out.
     """
     found: list[Method] = []
+    seen: list[dict[str, Any]] = []
     for score in scores:
         whole = detector if score is None else detector.opened("score").with_score(score)
+        if (description := whole.describe()) in seen:  # a score is named twice, or its own by its name, too
+            continue
+        seen.append(description)
         names = [m.name for m in _used(whole)] or whole.networks
         ways: dict[str, Predictor] = {names[0] if len(names) == 1 else "ensemble": whole}
         if members and len(names) > 1:
@@ -172,9 +176,9 @@ def _training_data(facts: Mapping[str, Any]) -> str:
     >>> _training_data({"trained": {"data": {"dataset": "folder", "train": "../x/mine/train"}, "augment": {}}})
     'mine/train'
     """
-    if fitted := facts.get("fitted"):
-        return f"{fitted.get('photos', 'unknown')} photos (fitted)"
     try:
+        if fitted := facts.get("fitted"):
+            return f"{fitted.get('photos', 'unknown')} photos (fitted)"
         data, augment = facts["trained"]["data"], facts["trained"].get("augment", {})
         own = data["dataset"] if data["dataset"] != "folder" else "/".join(Path(data["train"]).parts[-2:])
         pasted = [Path(augment[k]).name for k in ("paste", "paste_coco") if augment.get(k)]
@@ -190,7 +194,9 @@ def write_maps(ways: Sequence[Method], data: Dataset, folder: Path, *, tick: Tic
     """
     names = [w.folder for w in ways]
     if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise XenomaskError(f"two methods are called {twice[0]}: give the detectors different names")
+        raise XenomaskError(
+            f"two methods are called {twice[0]}: give the detectors different names, or leave one of the scores out"
+        )
     done = {w.folder: open_maps(w.detector, data, folder / w.folder, w.held_out) for w in ways}
     for frame in data.frames:
         pending = [w for w in ways if frame.id not in done[w.folder]]
@@ -265,16 +271,15 @@ def benchmark(
         raise XenomaskError(f"two methods are called {twice[0]}: give the maps another name")
     for data, _ in data_sets:
         for m in maps:
-            reader(m.of(data.name), data.labelled())  # before the networks run
+            reader(m.of(data.name), data)  # before the networks run
     entries = []
     for data, track in data_sets:
-        labelled = data.labelled()
         ways = [w for d in detectors for w in methods(d, scores, data.name, members)]
-        write_maps(ways, labelled, folder / data.name, tick=tick)
+        write_maps(ways, data.labelled(), folder / data.name, tick=tick)
         places = [(w, as_maps(folder / data.name / w.folder)) for w in ways]
         for method, place in (*places, *((m, m.of(data.name)) for m in maps)):
-            result = evaluate_maps(place, labelled, track, resamples=resamples, seed=seed)
-            entries.append(Entry(data.name, method, _with_instances(result, method, place, labelled)))
+            result = evaluate_maps(place, data, track, resamples=resamples, seed=seed)
+            entries.append(Entry(data.name, method, _with_instances(result, method, place, data)))
     return entries
 
 

@@ -123,8 +123,8 @@ def crossval(
     Each network looks once at each frame (`tick` once a member and frame); its outputs stay in `cache`, if given.
     What is not in `what` stays the detector's own: query sets that were themselves chosen on these frames leak.
     Outlier queries are chosen by the thresholds of the detector's own analysis, or by `iou` and `mask_threshold`; of a
-    per-pixel member none is. Raises XenomaskError where queries are to be chosen and no member has any, and
-    for a detector with refinements.
+    per-pixel member none is. Raises XenomaskError where queries are to be chosen and no member has any, or no frame
+    outside of a fold has an anomaly, and for a detector with refinements.
     """
     if detector.refine:
         raise XenomaskError(
@@ -141,6 +141,9 @@ def crossval(
     groups = make_folds(ids, folds, by_scene, seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = cache or Path(temporary)
+        for m in detector.members:  # a file from elsewhere may call its network ../../x
+            if not (folder / m.name).resolve().is_relative_to(folder.resolve()):
+                raise XenomaskError(f"network {m.name!r} of {detector.name} has no name that a folder can have")
         cache_outputs(detector, data, folder, tick=tick)
         trial = _Trial(detector, data, folder, "queries" in what, iou, mask_threshold)
         weights = weight_grid(len(detector.members), step) if "weights" in what else [_weights(detector)]
@@ -198,7 +201,8 @@ class _Trial:
             rule = {"iou": 0.25, "mask_threshold": 0.9, "top_k": None, **m.queries.origin.get("outlier", {})}
             rule |= {k: v for k, v in (("iou", iou), ("mask_threshold", mask_threshold)) if v is not None}
             self.rules.append(rule)
-            frames = () if m.network.per_pixel else self.frames
+            # as in the analysis: of a frame without an anomaly there is no IoU
+            frames = () if m.network.per_pixel else [i for i in self.frames if (self.label(i) == 1).any()]
             self.iou.append(
                 {i: anomaly_iou(with_queries(self.output(m, i)), self.label(i), rule["mask_threshold"]) for i in frames}
             )
@@ -214,7 +218,9 @@ class _Trial:
         if not self.choosing:
             return tuple(tuple(sorted(m.queries.outlier)) for m in self.detector.members)
         return tuple(
-            tuple(sorted(choose(mean_iou({i: own[i] for i in frames}), rule["iou"], rule["top_k"]))) if own else ()
+            tuple(sorted(choose(mean_iou({i: own[i] for i in frames if i in own}), rule["iou"], rule["top_k"])))
+            if own
+            else ()
             for own, rule in zip(self.iou, self.rules, strict=True)
         )
 

@@ -48,14 +48,14 @@ def rounding_note(maps: Maps, ids: Sequence[str]) -> str | None:
     maps = as_maps(maps)
     if maps.hdf5:
         ids = [i for i in ids if map_format(maps.file(i), maps.key).dtype.itemsize > 2]
-    losses = [float16_loss(maps.read_stored(i)) for i in ids[:3]]
-    if not losses or not (maps.hdf5 or any(losses)):
+    losses = {i: float16_loss(maps.read_stored(i)) for i in ids[:3]}
+    if not losses or not (maps.hdf5 or any(losses.values())):
         return None
-    lost, wide = max(losses), ids
+    worst = max(losses, key=lambda i: losses[i])
     return (
-        f"the maps are stored in wider floats (frame {wide[0]}); they are evaluated as float16, which the official "
+        f"the maps are stored in wider floats (frame {worst}); they are evaluated as float16, which the official "
         "tool writes (its evaluator computes with what is stored): "
-        f"{100 * lost:.1f} % of the distinct values of a frame fall together"
+        f"{100 * losses[worst]:.1f} % of the distinct values of a frame fall together"
     )
 
 
@@ -99,16 +99,18 @@ def check_classes(folder: Path, data: Dataset) -> dict[str, Frame]:
     return frames
 
 
-def clips_of(ids: Sequence[str]) -> dict[str, list[str]]:
-    """{clip: its frames in order} of frame ids that end in the number of the frame in its clip.
+def clips_of(ids: Sequence[str]) -> list[list[str]]:
+    """The frames of each clip in order, of two or more: their ids end in _ and the number of the frame in its clip.
 
     >>> clips_of(["02_road_000000_000010", "02_road_000000_000020", "temporal_9_1000", "temporal_9_520"])
-    {'02_road_000000': ['02_road_000000_000010', '02_road_000000_000020'], 'temporal_9': ['temporal_9_520', ...
+    [['02_road_000000_000010', '02_road_000000_000020'], ['temporal_9_520', 'temporal_9_1000']]
     """
-    found: dict[str, list[str]] = {}
-    for i in sorted(ids, key=lambda i: (i.rpartition("_")[0], len(i), i)):
-        found.setdefault(i.rpartition("_")[0] or i, []).append(i)
-    return found
+    found: dict[str, list[tuple[int, str]]] = {}
+    for i in sorted(ids):
+        clip, _, number = i.rpartition("_")
+        if clip and number.isascii() and number.isdigit():
+            found.setdefault(clip, []).append((int(number), i))
+    return [[i for _, i in sorted(frames)] for frames in found.values() if len(frames) > 1]
 
 
 def clip_numbers(result: EvalResult, maps: Maps, data: Dataset) -> dict[str, float]:
@@ -118,11 +120,13 @@ def clip_numbers(result: EvalResult, maps: Maps, data: Dataset) -> dict[str, flo
     XenomaskError where no clip has two frames.
     """
     _, read = reader(maps, data)
-    clips = {c: ids for c, ids in clips_of(result.frames).items() if len(ids) > 1}
+    clips = clips_of(result.frames)
     if not clips:
-        raise XenomaskError(f"{data.name}: no two frames are of one clip; their ids do not end in a frame's number")
+        raise XenomaskError(
+            f"{data.name}: no two frames are of one clip: their ids do not end in _ and a frame's number"
+        )
     sizes, consistency, objects = TRACKS[result.track or "anomaly"], [], []
-    for ids in clips.values():
+    for ids in clips:
         found = [read(i) for i in ids]
         labels = [y for _, y in found]
         objects.append(clip_objects([binarise(v, result.measured.threshold) for v, _ in found], labels, sizes))
@@ -187,7 +191,14 @@ def compare_maps(
     seed: int = 0,
     tick: Tick = nothing,
 ) -> list[Difference]:
-    """The first folder of maps against each other one, by a paired bootstrap over frames."""
+    """The first folder of maps against each other one, once, by a paired bootstrap over frames.
+
+    Raises XenomaskError as `evaluate_maps` does, and for less than two frames and no resample: without them there is no
+    interval.
+    """
+    maps = [maps[0], *dict.fromkeys(maps[1:])]
+    if resamples < 1 or len(data.labelled().frames) < 2:
+        raise XenomaskError("a paired bootstrap needs two labelled frames and one resample at least")
     found = [evaluate_maps(m, data, track, resamples=0, tick=tick) for m in maps]
     weights = draw(len(found[0].frames), resamples, seed)
     drawn = [resample(f.measured, weights, THREADS) for f in found]

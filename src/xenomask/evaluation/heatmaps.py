@@ -6,8 +6,12 @@ from pathlib import Path
 
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
+from xenomask.evaluation.evaluate import THREADS
 from xenomask.files import atomic, make_dir
-from xenomask.metrics import evaluate
+from xenomask.metrics import count, curve, numbers, pool
+from xenomask.metrics.conventions import with_anomaly
+from xenomask.metrics.evaluate import each_frame
+from xenomask.metrics.table import best_f1_threshold
 from xenomask.pictures import save_picture
 from xenomask.plots import contact_sheet, figure, frame_title, overlay, save_figure, tile
 from xenomask.store import Maps, as_maps
@@ -27,7 +31,8 @@ def draw_heatmaps(
     """One figure a frame and contact_sheet.jpg, all on one scale; returns the files.
 
     The scale is the given one, that of the detector that made the maps, or else the range of all the maps. The
-    threshold is the given one, or else the pooled best-F1 one of the labelled frames (an oracle's).
+    threshold is the given one, or else the pooled best-F1 one of the labelled frames (an oracle's), where they hold
+    anomalies and inliers.
     """
     maps = as_maps(maps)
     ids = maps.ids()
@@ -44,10 +49,11 @@ def draw_heatmaps(
     for i in ids:
         maps.check_photo(i, frames[i].image)
     labelled = [i for i in ids if frames[i].label]
-    result = None
-    if labelled:
-        result = evaluate(labelled, lambda i: (maps.read(i), data.label(frames[i])), resamples=0)
-        threshold = result.numbers["exact"]["best_f1_threshold"] if threshold is None else threshold
+    seen = each_frame(labelled, lambda i: count(maps.read(i), data.label(frames[i])), threads=THREADS)
+    own = {i: numbers(curve(f)) for i, f in seen.items() if with_anomaly([f])}
+    total = pool(seen.values())
+    if threshold is None and total.positive.any() and total.negative.any():  # else there is no best F1
+        threshold = best_f1_threshold(curve(total))
     if scale is None:
         scale = scale_of_maps(maps, ids)
     files, tiles = [], []
@@ -55,7 +61,7 @@ def draw_heatmaps(
         sample, value = data.sample(frames[i]), maps.read(i)
         if value.shape != sample.image.shape[:2]:
             raise XenomaskError(f"map {i} is {value.shape[1]}x{value.shape[0]}, its photo {sample.image.shape[1::-1]}")
-        title = frame_title(i, result.per_frame.get(i) if result else None)
+        title = frame_title(i, own.get(i))
         picture = figure(sample.image, value, scale, title=title, label=sample.label, threshold=threshold)
         with atomic(out / f"{i}.png") as part:
             save_figure(picture, part)
@@ -81,6 +87,7 @@ def scale_of_maps(maps: Maps, ids: Sequence[str]) -> tuple[float, float]:
         if not -math.inf < low < high < math.inf:
             raise XenomaskError(f"{manifest} is damaged: its scale is {str(stored)[:80]}, not [low, high]")
         return low, high
-    ranges = [(v.min(), v.max()) for v in map(maps.read, ids)]
+    # as floats: 100 + .001 is 100 in float16
+    ranges = [(float(v.min()), float(v.max())) for v in map(maps.read, ids)]
     low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
-    return float(low), float(max(high, low + 1e-3))
+    return low, max(high, low + 1e-3)

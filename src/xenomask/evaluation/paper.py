@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xenomask.errors import printable
 from xenomask.evaluation.benchmark import UNKNOWN, Entry
-from xenomask.evaluation.tables import for_latex
+from xenomask.evaluation.tables import for_latex, for_markdown
 from xenomask.files import atomic
 from xenomask.metrics.table import lower_is_better
 
@@ -68,14 +69,14 @@ def paper_markdown(entries: Sequence[Entry]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for name, row, best in zip(t.methods, t.cells, t.best, strict=True):
         texts = [f"**{c}**" if b else c for c, b in zip(row, best, strict=True)]
-        lines.append("| " + " | ".join([name, *texts]) + " |")
+        lines.append("| " + " | ".join([for_markdown(name), *texts]) + " |")
     return "\n".join([*lines, "", CAPTION + (f" †: {MARK}." if t.marked else ""), "", *_trained(entries, "- ")]) + "\n"
 
 
 def _trained(entries: Sequence[Entry], mark: str) -> list[str]:
     """A line for each method: the data that its networks were trained on."""
     found = {_method(e): e.method.trained_on for e in entries}
-    return [f"{mark}{m}: trained on {UNKNOWN if d == '-' else d}" for m, d in found.items()]
+    return [printable(f"{mark}{m}: trained on {UNKNOWN if d == '-' else d}") for m, d in found.items()]
 
 
 def paper_latex(entries: Sequence[Entry]) -> str:

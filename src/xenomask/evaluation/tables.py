@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from xenomask.errors import printable
 from xenomask.evaluation.benchmark import Entry
 from xenomask.evaluation.published import PUBLISHED
 from xenomask.files import atomic, write_numbers
@@ -47,7 +48,7 @@ def _plain(value: float, span: tuple[float, float] | None) -> str:
 def markdown(entries: Sequence[Entry]) -> str:
     """A table for a README: numbers with 95 % intervals, then published numbers with their sources."""
     lines = ["| " + " | ".join(head()) + " |", "|" + "---|" * len(head())]
-    lines += ["| " + " | ".join(r) + " |" for r in rows(entries, _plain)]
+    lines += ["| " + " | ".join(map(for_markdown, r)) + " |" for r in rows(entries, _plain)]
     lines += ["", "(a .. b): 95 % bootstrap interval over frames.", ""]
     if others := published(entries):
         lines += ["Published, for reference; not measured here:", "", "| data set | method | AUPR | FPR95 | source |",
@@ -58,13 +59,23 @@ def markdown(entries: Sequence[Entry]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def for_latex(text: str) -> str:
-    """Return a name as LaTeX shows it.
+def for_markdown(text: str) -> str:
+    r"""Return a name as it stands in one cell of a table.
 
-    >>> print(for_latex("max_logit 50%"))
-    max\\_logit 50\\%
+    >>> print(for_markdown("a|b"))
+    a\|b
     """
-    return re.sub(r"([_%&#${}])", r"\\\1", text)
+    return printable(text).replace("|", "\\|")
+
+
+def for_latex(text: str) -> str:
+    r"""Return a name as LaTeX shows it: nothing in it is a command.
+
+    >>> print(for_latex("max_logit 50%"), for_latex(r"\x^2"))
+    max\_logit 50\% \textbackslash{}x\textasciicircum{}2
+    """
+    words = {"\\": "\\textbackslash{}", "^": "\\textasciicircum{}", "~": "\\textasciitilde{}"}
+    return re.sub(r"[_%&#${}\\^~]", lambda m: words.get(m[0], "\\" + m[0]), printable(text))
 
 
 def latex(entries: Sequence[Entry]) -> str:

@@ -186,9 +186,9 @@ def check_maker(folder: Path, maps: Maps, data: Dataset) -> Maker:
     return Maker(folder, fingerprint(own), data.name, bool(made_by.get("leave_one_out")), chosen_here)
 
 
-def _differences(made_by: Sequence[Mapping[str, Any]], own: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What of the members differs, but for their names."""
-    if not all(isinstance(m, Mapping) for m in made_by):
+def _differences(made_by: Any, own: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What of the members that a manifest holds differs, but for their names."""
+    if not isinstance(made_by, list) or not all(isinstance(m, Mapping) for m in made_by):
         return ["members"]
     if any(m.get("look") for m in made_by):  # no folder has looks
         return ["test-time augmentation"]

@@ -51,6 +51,8 @@ def frame_counts(
     """
     predicted, level = as_label(predicted, "predicted classes"), as_array(confidence, "confidence")
     check_same_size("predicted classes", predicted, "confidence", level)
+    if level.ndim != 2:
+        raise XenomaskError(f"confidence: the shape {level.shape}, not (H, W)")
     if level.dtype.kind not in "iu" or level.min() < 0 or level.max() >= LEVELS:
         raise XenomaskError(f"confidence: {level.dtype} {level.min()} .. {level.max()}, not whole numbers in 0..65535")
     classes, none = np.zeros((CLASSES, CLASSES), np.int64), np.zeros(0, np.int64)

@@ -18,6 +18,7 @@ from xenomask.metrics.operating import folds
 from xenomask.shapes import Float64, Int64
 
 BINS = 15
+MOST_BINS = 65536
 # What float16 stores as 0 and as 1 reaches half a step inwards: a log-odds of -17.3 and 8.3, not infinity.
 CLIP = (2.0**-25, 1 - 2.0**-12)
 
@@ -49,7 +50,7 @@ def reliability(p: NumbersLike, positive: NumbersLike, negative: NumbersLike, bi
     Bins are adaptive: of equal mass (Nguyen & O'Connor 2015; Nixon et al. 2019, eq. 3, for one class). Pixels of one
     probability are never split: all lie in the bin that the middle of their mass falls in, so that bins are only as
     equal as ties allow, and there may be fewer. Raises XenomaskError outside [0, 1], for negative counts,
-    or not one a probability, and without either kind of pixel.
+    or not one a probability, without either kind of pixel, and for bins outside 1 .. 65,536.
 
     >>> r = reliability(np.array([0.2, 0.9]), np.array([1, 2]), np.array([3, 0]), bins=2)
     >>> r.p.tolist(), r.observed.tolist(), round(r.ece, 4), round(r.mce, 4)
@@ -57,8 +58,8 @@ def reliability(p: NumbersLike, positive: NumbersLike, negative: NumbersLike, bi
     """
     from scipy.special import xlog1py, xlogy
 
-    if bins < 1:
-        raise XenomaskError(f"{bins} bins: reliability needs at least one")
+    if not 1 <= bins <= MOST_BINS:
+        raise XenomaskError(f"{bins} bins: reliability takes 1 to {MOST_BINS}, one for each float16 value")
     p = as_numbers(p, "probabilities", ndim=1)
     positive, negative = (as_counts(c, "pixels").astype(np.int64, copy=False) for c in (positive, negative))
     check_same_length("reliability", probabilities=p, positive=positive, negative=negative)
@@ -176,8 +177,8 @@ def fit_sigmoid(counters: Counters, kind: str) -> Sigmoid:
     temperature: x = logit(s), bias 0 (Guo et al. 2017, section 4.2, for two classes; slope = 1 / T). temperature-bias:
     the same with a bias, which follows a prevalence that no temperature can. platt: x = s, for scores of any range
     (Platt 1999). His targets, (P + 1) / (P + 2) and 1 / (N + 2), keep the slope finite where the scores separate the
-    labels. Raises XenomaskError without either kind of pixel, for scores outside [0, 1] but with platt, and for maps
-    whose best slope is not positive.
+    labels. Raises XenomaskError without either kind of pixel, for scores outside [0, 1] but with platt, for maps of a
+    single score, and for those whose best slope is not positive.
     """
     from scipy.optimize import minimize
     from scipy.special import expit, log_expit
@@ -186,6 +187,8 @@ def fit_sigmoid(counters: Counters, kind: str) -> Sigmoid:
     positive, negative = counters.positive[used].astype(np.float64), counters.negative[used].astype(np.float64)
     P, N = positive.sum(), negative.sum()
     x = _inputs(_values(used), kind != "platt")
+    if len(x) == 1:
+        raise XenomaskError(f"the maps hold the single score {_values(used)[0]:g}: no {kind} fit has a slope there")
     weight = positive + negative
     target = (positive * (P + 1) / (P + 2) + negative / (N + 2)) / weight
     weight /= weight.sum()
@@ -241,14 +244,17 @@ def read_fit(table: Mapping[str, Any]) -> Fit:
     >>> read_fit({"kind": "platt", "slope": 2.0, "bias": 0.0})(np.array([0.0]))
     array([0.5])
     """
-    kind = table["kind"]
+    kind = str(table["kind"])
     if kind not in FITS:
-        raise unknown("calibration", str(kind), FITS)
+        raise unknown("calibration", kind, FITS)
     if kind != "isotonic":
-        return Sigmoid(kind, float(table["slope"]), float(table["bias"]), kind != "platt")
+        slope, bias = float(table["slope"]), float(table["bias"])
+        if not (np.isfinite(bias) and 0 < slope < np.inf):
+            raise ValueError(f"slope {slope:g} and bias {bias:g} are no rising fit")
+        return Sigmoid(kind, slope, bias, kind != "platt")
     start, p = (tuple(float(v) for v in table[k]) for k in ("start", "p"))
-    if not start or len(start) != len(p) or (np.diff(start) <= 0).any() or (np.diff(p) < 0).any():
-        raise ValueError("isotonic steps do not rise")
+    if not start or len(start) != len(p) or not (np.diff(start) > 0).all() or not (np.diff([0, *p, 1]) >= 0).all():
+        raise ValueError("isotonic steps do not rise in [0, 1]")
     return Isotonic(start, p)
 
 

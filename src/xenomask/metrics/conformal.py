@@ -114,8 +114,8 @@ def losses(frames: Sequence[Targets], threshold: float) -> Float64[np.ndarray, "
     # a threshold between two float16 values acts like the one above it
     with np.errstate(over="ignore"):
         t = np.float16(threshold)
-    if float(t) < threshold:
-        t = np.nextafter(t, np.float16(np.inf))
+        if float(t) < threshold:
+            t = np.nextafter(t, np.float16(np.inf))
     at = keys(np.array([t]))[0]
     found = [int(f.count[: np.searchsorted(f.key, at)].sum()) / f.total if f.total else math.nan for f in frames]
     return np.array(found, np.float64)

@@ -146,7 +146,10 @@ def _bravo(frames: Sequence[FrameCounters], pixels: int = 100_000, seed: int = 0
             both = rng.multivariate_hypergeometric(both, pixels, method="marginals")
         positive, negative = np.split(both.astype(np.uint32), 2)
         sampled.append(FrameCounters(f.key, positive, negative))
-    n = numbers(_binned(sampled, (np.arange(65536) - 0.5) / 65535))
+    c = _binned(sampled, (np.arange(65536) - 0.5) / 65535)
+    if not (c.tp[-1] and c.fp[-1]):  # one kind of pixel was not drawn
+        return dict(UNDEFINED)
+    n = numbers(c)
     return {"aupr": n["aupr_sum"], "fpr": n["fpr95"]}
 
 
@@ -206,8 +209,12 @@ def resized_counters(value: MapLike, label: LabelLike, size: tuple[int, int] = (
 def all_conventions(
     frames: Sequence[FrameCounters], resized: Sequence[FrameCounters] | None = None
 ) -> Mapping[str, Numbers]:
-    """{convention: {"aupr", "fpr", sometimes "f1"}}; nan where a convention does not take such scores."""
+    """{convention: {"aupr", "fpr", sometimes "f1"}}.
+
+    nan where a convention does not take such scores, or of the pixels that it sees none is anomalous or none inlier.
+    """
     found = {name: c.numbers(frames) for name, c in CONVENTIONS.items()}
     if resized is not None:
-        found[RESIZED.name] = RESIZED.numbers(resized)
+        both = all(any(getattr(f, kind).any() for f in resized) for kind in ("positive", "negative"))
+        found[RESIZED.name] = RESIZED.numbers(resized) if both else dict(UNDEFINED)  # small anomalies may be lost
     return found

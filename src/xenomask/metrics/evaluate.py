@@ -101,7 +101,7 @@ def _by_name(given: Any, what: str, convert: Callable[[Any, str], np.ndarray]) -
         given = list(given) if isinstance(given, Sequence) else [given]
         if given and np.ndim(given[0]) == 1:  # one map as nested lists
             given = [given]
-    elif len(given.shape) == 2:
+    elif len(given.shape) in (0, 2):  # a single number is refused as a map
         given = [given]
     digits = len(str(max(0, len(given) - 1)))
     return {f"{k:0{digits}d}": v for k, v in enumerate(given)}
@@ -116,9 +116,11 @@ def each_frame(ids: Sequence[str], work: Callable[[str], T], *, threads: int, ti
             for i, job in jobs.items():
                 found[i] = job.result()
                 tick()
-        except XenomaskError as e:
+        except BaseException as e:  # Ctrl-C, too: it must not wait for all the other frames
             workers.shutdown(cancel_futures=True)
-            raise XenomaskError(f"frame {i}: {e}") from e
+            if isinstance(e, XenomaskError):
+                raise XenomaskError(f"frame {i}: {e}") from e
+            raise
     return found
 
 

@@ -49,6 +49,8 @@ def frame_instances(masks: Sequence[MaskLike], scores: NumbersLike, label: Label
     numbers = as_numbers(scores, "scores", ndim=1).astype(np.float64)
     if len(numbers) != len(found):
         raise XenomaskError(f"{len(found)} masks and {len(numbers)} scores")
+    if not np.isfinite(numbers).all():
+        raise XenomaskError("a score of an instance is infinite")
     parts, true = label_components(label == 1)
     common = [np.bincount(parts[m], minlength=len(true))[1:] for m in found]
     return FrameInstances(

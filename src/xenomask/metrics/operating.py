@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xenomask.arrays import HALF_MAX
 from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics.counters import Counters, FrameCounters, keys, pool
 from xenomask.metrics.curves import Curve, curve
@@ -108,7 +109,8 @@ def folds(frames: int, k: int | None = None) -> list[list[int]]:
     >>> folds(5, 2)
     [[0, 1, 2], [3, 4]]
     """
-    k = k or (frames if frames <= 20 else 10)
+    if k is None:
+        k = frames if frames <= 20 else 10
     if not 2 <= k <= frames:
         raise XenomaskError(
             f"{frames} frames cannot be split into {k} folds: it takes 2 or more, one frame each at least"
@@ -155,9 +157,9 @@ def boundary(threshold: float) -> float:
     (True, True, True)
     """
     t = np.float16(threshold)
-    below = np.nextafter(t, np.float16(-np.inf))
-    if not np.isfinite(below):
+    if t == -HALF_MAX:
         return float(t)
+    below = np.nextafter(t, np.float16(-np.inf))
     middle = np.float32((np.float64(t) + np.float64(below)) / 2)  # exact: float16 steps are coarse
     if np.float16(middle) < t:  # the tie went to the even neighbour below
         middle = np.nextafter(middle, np.float32(np.inf))

@@ -77,6 +77,7 @@ def best_f1_threshold(c: Curve) -> float:
     return float(c.threshold[c.f1.argmax()])
 
 
+COUNTS = ("prevalence", "pixels", "positives")  # what `numbers` says of the pixels
 NUMBERS: dict[str, Number] = {
     n.key: n
     for n in (
@@ -107,7 +108,7 @@ NUMBERS: dict[str, Number] = {
 
 def register(number: Number) -> Number:
     """Add a pixel number to every table; returns it. Raises XenomaskError for a key that is taken."""
-    if number.key in NUMBERS or number.of is None:
+    if number.key in (*NUMBERS, *COUNTS) or number.of is None:
         raise XenomaskError(f"{number.key!r} is a number already, or has no function of the curve")
     NUMBERS[number.key] = number
     return number
@@ -153,4 +154,4 @@ def numbers(c: Curve) -> dict[str, float]:
     """
     P, N = int(c.tp[-1]), int(c.fp[-1])
     found = {n.key: n.of(c) for n in NUMBERS.values() if n.of is not None}
-    return {**found, "prevalence": P / (P + N), "pixels": P + N, "positives": P}
+    return found | dict(zip(COUNTS, (P / (P + N), P + N, P), strict=True))

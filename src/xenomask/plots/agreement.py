@@ -34,7 +34,7 @@ def votes(masks: Sequence[MaskLike]) -> Integer[np.ndarray, "H W"]:
         raise XenomaskError("votes need one mask at least")
     for m in found[1:]:
         check_same_size("mask", m, "neighbour", found[0])
-    return np.stack(found).sum(axis=0, dtype=np.uint8)
+    return np.stack(found).sum(axis=0)
 
 
 def agreement_figure(

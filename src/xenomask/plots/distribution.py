@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from xenomask.arrays import NumbersLike, as_counts, as_numbers, check_same_length
 from xenomask.errors import XenomaskError
-from xenomask.plots.vector import COLOURS, frame, legend, style
+from xenomask.plots.vector import COLOURS, frame, legend, short, style
 
 BINS = 80
 
@@ -42,7 +42,7 @@ def histogram(
     ax.set(xlabel="score", ylabel="share of these pixels", yscale="log")
     names = ["inlier", "anomaly", *(f"{n} ({t:.4g})" for n, t in marks.items())]
     legend(ax, [*handles, *lines], names)
-    ax.set_title(title, fontsize=10, parse_math=False)
+    ax.set_title(short(title), fontsize=10, parse_math=False)
     return fig
 
 

@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -66,9 +67,9 @@ def drawable(array: np.ndarray, *, exact: bool = False) -> np.ndarray:
 
 
 def check_scale(scale: tuple[float, float]) -> tuple[float, float]:
-    """The (low, high) of colours as floats; raises XenomaskError unless they are finite and rise."""
+    """The (low, high) of colours as floats; raises XenomaskError unless they are float32's, and rise."""
     low, high = map(float, scale)
-    if not (np.isfinite(high - low) and low < high):
+    if not (low < high and max(-low, high, high - low) <= float(np.finfo(np.float32).max)):
         raise XenomaskError(f"scale {low:g} .. {high:g}: the range of colours must rise, from one number to another")
     return low, high
 
@@ -219,11 +220,11 @@ def draw_label(left, right, label: LabelLike) -> "list[Patch]":
     return keys
 
 
-def save_figure(picture: "Figure", path: Path) -> None:
-    """Writes a figure; letters of a frame's name that its font has not are boxes, of which nobody needs to be told."""
+def save_figure(picture: "Figure", out: Path | StringIO, **options: Any) -> None:
+    """Writes a figure; letters of a name that its font has not are boxes, of which nobody needs to be told."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        picture.savefig(path)
+        picture.savefig(out, **options)
 
 
 def frame_title(name: str, numbers: Mapping[str, float] | None) -> str:

@@ -38,8 +38,8 @@ def merge(a: InlierCounts, b: InlierCounts) -> InlierCounts:
 def specialised(counts: InlierCounts, ratio: float, min_predictions: int = 1) -> dict[int, int]:
     """Query -> class, where confident predictions of that class are at least `ratio` of the query's predictions.
 
-    A query predicts in an image where its most probable class is not "no object"; queries that did so less than
-    `min_predictions` times are left out.
+    One of them is confident at least. A query predicts in an image where its most probable class is not "no object";
+    queries that did so less than `min_predictions` times are left out.
 
     >>> n = np.array([[9, 1, 5], [0, 0, 15]])
     >>> specialised(InlierCounts(n, n), ratio=0.9)
@@ -49,6 +49,7 @@ def specialised(counts: InlierCounts, ratio: float, min_predictions: int = 1) ->
     found = {}
     for q in np.flatnonzero(predictions >= max(1, min_predictions)):
         c = int(counts.high_conf[q, :-1].argmax())
-        if counts.high_conf[q, c] >= ratio * predictions[q]:
+        confident = int(counts.high_conf[q, c])
+        if confident and confident / predictions[q] >= ratio:  # .55 * 100 is more than 55
             found[int(q)] = c
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from xenomask.arrays import ImageLike, MapLike, as_map, as_threshold, check_same_size
+from xenomask.arrays import HALF_MAX, ImageLike, MapLike, as_map, as_threshold, check_same_size
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
 from xenomask.evaluation.evaluate import THREADS, check_classes, reader
@@ -27,13 +27,18 @@ WIDE = 480  # pixels of a picture
 def threshold_of(m: Method, given: float | None) -> tuple[float, str]:
     """The given threshold, or the one of the detector that made the maps, or the best-F1 one; and which it is.
 
-    Raises XenomaskError for a manifest whose threshold is no finite number.
+    Objects score more than it, and best F1 counts what scores as much: of that, it is the next smaller float16. Raises
+    XenomaskError for a manifest whose threshold is no finite number.
     """
     if given is not None:
         return as_threshold(given), "given"
     stored = (m.manifest or {}).get("threshold")
     if stored is None:
-        return m.threshold, "of best F1, chosen on these frames, because the maps name none of their detector's"
+        below = float(np.nextafter(np.float16(m.threshold), np.float16(-HALF_MAX)))
+        return (
+            below,
+            "just below that of best F1, chosen on these frames, because the maps name none of their detector's",
+        )
     try:
         return as_threshold(stored), "the detector's"
     except XenomaskError as e:
@@ -81,13 +86,16 @@ def objects_of(
 
 def boxed(
     value: MapLike, image: ImageLike | None, scale: tuple[float, float], threshold: float,
-    ignore: IgnoreRegion | None, found: Sequence[AnomalyObject],
+    ignore: IgnoreRegion | None, found: Sequence[AnomalyObject], width: int = WIDE,
 ) -> bytes:  # fmt: skip
-    """The overlay of `detect`, or the map alone where there is no photo, with numbered boxes: a small JPEG file."""
+    """The overlay of `detect`, or the map alone where there is no photo, with numbered boxes: a JPEG `width` wide.
+
+    It is never wider than the map, nor than 480 pixels.
+    """
     value = as_map(value)
     ignored = ignored_in(ignore, (value.shape[0], value.shape[1]))
     laid = coloured(value, scale) if image is None else overlay(image, value, scale, threshold, ignored)
     picture = draw_boxes(laid, [o.box for o in found])
-    width = min(WIDE, picture.shape[1])
+    width = min(WIDE, width, picture.shape[1])
     size = fitted((picture.shape[0], picture.shape[1]), (LONG * width, width))
     return jpeg(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA))

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from xenomask.datasets import Dataset
+from xenomask.arrays import LabelLike, MapLike
+from xenomask.datasets import Dataset, Frame
 from xenomask.errors import XenomaskError
 from xenomask.evaluation.evaluate import THREADS, reader
 from xenomask.metrics import calibration, pool
@@ -157,17 +158,15 @@ def gallery(m: Method, data: Dataset, *, tick: Tick = nothing) -> Mapping[str, t
     judged = each_frame(
         ids, lambda i: judge(i, *read(i), m.result.measured.threshold, sizes), threads=THREADS, tick=tick
     )  # fmt: skip
-    found = {}
+    found, frames = {}, {f.id: f for f in data.frames}
     for kind, title in KINDS.items():
         own = [j for part in judged.values() for j in part if j.kind == kind]
         own.sort(key=lambda j: (j.agreement if kind == "found" else -j.pixels, j.frame, j.box))
-        found[title] = len(own), [_crop(m, data, j) for j in own[:CROPS]]
+        found[title] = len(own), [_crop(m, data, frames[j.frame], *read(j.frame), j) for j in own[:CROPS]]
     return found
 
 
-def _crop(m: Method, data: Dataset, j: Judged) -> Crop:
-    frame = next(f for f in data.frames if f.id == j.frame)
-    value, label = reader(m.folder, data)[1](j.frame)
+def _crop(m: Method, data: Dataset, frame: Frame, value: MapLike, label: LabelLike, j: Judged) -> Crop:
     image = data.sample(frame).image if frame.image else coloured(value, m.scale)
     mask = binarise(value, m.result.measured.threshold)
     if j.kind == "false":  # its own outline alone: there may be many around it

@@ -61,10 +61,10 @@ def write_report(
     order = worst_first(methods[0].result)
     frames = {f.id: f for f in labelled.frames}
     chosen = [frames[i] for i in order[:images]]
-    size = _embedded_size(data, frames[order[0]], methods[0].folder, len(chosen), len(methods))
+    size = embedded_size(methods[0].folder.read(order[0]).shape, len(chosen), len(methods))
     none = [None] * len(methods)
     given = zip(methods, thresholds or none, classes or none, strict=True)
-    objects = [_objects(m, data, t, ignore, c, chosen, tick) for m, t, c in given]
+    objects = [_objects(m, data, t, ignore, c, chosen, size, tick) for m, t, c in given]
     view = _view(methods, objects, data, chosen, order, size, resamples, tick)
     with atomic(out) as part:
         part.write_bytes(page(view))
@@ -82,12 +82,13 @@ def write_diagrams(
     tick: Tick = nothing,
 ) -> list[Path]:
     """Writes the page's vector diagrams as SVG files; returns them. Raises XenomaskError as `write_report` does."""
-    methods = _evaluated(maps, data, track, resamples, seed, tick)
     make_dir(out)
+    methods = _evaluated(maps, data, track, resamples, seed, tick)
     found = {d.name: d for d in curve_diagrams(methods, resamples)}
     safe = ["".join(c if c.isalnum() or c in "-_." else "_" for c in m.name) for m in methods]
-    for i, m in enumerate(methods):
-        name = safe[i] if safe.count(safe[i]) == 1 else f"{safe[i]}_{i + 1}"
+    if len({n.casefold() for n in safe}) < len(safe):  # two would be one file: all are numbered
+        safe = [f"{n}_{i}" for i, n in enumerate(safe, 1)]
+    for name, m in zip(safe, methods, strict=True):
         found |= {f"{d.name}_{name}": d for d in score_diagrams(m)}
     for name, d in found.items():
         with atomic(out / f"{name}.svg") as part:
@@ -124,23 +125,27 @@ def embedded_size(size: Size, frames: int, methods: int) -> Size:
     """The size at which maps are embedded: at most 960 wide, and so that all pictures stay within the page's limit.
 
     A pixel takes at most one byte a map and half of one for its objects' picture, half of one for the photo and a
-    tenth for the label and the thumbs.
+    tenth for the label; one of a map's thumb, which is never wider than the map, a quarter.
 
-    >>> embedded_size((720, 1280), 10, 2), embedded_size((1024, 2048), 40, 3)
-    ((540, 960), (221, 442))
+    >>> embedded_size((720, 1280), 10, 2), embedded_size((1024, 2048), 40, 3), embedded_size((720, 1280), 300, 2)
+    ((540, 960), (214, 428), (96, 170))
     """
-    pixels = BYTES / max(1, frames) / (1.5 * methods + 0.6)
-    width = min(size[1], WIDEST, int((pixels * size[1] / size[0]) ** 0.5))
+    pixels = BYTES / max(1, frames) * size[1] / size[0]  # bytes of a frame, were it a square of its width
+    wide = (pixels - methods * THUMB**2 / 4) / (1.5 * methods + 0.6)  # beside thumbs of full size
+    narrow = pixels / (1.75 * methods + 0.6)  # thumbs as wide as the map
+    width = min(size[1], WIDEST, int(max(wide, narrow) ** 0.5))
     return max(1, round(width * size[0] / size[1])), max(1, width)
 
 
-def _embedded_size(data: Dataset, frame: Frame, maps: MapFolder, frames: int, methods: int) -> Size:
-    return embedded_size(maps.read(frame.id).shape, frames, methods)
+def _shown_size(frame: Size, size: Size) -> Size:
+    """The size on the page of a frame: those of other sizes than the first are embedded at about as many pixels."""
+    factor = min(1.0, (size[0] * size[1] / (frame[0] * frame[1])) ** 0.5)
+    return max(1, round(frame[0] * factor)), max(1, round(frame[1] * factor))
 
 
 def _objects(
     m: Method, data: Dataset, given: float | None, ignore: IgnoreRegion | None, classes: Path | None,
-    chosen: Sequence[Frame], tick: Tick,
+    chosen: Sequence[Frame], size: Size, tick: Tick,
 ) -> ObjectsView:  # fmt: skip
     threshold, origin = threshold_of(m, given)
     ignore = region_of_maps(m.folder.path) if ignore is None else ignore
@@ -148,7 +153,9 @@ def _objects(
     pictures = []
     for f in chosen:
         image = data.sample(f).image if f.image else None
-        pictures.append(boxed(m.folder.read(f.id), image, m.scale, threshold, ignore, found[f.id]))
+        value = m.folder.read(f.id)
+        width = _shown_size(value.shape, size)[1]
+        pictures.append(boxed(value, image, m.scale, threshold, ignore, found[f.id], width))
     return ObjectsView(threshold, origin, found, pictures, classes is not None)
 
 
@@ -195,23 +202,23 @@ def _see(methods: Sequence[Method], data: Dataset, frame: Frame, size: Size):
     """A frame's view, and each method's level map and thumb."""
     label = data.label(frame)
     image = data.sample(frame).image if frame.image else None
-    # frames of other sizes are embedded at about as many pixels
-    factor = min(1.0, (size[0] * size[1] / label.size) ** 0.5)
-    own = max(1, round(label.shape[0] * factor)), max(1, round(label.shape[1] * factor))
+    own = _shown_size(label.shape, size)
     small = cv2.resize(label, own[::-1], interpolation=cv2.INTER_NEAREST)
     photo = None if image is None else cv2.resize(image, own[::-1], interpolation=cv2.INTER_AREA)
     pictures = []
     for m in methods:
         value = m.folder.read(frame.id)
-        thumb = thumbnail(value, image, m.scale, m.threshold)
+        thumb = thumbnail(value, image, m.scale, m.threshold, min(THUMB, own[1]))
         pictures.append((png(level_map(value, m.levels, own)), jpeg(thumb, 75)))
     shown = FrameView(frame.id, label.shape, own, None if photo is None else jpeg(photo), png(small))
     return shown, pictures
 
 
-def thumbnail(value: np.ndarray, image: np.ndarray | None, scale: tuple[float, float], threshold: float) -> np.ndarray:
+def thumbnail(
+    value: np.ndarray, image: np.ndarray | None, scale: tuple[float, float], threshold: float, width: int = THUMB
+) -> np.ndarray:
     """A small overlay, or the map alone where there is no photo."""
-    size = fitted((value.shape[0], value.shape[1]), (LONG * THUMB, THUMB))[::-1]
+    size = fitted((value.shape[0], value.shape[1]), (LONG * width, width))[::-1]
     value = cv2.resize(value.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     if image is None:
         return coloured(value, scale)
