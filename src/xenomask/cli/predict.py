@@ -1,6 +1,5 @@
 """Detector + photos or data set -> maps and pictures."""
 
-import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -106,8 +105,6 @@ def detect(
 
     paths = list_photos(photos, sys.stdin)
     check_photos(paths, out)
-    if len(paths) == 1:
-        gc.disable()  # one photo leaves little to collect, and each collection walks all that is being imported
     check_json(coco)
     if coco and json_file and coco.resolve() == json_file.resolve():
         raise XenomaskError(f"--coco and --json both name {coco}: give each a file of its own")
