@@ -6,7 +6,16 @@ import torch.nn.functional as F
 from helpers.naive import resized
 from helpers.outputs import make_output, make_pixel_output
 from xenomask.errors import XenomaskError
-from xenomask.masks import class_probabilities, resized_logits, row_blocks, semantic, soft_masks, with_queries
+from xenomask.masks import (
+    MaskOutput,
+    _check_sizes,
+    class_probabilities,
+    resized_logits,
+    row_blocks,
+    semantic,
+    soft_masks,
+    with_queries,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -30,6 +39,23 @@ def test_resized_logits__of_a_class_map_equal_the_loops():
     output = make_pixel_output()
     expected = resized(output.class_map_logits.double().numpy(), (20, 28), (18, 25), (13, 31))
     assert np.abs(resized_logits(output).numpy() - expected).max() < 1e-5
+
+
+def test_output__sizes_are_whole_numbers_that_hold_each_other():
+    logits = torch.zeros(2, 3), torch.zeros(2, 4, 4)
+    found = MaskOutput(*logits, (32, 32), (32, 32), (40, 40))
+
+    def given(sizes):  # past the tests' type checker
+        for name in ("padded_size", "input_size", "image_size"):
+            object.__setattr__(found, name, (32, 32))
+        object.__setattr__(found, "input_size", sizes)
+        _check_sizes(found)
+
+    given((np.uint8(32), np.int64(32)))
+    assert [type(n) for n in found.input_size] == [int, int]  # 2 x 200 overflows in NumPy's small types
+    for used in ((np.int64(990), np.int64(32)), (32.0, 32.0), ("32", "32"), (32,), (0, 32)):
+        with pytest.raises(XenomaskError, match="sizes that cannot be|no whole numbers"):
+            given(used)
 
 
 def test_with_queries__refuses_what_has_none():

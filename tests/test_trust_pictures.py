@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from helpers.cli import fails
 from helpers.places import ROOT
 from xenomask import picture_files
 from xenomask.datasets import open_dataset, read_label, read_photo
@@ -20,7 +21,7 @@ from xenomask.datasets.codings import Coding
 from xenomask.datasets.read import decode, photo_size, read_stored
 from xenomask.errors import XenomaskError
 from xenomask.picture_files import is_picture, open_picture, read_header
-from xenomask.pictures import turned
+from xenomask.pictures import save_picture, turned
 from xenomask.predict.frames import open_source
 from xenomask.train.cutouts import Cutout, list_cutouts
 
@@ -123,6 +124,20 @@ def test_read_photo__pipes_devices_and_folders(tmp_path):
     with pytest.raises(XenomaskError, match="it is a folder"):
         read_photo(tmp_path)
     assert not is_picture(tmp_path / "pipe.png")
+
+
+def test_folders__a_link_whose_photo_is_gone_is_refused_not_passed_over(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "in/a.png")
+    (tmp_path / "in/b.png").symlink_to(tmp_path / "unmounted/b.png")
+    assert f"no such photo: {tmp_path}/in/b.png" in fails(capsys, "detect", tmp_path / "in", "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize(("size", "name"), [((40, 16_384), "x.webp"), ((2, 65_536), "x.jpg")])
+def test_save_picture__larger_than_the_format_can_be_is_one_line(tmp_path, size, name):
+    with pytest.raises(XenomaskError, match=f"{name}: {size[1]}x{size[0]} pixels are not written as"):
+        save_picture(tmp_path / name, np.zeros((*size, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
 
 
 # --- size and memory ---
@@ -470,7 +485,8 @@ def test_folders__photos_of_any_ending(tmp_path, ending):
     data = open_dataset("folder", tmp_path)
     assert [f.id for f in data.frames] == ["a"] and data.sample(data.frames[0]).image.shape == (40, 64, 3)
     assert len(list(open_source(str(tmp_path / "video")).frames)) == 1
-    assert [c.read().shape for c in list_cutouts(tmp_path / "video")] == [(40, 64, 4)]
+    with pytest.raises(XenomaskError, match=f"{name} has no transparency"):  # found, opened, and no cut-out
+        list_cutouts(tmp_path / "video")
 
 
 def test_folders__a_picture_that_is_not_read_is_not_passed_over(tmp_path):

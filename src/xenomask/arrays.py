@@ -5,6 +5,7 @@ refused in one line. What fits already is handed on as it is, without a copy.
 """
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -297,9 +298,11 @@ def as_threshold(threshold: Any) -> float:
     >>> as_threshold(np.float16(0.5))
     0.5
     """
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.number) or not np.isfinite(threshold):
-        raise XenomaskError(f"threshold {threshold!r} is not a finite number")
-    return float(threshold)
+    real = isinstance(threshold, int | float | np.integer | np.floating) and not isinstance(threshold, bool)
+    with suppress(OverflowError):  # of an int beyond all floats
+        if real and math.isfinite(threshold):
+            return float(threshold)
+    raise XenomaskError(f"threshold {threshold!r:.60} is not a finite number")
 
 
 def check_same_length(what: str, **columns: np.ndarray) -> None:

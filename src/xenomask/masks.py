@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -115,10 +116,17 @@ def in_arrays(output: MaskOutput) -> MaskOutput:
 
 
 def _check_sizes(output: "MaskOutput | PixelOutput") -> None:
-    sizes = output.padded_size, output.input_size, output.image_size
-    if not all(isinstance(n, int) for size in sizes for n in size):  # a graph for photos of any size is being traced
+    """Makes the sizes plain numbers; XenomaskError for what cannot be."""
+    names = ("padded_size", "input_size", "image_size")
+    sizes = [tuple(getattr(output, name)) for name in names]
+    if any(type(n).__name__ == "SymInt" for size in sizes for n in size):  # a graph for photos of any size is traced
         return
-    (ph, pw), (uh, uw), (H, W) = sizes
+    try:
+        (ph, pw), (uh, uw), (H, W) = sizes = [tuple(map(operator.index, size)) for size in sizes]
+    except (TypeError, ValueError):
+        raise XenomaskError(f"sizes {sizes} are no whole numbers (height, width)") from None
+    for name, size in zip(names, sizes, strict=True):  # NumPy's small numbers overflow
+        object.__setattr__(output, name, size)
     if not (0 < uh <= ph and 0 < uw <= pw and 0 < H and 0 < W):
         raise XenomaskError(f"input {(uh, uw)} of padded {(ph, pw)} for a photo of {(H, W)}: sizes that cannot be")
 

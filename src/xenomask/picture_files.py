@@ -124,9 +124,9 @@ def is_picture(path: Path) -> bool:
 
     Hidden files (macOS leaves ._x.png in archives) and folders are none.
     """
-    if path.name.startswith(".") or not path.is_file():
+    if path.name.startswith(".") or (path.exists() and not path.is_file()):
         return False
-    if path.suffix.lower() in ENDINGS:
+    if path.suffix.lower() in ENDINGS:  # a link whose file is gone, too: opening it says so
         return True
     try:
         with path.open("rb") as f:

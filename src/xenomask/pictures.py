@@ -83,10 +83,19 @@ def _turn(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def save_picture(path: Path, pixels: UInt8[np.ndarray, "H W 3"]) -> None:
-    """Write an RGB picture (H, W, 3) whole or not at all; its name says the format."""
+    """Write an RGB picture (H, W, 3) whole or not at all; its name says the format.
+
+    Raises XenomaskError for one that the format cannot hold.
+    """
     with atomic(path) as part:
         if path.suffix.lower() == ".png":
             _, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), PNG)
             part.write_bytes(data.tobytes())
         else:
-            Image.fromarray(pixels).save(part, quality=90)
+            try:
+                Image.fromarray(pixels).save(part, quality=90)
+            except (ValueError, OSError) as e:  # larger than the format can be
+                if isinstance(e, OSError) and e.errno:
+                    raise
+                size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+                raise XenomaskError(f"{path}: {size} pixels are not written as {path.suffix}: {first_line(e)}") from e

@@ -75,6 +75,7 @@ MISTAKES = {
     "score --dataset anomaly-track --root nowhere --out m": "no such folder: nowhere; --root",
     "score --dataset anomaly-track --root empty --out m": "neither images/ nor labels_masks/ in empty",
     f"score {SET} --out m --shard 2of8": "shard '2of8' is not I/N",
+    "assemble --out mine --member s=s --threshold-origin m": "--threshold-origin says where --threshold comes from",
     "assemble --out mine --member s=nowhere": "no such file or folder: nowhere",
     "push empty me/mine": "empty is no detector folder",
     "ignore bottom:12% --into empty": "empty is no detector folder",

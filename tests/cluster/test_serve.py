@@ -46,21 +46,20 @@ def picture(size: tuple[int, int] = (40, 64), kind: str = "png") -> bytes:
     return buffer.getvalue()
 
 
-def test_body__is_read_up_to_its_limit(monkeypatch):
+def test_body__is_read_up_to_its_limit(replica, monkeypatch):
     monkeypatch.setattr(serve, "LARGEST", 5)
-    held = [0]
-    assert asyncio.run(serve._body(Request([b"ab", b"c"]), held)) == b"abc"
-    assert asyncio.run(serve._body(Request([b"abc"] * 2), held)) is None  # the header said nothing, or lied
-    assert asyncio.run(serve._body(Request([], "6"), held)) is None
-    assert held == [3]
+    assert asyncio.run(replica._body(Request([b"ab", b"c"]))) == b"abc"
+    assert asyncio.run(replica._body(Request([b"abc"] * 2))) is None  # the header said nothing, or lied
+    assert asyncio.run(replica._body(Request([], "6"))) is None
+    assert replica.held == 3
 
 
-def test_body__of_all_requests_together_is_limited(monkeypatch):
+def test_body__of_all_requests_together_is_limited(replica, monkeypatch):
     monkeypatch.setattr(serve, "MOST_BYTES", 10)
-    held = [7]
+    replica.held = 7
     with pytest.raises(MemoryError):
-        asyncio.run(serve._body(Request([b"ab", b"cd"]), held))
-    assert held == [7]
+        asyncio.run(replica._body(Request([b"ab", b"cd"])))
+    assert replica.held == 7
 
 
 @pytest.mark.parametrize(("data", "said"), [(b"", "no body"), (b"hello", "the picture is not an image"),
@@ -87,7 +86,7 @@ def replica(monkeypatch):
     monkeypatch.setattr(serve, "_response", lambda what, found: found)
     found: Any = serve.Replica.__new__(serve.Replica)
     found.room, found.waiting, found.queue, found.done = asyncio.Semaphore(1), 0, 1, asyncio.Event()
-    found.held = [0]
+    found.held = 0
 
     async def batches(photo):
         await found.done.wait()
@@ -108,7 +107,7 @@ def test_answer__pictures_under_way_take_no_place_and_a_full_queue_is_503(replic
         assert [await work, await waits] == [(200, b"a"), (200, b"b")]
         late.set()
         codes = sorted([code for code, _ in await asyncio.gather(*slow)])
-        assert codes[0] == 200 and set(codes) <= {200, 503} and replica.waiting == replica.held[0] == 0
+        assert codes[0] == 200 and set(codes) <= {200, 503} and replica.waiting == replica.held == 0
 
     asyncio.run(ask_all())
 
@@ -123,7 +122,7 @@ def test_answer__errors_and_clients_that_hang_up_give_their_place_back(replica):
         replica.done.set()
         with pytest.raises(XenomaskError, match="bad"):
             await replica._answer(Request([b"bad"]))
-        assert await replica._answer(Request([b"c"])) == (200, b"c") and replica.waiting == replica.held[0] == 0
+        assert await replica._answer(Request([b"c"])) == (200, b"c") and replica.waiting == replica.held == 0
 
     asyncio.run(ask_all())
 

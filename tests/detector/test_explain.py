@@ -131,6 +131,14 @@ def test_explain__foreign_and_missing_queries_are_refused():
         explain(detector("maskomaly_specialised", 1.0, queries=QuerySet()), [make_output()], (0, 0))
 
 
+@pytest.mark.parametrize("name", ["class_logits", "mask_logits"])
+def test_explain__damaged_logits_are_refused_as_the_map_is(name):
+    output = make_output()
+    damaged = replace(output, **{name: torch.full_like(getattr(output, name), torch.nan)})
+    with pytest.raises(XenomaskError, match="logits hold NaN"):
+        explain(detector("rba", 1.0), [damaged], (0, 0))
+
+
 @pytest.fixture
 def photo(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 from helpers.outputs import from_probabilities
 from xenomask.datasets import open_dataset
@@ -179,6 +180,11 @@ def test_outputs__round_trip_and_damage(tmp_path):
     assert torch.equal(again.mask_logits, output.mask_logits) and again.image_size == output.image_size
     (tmp_path / "o.safetensors").write_bytes((tmp_path / "o.safetensors").read_bytes()[:40])
     with pytest.raises(XenomaskError, match="is damaged"):
+        read_output(tmp_path / "o.safetensors")
+    said = {"padded_size": "[32,32]", "input_size": "[32,32]", "image_size": "[0,9]"}
+    tensors = {k: getattr(output, k) for k in ("class_logits", "mask_logits")}
+    (tmp_path / "o.safetensors").write_bytes(save(tensors, metadata=said))
+    with pytest.raises(XenomaskError, match="o.safetensors is damaged: .* sizes that cannot be"):
         read_output(tmp_path / "o.safetensors")
 
 

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -67,6 +68,21 @@ def test_resize__equals_cv2_in_every_pixel(size, target, area):
     expected = cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
     found = Resize(size, target, area)(torch.from_numpy(image).float())
     assert np.array_equal(found.numpy(), expected)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_resize__equals_cv2_in_every_runtime(runtime):
+    # INTER_AREA's sums have halves, so that a last bit moves a pixel by one level
+    size, target = (720, 1280), (384, 683)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    expected = cv2.resize(image, target[::-1], interpolation=cv2.INTER_AREA)
+    program = trace(Resize(size, target, True), torch.from_numpy(image).float())
+    if runtime == "openvino":
+        session = openvino_session(to_openvino(program, ["image"], ["score"]))
+    else:
+        session = onnx_session(onnx_bytes(program, ["image"], ["score"]))
+    (found,) = session(image.astype(np.float32))
+    assert np.array_equal(found, expected)
 
 
 def test_fused__in_torch_is_the_detectors_own_map(tiny_detector):
@@ -281,6 +297,22 @@ def test_exported__says_what_it_is(exported, tiny_detector):
     found = open_exported(exported["pair.onnx"])
     assert isinstance(found, ExportedDetector) and found.networks == ("a", "b")
     assert found.describe()["members"] == pair.describe()["members"]
+
+
+@pytest.mark.parametrize("queries", [False, True])
+def test_exported__a_threshold_that_is_no_number_is_damage(tiny_detector, tmp_path, queries):
+    found = replace(Detector.from_folder(tiny_detector).only("a"), thresholds={"default": {"value": "x"}})
+    export_detector(found, tmp_path / "f.onnx", "onnx", size=SIZE, queries=queries)
+    with pytest.raises(XenomaskError, match="f.onnx has damaged metadata"):
+        open_exported(tmp_path / "f.onnx")
+
+
+def test_export__says_the_terms_of_the_card_that_save_writes(tiny_detector, tmp_path, capsys):
+    saved = Detector.from_folder(tiny_detector).save(tmp_path / "d")
+    done = ("export", saved, "--size", "100x60", "--member", "a", "--format", "openvino", "--out", tmp_path / "f.xml")
+    assert run(capsys, *done)[0] == 0
+    terms = cast("ExportedDetector", open_exported(tmp_path / "f.xml")).metadata["terms"]
+    assert terms == "not stated: whoever shares this detector says here what its training data and weights allow"
 
 
 def test_export__cannot_be_asked_for(tiny_detector, tmp_path, capsys):

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jaxtyping  # noqa: F401 - before xenomask, whose annotations then say what is an array (xenomask.shapes)
 import numpy as np
 import torch
 from matplotlib.figure import Figure

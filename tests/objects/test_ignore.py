@@ -39,6 +39,16 @@ def test_parse_region__refuses(tmp_path):
             parse_region(text)
 
 
+def test_region_of__a_thin_line_stays_and_nothing_is_refused(tmp_path):
+    mask = np.zeros((2000, 4000), np.uint8)
+    mask[1001] = 255  # of four rows that become one, the second
+    Image.fromarray(mask).save(tmp_path / "line.png")
+    assert np.flatnonzero(parse_region(str(tmp_path / "line.png")).mask.any(1)).tolist() == [250]
+    Image.fromarray(0 * mask).save(tmp_path / "black.png")
+    with pytest.raises(XenomaskError, match="black.png. has no pixel: a mask picture ignores what is not black"):
+        parse_region(str(tmp_path / "black.png"))
+
+
 def test_read_region__comes_back_and_refuses_what_is_damaged():
     mask = np.random.default_rng(0).random((40, 60)) < 0.3
     region = region_of(mask, "drawn")

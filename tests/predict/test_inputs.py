@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers.cli import fails
 from xenomask.errors import XenomaskError
-from xenomask.predict.inputs import list_photos
+from xenomask.predict.inputs import check_photos, list_photos
 
 
 @pytest.fixture
@@ -60,6 +60,18 @@ def test_list_photos__refuses_what_names_none(folder):
     ):
         with pytest.raises(XenomaskError, match=error):
             list_photos(given)
+    with pytest.raises(XenomaskError, match="standard input names no photo"):
+        list_photos(["-"], ["-\n"])
+
+
+def test_check_photos__none_is_written_over_by_the_picture_of_another(tmp_path):
+    photos = [tmp_path / name for name in ("a.jpg", "a_overlay.jpg")]
+    for path in photos:
+        Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(path)
+    with pytest.raises(XenomaskError, match="a_overlay.jpg is a photo that another one's picture would replace"):
+        check_photos(photos, tmp_path)
+    check_photos(photos[1:], tmp_path)  # its own is called a_overlay_overlay.jpg
+    check_photos(photos, tmp_path / "out")
 
 
 def test_cli__mistakes_are_said_before_anything_is_loaded(folder, capsys):

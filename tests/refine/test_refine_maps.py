@@ -102,6 +102,10 @@ def test_boxes__of_a_file_of_json(tmp_path, capsys):
     assert np.array_equal(read_map(tmp_path / "out/f1.hdf5"), values["f1"])
     boxes.write_text(json.dumps({"f7": [[1, 1, 3, 2, 0.9]]}))
     assert "boxes of 1 frames that" in fails(capsys, *command, "--out", tmp_path / "new")
+    boxes.write_text(json.dumps([{"image_id": "f0", "bbox": [1, 1, 3, 2], "score": 0.9, "category_id": 3}]))
+    assert "b.json has no box of car, road: its classes are 3" in fails(
+        capsys, *command, "--inliers", "road,car", "--out", tmp_path / "new"
+    )
     for words, error in (
         (("--segments", folder), "give one of --segments, --superpixels and --boxes"),
         (("--options", "blend=.1"), "unknown option"),

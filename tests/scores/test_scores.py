@@ -186,6 +186,14 @@ def test_scores__options():
         get_score("maskomaly", {"mixx": 1.0})
     with pytest.raises(XenomaskError, match="option of score rba"):
         get_score("rba", {"mix": 1.0})
+    assert get_score("maskomaly", {"border": None, "mix": 1, "inlier": "specialised"}).options["mix"] == 1
+    for key, value, wanted in (
+        ("inlier", "confidant", "'confidant', not confident or specialised"), ("mix", "a", "'a', not a finite number"),
+        ("mix", None, "None, not a finite number"), ("border", True, "True, not a finite number or null"),
+        ("confidence", float("nan"), "nan, not a finite number"),
+    ):  # fmt: skip
+        with pytest.raises(XenomaskError, match=f"score maskomaly: the option {key} is {wanted}$"):
+            get_score("maskomaly", {key: value})
 
 
 def test_as_released__keeps_the_padding_and_stretches():

@@ -16,7 +16,7 @@ from xenomask.detector import Detector
 from xenomask.errors import XenomaskError
 from xenomask.predict.photos import score_dataset
 from xenomask.store import map_ids, map_path
-from xenomask.store.classes import class_ids, read_classes, write_classes
+from xenomask.store.classes import class_ids, classes_photo, read_classes, write_classes
 
 NAMES = ("Straße-ü", "Caf\u00e9", "\ud55c\uae00")  # Hangul comes apart, too
 
@@ -65,9 +65,14 @@ def test_classes__are_found_in_either_form(tmp_path):
     for form in ("NFC", "NFD"):
         folder = tmp_path / form
         folder.mkdir()
-        write_classes(folder / f"{unicodedata.normalize(form, name)}.png", np.full((2, 3), 7))
-        assert class_ids(folder) == [name]
+        write_classes(folder / f"{unicodedata.normalize(form, name)}.png", np.full((2, 3), 7), photo="ab")
+        assert class_ids(folder) == [name] and classes_photo(folder, name) == "ab"
         assert read_classes(folder, name).tolist() == [[7] * 3] * 2
+
+
+def test_classes__of_npz_name_no_photo(tmp_path):
+    np.savez(tmp_path / "a.npz", pred_id_labels=np.full((2, 3), 7))
+    assert class_ids(tmp_path) == ["a"] and classes_photo(tmp_path, "a") is None
 
 
 def test_commands__match_maps_of_the_other_form(maps, scenes, tiny_detector, tmp_path, capsys):

@@ -145,10 +145,10 @@ def quantize(
 
 
 def _terms(card: Path) -> str | None:
-    """What a model card says under "Terms", if there is one."""
+    """What a model card says under "Terms", if there is one: a shipped one's paragraph, or `detector.card`'s list."""
     from xenomask.files import read_text
 
     if not card.is_file():
         return None
-    found = re.search(r"^\*\*Terms\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", read_text(card), re.M | re.S)
-    return " ".join(found[1].split()) if found else None
+    found = re.search(r"^(?:\*\*Terms\.\*\*|## Terms\n)\s*(.+?)(?:\n\s*\n|\Z)", read_text(card), re.M | re.S)
+    return " ".join(re.sub(r"^- ", "", found[1], flags=re.M).split()) if found else None

@@ -364,6 +364,8 @@ def assemble(
     """
     if not member and (weight or score or half or threshold is not None or threshold_origin):
         raise XenomaskError("assemble without --member only records the files of OUT: leave the rest out")
+    if threshold_origin and threshold is None:
+        raise XenomaskError("--threshold-origin says where --threshold comes from: give that, too")
     pairs = [m.partition("=") for m in member or []]
     if bad := [m for m, (name, _, path) in zip(member or [], pairs, strict=True) if not name or not path]:
         raise XenomaskError(f"member {bad[0]!r} is not NAME=CHECKPOINT_FOLDER")

@@ -71,7 +71,7 @@ class Replica:
         most = min(service.batch, self.detector.largest_batch or service.batch)
         self.batches = _batches(self._predict, most, service.wait)
         self.room, self.waiting, self.queue = asyncio.Semaphore(service.working), 0, service.waiting
-        self.held = [0]  # bytes of pictures that are under way or wait
+        self.held = 0  # bytes of pictures that are under way or wait
 
     async def __call__(self, request: Any) -> Any:
         """Answer one request; raises nothing that a request can cause."""
@@ -92,7 +92,7 @@ class Replica:
         if request.method != "POST":
             return 405, f"POST a picture's bytes to /{what}"
         try:
-            data = await asyncio.wait_for(_body(request, self.held), PATIENCE)
+            data = await asyncio.wait_for(self._body(request), PATIENCE)
         except TimeoutError:
             return 408, f"the picture did not arrive in {PATIENCE} s"
         except MemoryError:
@@ -102,7 +102,28 @@ class Replica:
         try:
             return await self._answered(what, data)
         finally:
-            self.held[0] -= len(data)
+            self.held -= len(data)
+
+    async def _body(self, request: Any) -> bytes | None:
+        """A request's bytes, counted in `held`; None where they are too many, which are not read to their end.
+
+        Raises MemoryError where all requests' together are more than MOST_BYTES. What is not returned is not counted.
+        """
+        if int(request.headers.get("content-length") or 0) > LARGEST:
+            return None
+        data, whole = bytearray(), False
+        try:
+            async for part in request.stream():
+                if self.held + len(part) > MOST_BYTES:
+                    raise MemoryError
+                data += part
+                self.held += len(part)
+                if len(data) > LARGEST:
+                    return None
+            whole = True
+            return bytes(data)
+        finally:
+            self.held -= 0 if whole else len(data)
 
     async def _answered(self, what: str, data: bytes) -> tuple[int, Any]:
         if self.room.locked() and self.waiting >= self.queue:
@@ -139,28 +160,6 @@ def _batches(predict: Callable[[list[Any]], list[Any]], most: int, wait: float) 
         return await asyncio.to_thread(predict, photos)
 
     return together
-
-
-async def _body(request: Any, held: list[int]) -> bytes | None:
-    """A request's bytes, counted in held[0]; None where they are too many, which are not read to their end.
-
-    Raises MemoryError where all requests' together are more than MOST_BYTES. What is not returned is not counted.
-    """
-    if int(request.headers.get("content-length") or 0) > LARGEST:
-        return None
-    data, whole = bytearray(), False
-    try:
-        async for part in request.stream():
-            if held[0] + len(part) > MOST_BYTES:
-                raise MemoryError
-            data += part
-            held[0] += len(part)
-            if len(data) > LARGEST:
-                return None
-        whole = True
-        return bytes(data)
-    finally:
-        held[0] -= 0 if whole else len(data)
 
 
 def _decoded(data: bytes) -> Any:

@@ -16,6 +16,7 @@ from xenomask.masks import (
     class_probabilities,
     in_torch,
     outlier_probabilities,
+    refuse_nan,
     resized_logits,
     semantic,
     soft_masks,
@@ -148,6 +149,9 @@ def explain_member(member: Member, output: Output, at: tuple[int, int]) -> Membe
     x, y = at
     score, row = member.score, slice(y, y + 1)
     output = in_torch(output)
+    for name in ("class_map_logits", "class_logits", "mask_logits"):
+        if hasattr(output, name):
+            refuse_nan(getattr(output, name))
     score.displayed(isinstance(output, PixelOutput))
     notes: list[str] = []
     if isinstance(output, PixelOutput):

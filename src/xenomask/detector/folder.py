@@ -170,6 +170,11 @@ def finite(value: Any) -> float:
     return float(value)
 
 
+def read_thresholds(table: Any) -> dict[str, dict[str, Any]]:
+    """The thresholds of a table by name; ValueError, KeyError, TypeError or AttributeError for what are none."""
+    return {k: {**t, "value": finite(t["value"])} for k, t in table.items()}
+
+
 def check_own(folder: Path) -> None:
     """Raises XenomaskError for a shipped detector, which is the package's and never written to."""
     if (folder / FILE).resolve().is_relative_to(SHIPPED.resolve()):

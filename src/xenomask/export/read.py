@@ -15,7 +15,7 @@ from xenomask.arrays import ImageLike, as_image
 from xenomask.datasets.photos import as_photo
 from xenomask.detector import Detector, Member
 from xenomask.detector.find import QUANTIZED
-from xenomask.detector.folder import read_refine
+from xenomask.detector.folder import read_refine, read_thresholds
 from xenomask.detector.member import plain
 from xenomask.detector.prediction import predict
 from xenomask.detector.predictor import Predictor
@@ -205,7 +205,7 @@ def _open_folder(folder: Path) -> Detector:
             if name in contents and contents[name] != member.network.facts["content"]:
                 raise XenomaskError(f"{folder / name}.xml is not the one that {QUANTIZED} names: copy the folder again")
             members.append(replace(member, name=name, weight=float(weight)))
-        thresholds = {k: {**t, "value": float(t["value"])} for k, t in table["thresholds"].items()}
+        thresholds = read_thresholds(table["thresholds"])
         region, refine = read_region(table.get("ignore")), read_refine(table)
         return Detector(str(table["name"]), tuple(members), thresholds, ignore=region, refine=refine)
     except (KeyError, TypeError, ValueError, AttributeError) as e:
@@ -215,7 +215,7 @@ def _open_folder(folder: Path) -> Detector:
 def _fused(path: Path, metadata: Mapping[str, Any], start, digest: str) -> ExportedDetector:
     size = metadata["size"]
     low, high = metadata["scale"]
-    thresholds = {k: {**t, "value": float(t["value"])} for k, t in metadata["thresholds"].items()}
+    thresholds = read_thresholds(metadata["thresholds"])
     for m in metadata["members"]:
         _preprocess(m)
     return ExportedDetector(
@@ -243,9 +243,9 @@ def _queries(path: Path, metadata: Mapping[str, Any], start, digest: str) -> Det
     run, runtime = _sized(path, metadata, logits(start())), "onnxruntime" if path.suffix == ".onnx" else "openvino"
     network = Network(nn.Module(), config, _preprocess(m), digest, facts, run, runtime)
     member = Member(str(m["name"]), network, queries, get_score(m["score"], m["options"]), 1.0)
-    region = read_region(metadata.get("ignore"))
+    thresholds, region = read_thresholds(metadata["thresholds"]), read_region(metadata.get("ignore"))
     refine = read_refine(metadata)
-    return Detector(str(metadata["name"]), (member,), metadata["thresholds"], ignore=region, refine=refine)
+    return Detector(str(metadata["name"]), (member,), thresholds, ignore=region, refine=refine)
 
 
 def _sized(path: Path, metadata: Mapping[str, Any], run: Callable[[Any], Any]) -> Callable[[Any], Any]:

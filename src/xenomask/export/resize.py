@@ -60,6 +60,8 @@ class Resize(nn.Module):
         for i in range(self.counts[dim]):
             weight = self.get_buffer(f"{axis}w{i}")
             part = x.index_select(dim, self.get_buffer(f"{axis}{i}")) * (weight if dim == 1 else weight[:, None])
+            if self.area:  # changes none, but keeps OpenVINO from one rounding for both product and sum, unlike cv2
+                part = part.relu()
             total = part if total is None else total + part
         assert total is not None
         return total

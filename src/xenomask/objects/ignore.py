@@ -43,13 +43,17 @@ class IgnoreRegion:
 
 
 def region_of(mask: MaskLike, origin: str) -> IgnoreRegion:
-    """A region from a mask (H, W) of a photo; raises XenomaskError for what is no mask, and for all of the photo."""
+    """A region from a mask (H, W) of a photo; raises XenomaskError for what is no mask, and for all and none of it."""
     mask = as_mask(mask, "ignore region")
     if mask.all():
         raise XenomaskError(f"the ignore region ({origin}) is the whole photo")
     factor = min(1.0, STORED / max(mask.shape))
     h, w = (max(1, round(n * factor)) for n in mask.shape)
-    return IgnoreRegion(cv2.resize(mask.astype(np.uint8), (w, h), interpolation=cv2.INTER_NEAREST) > 0, origin)
+    # by mean, so that a thin line is in it
+    stored = cv2.resize(mask.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA) > 0
+    if not stored.any():
+        raise XenomaskError(f"the ignore region ({origin}) has no pixel: a mask picture ignores what is not black")
+    return IgnoreRegion(stored, origin)
 
 
 def read_region(table: Any) -> IgnoreRegion | None:

@@ -45,7 +45,8 @@ def read_output(path: Path) -> MaskOutput | PixelOutput:
         return MaskOutput(
             found["class_logits"], found["mask_logits"], **sizes, outlier_class=outlier, mirrored=mirrored
         )
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError,
+            XenomaskError) as e:  # fmt: skip
         raise XenomaskError(f"{path} is damaged: {e}; delete it and run again") from e
 
 

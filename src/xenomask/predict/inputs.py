@@ -27,10 +27,10 @@ def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[
         if not text:
             raise XenomaskError("a photo's name is empty: is a variable of the shell not set?")
         if text == STDIN:
-            listed = [line for raw in lines if (line := raw.rstrip("\r\n"))]
+            listed = [line for raw in lines if (line := raw.rstrip("\r\n")) not in ("", STDIN)]
             if not listed:
                 raise XenomaskError("standard input names no photo: - reads a list of paths from it, one a line")
-            found += list_photos([line for line in listed if line != STDIN])
+            found += list_photos(listed)
         elif path.is_dir():
             own = sorted(p for p in path.iterdir() if is_picture(p) and not _drawn(p))
             if not own:
@@ -72,7 +72,8 @@ def check_photos(photos: Sequence[Path], out: Path) -> None:
     """Makes the folder of results.
 
     Raises XenomaskError for a photo that is not there or is a folder, where none of the first is a picture of a scene's
-    size, for two of one name, an unwritable folder, and one of `xenomask score`, whose maps would be written over.
+    size, for two of one name, for one that would be written over, an unwritable folder, and one of `xenomask score`,
+    whose maps would be.
     """
     for photo in photos:
         if photo.is_dir():
@@ -90,6 +91,9 @@ def check_photos(photos: Sequence[Path], out: Path) -> None:
         raise bad[0]
     if twice := sorted(s for s, n in Counter(p.stem for p in photos).items() if n > 1):
         raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")
+    drawn = {f"{p.stem}{ending}" for p in photos for ending in (HEATMAP, OVERLAY)}
+    if lost := [p for p in photos if p.name in drawn and p.parent.resolve() == out.resolve()]:
+        raise XenomaskError(f"{lost[0]} is a photo that another one's picture would replace: choose another --out")
     if (out / MANIFEST).is_file():
         raise XenomaskError(f"{out} holds maps of `xenomask score`, which these would replace: choose another --out")
     make_dir(out)

@@ -246,5 +246,5 @@ def open_classes(detector: Predictor, data: Dataset, folder: Path, leave_one_out
     held = class_ids(make_dir(folder))
     claim(folder, _made_by(detector, data, leave_one_out), held, kind="predicted classes")
     done = set(class_ids(folder))
-    check_kept(folder, (f for f in data.frames if f.id in done), lambda f: classes_photo(folder / f"{f.id}{PNG}"))
+    check_kept(folder, (f for f in data.frames if f.id in done), lambda f: classes_photo(folder, f.id))
     return done

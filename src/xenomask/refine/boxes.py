@@ -59,7 +59,8 @@ def read_boxes(path: Path, inliers: Collection[str] = ()) -> dict[str, Boxes]:
     """{frame id: boxes (n, 5)} of a COCO results list, or of {id: [[x, y, width, height, score, class], ...]}.
 
     An image_id is the frame's id. Boxes of the classes `inliers` (a name or a category_id) are no anomalies: as in
-    DetSeg, they count double in the suppression, and are then dropped. Raises XenomaskError for anything else.
+    DetSeg, they count double in the suppression, and are then dropped. Raises XenomaskError for anything else, and
+    where no box is of one of the `inliers`.
     """
     try:
         if path.stat().st_size > MAX_JSON:
@@ -68,6 +69,12 @@ def read_boxes(path: Path, inliers: Collection[str] = ()) -> dict[str, Boxes]:
         rows: dict[str, list[tuple[list[float], str]]] = {}
         for frame, box, name in _rows(table):
             rows.setdefault(frame, []).append((_checked(frame, box), name))
+        there = {name for own in rows.values() for _, name in own}
+        if inliers and there and not there & set(inliers):
+            raise XenomaskError(
+                f"{path} has no box of {', '.join(sorted(inliers))[:80]}: its classes are "
+                f"{', '.join(sorted(there))[:80] or 'not named'}"
+            )
         return {frame: _without(own, set(inliers)) for frame, own in rows.items()}
     except OSError as e:
         raise XenomaskError(f"cannot read {path}: {e.strerror}") from e

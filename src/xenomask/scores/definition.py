@@ -5,10 +5,13 @@ cpu) and the one for GPUs (gpu_kernels, gpu). `xenomask explain` reads the same 
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
 
 from xenomask.arrays import Tensor
 from xenomask.errors import XenomaskError, refuse_taken, unknown
@@ -155,7 +158,7 @@ def register(score: Score) -> Score:
 
 
 def get_score(name: str, options: Mapping[str, Any] | None = None) -> Score:
-    """The score of that name, its options replaced where given.
+    """The score of that name, its options replaced where given; XenomaskError for unknown ones and other kinds.
 
     >>> get_score("rbaa")
     Traceback (most recent call last):
@@ -166,10 +169,26 @@ def get_score(name: str, options: Mapping[str, Any] | None = None) -> Score:
     s = SCORES[name]
     if not options:
         return s
-    for key in options:
+    for key, value in options.items():
         if key not in s.known_options:
             raise unknown(f"option of score {name}", key, s.known_options)
+        _check_option(s, key, value)
     return replace(s, options={**s.options, **options})
+
+
+def _check_option(score: Score, key: str, value: Any) -> None:
+    """Raises XenomaskError for a word, number or None where the formula's annotation of the option has another kind."""
+    functions = [f for f in (score.gather, score.finish) if f is not None and key in _options(f)]
+    kind: Any = inspect.signature(functions[0]).parameters[key].annotation
+    kinds = get_args(kind) or (kind,)
+    if get_origin(kind) is Literal:
+        fits, wanted = value in kinds, " or ".join(kinds)
+    else:
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+        fits = float not in kinds or number or (value is None and type(None) in kinds)
+        wanted = "a finite number" + " or null" * (type(None) in kinds)
+    if not fits:
+        raise XenomaskError(f"score {score.name}: the option {key} is {value!r:.40}, not {wanted}")
 
 
 def gather_rows(what: Gather, m: M) -> dict[str, Rows]:

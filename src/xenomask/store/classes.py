@@ -62,6 +62,7 @@ def read_classes(folder: Path, frame: str, photo: Path | None = None) -> UInt8[n
     return read_numbers(picture)
 
 
-def classes_photo(path: Path) -> str | None:
-    """The SHA-256 of the photo that a PNG of predicted classes was made from; None where it does not say."""
-    return open_picture(path, "predicted classes").image.info.get(PHOTO)
+def classes_photo(folder: Path, frame: str) -> str | None:
+    """The SHA-256 of the photo that a frame's predicted classes were made from; None where they do not say (.npz)."""
+    path = _files(folder)[0].file(frame)
+    return open_picture(path, "predicted classes").image.info.get(PHOTO) if path.is_file() else None
