@@ -228,6 +228,7 @@ def test_names__and_options_are_checked():
     for text, error in (
         ("poolin", "unknown refinement 'poolin'; did you mean 'pooling'"), ("pooling:upp=.1", "did you mean 'up'"),
         ("pooling:up=2", "not in 0..1"), ("pooling:up", "write NAME:OPTION=NUMBER"), ("pooling:up=nan", "not finite"),
+        ("pooling:up=.5,up=.3", "up is given twice"),
         ("boxes", "needs boxes, which no detector has"),
     ):  # fmt: skip
         with pytest.raises(XenomaskError, match=error):

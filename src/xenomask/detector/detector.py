@@ -19,9 +19,9 @@ from xenomask.detector.folder import (
     check_own,
     describe_members,
     fingerprint,
-    finite,
     read_refine,
     read_table,
+    read_thresholds,
     scale_of,
     write_folder,
 )
@@ -388,7 +388,7 @@ def _read(path: Path, network_of: Callable[[Path, str | None], Any]) -> Detector
     """
     try:
         table = read_table(path)
-        thresholds = {k: {**t, "value": finite(t["value"])} for k, t in table.get("thresholds", {}).items()}
+        thresholds = read_thresholds(table.get("thresholds", {}))
         calibration = read_calibration(table.get("calibration"))
         members = []
         for row in table["members"]:

@@ -111,6 +111,8 @@ def parse_refinement(text: str, needs: str = "masks") -> Refinement:
     pairs = [p.partition("=") for p in rest.split(",") if p.strip()]
     options = {}
     for key, _, value in pairs:
+        if key.strip() in options:
+            raise XenomaskError(f"--refine {text}: {key.strip()} is given twice")
         try:
             options[key.strip()] = float(value)
         except ValueError:
