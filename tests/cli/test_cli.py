@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,7 +152,10 @@ def test_detect__bad_photos(tmp_path, capsys, tiny_detector, photo):
     assert "text.jpg is not an image" in fails(capsys, "detect", tmp_path / "text.jpg", *options)
     assert "cut.jpg is damaged" in fails(capsys, "detect", tmp_path / "cut.jpg", *options)
     assert "no such photo" in fails(capsys, "detect", tmp_path / "nowhere.jpg", *options)
-    assert "two photos are named p" in fails(capsys, "detect", photo, photo, *options)
+    other = tmp_path / "other" / photo.name
+    other.parent.mkdir()
+    shutil.copy(photo, other)
+    assert "have one name: their maps would" in fails(capsys, "detect", photo, other, *options)
     assert list(out.iterdir()) == []
     code, _, err = run(capsys, "detect", tmp_path, *options)  # the others are done
     assert code == 2 and "cut.jpg is damaged" in err and "text.jpg is not an image" in err

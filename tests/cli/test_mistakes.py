@@ -41,7 +41,7 @@ MISTAKES = {
     "detect text.jpg": "text.jpg is not an image",
     "detect drive.mp4": "drive.mp4 is a video: xenomask video FILE --out seen.mp4",
     "detect maps/a_score.npy": "a_score.npy is not an image",
-    "detect street.jpg street.jpg": "two photos are named street",
+    "detect street.jpg --quiet": "--quiet stands before the command: xenomask --quiet detect ...",
     "detect street.jpg --out file": "cannot write into folder file: it is a file",
     "detect street.jpg --json -": "- is no file's name here",
     "detect street.jpg --detector=": "the detector's name is empty",

@@ -32,6 +32,7 @@ def test_list_photos__of_files_folders_patterns_and_lists(folder):
     assert names(list_photos([folder])) == ["a.png", "b.jpg", "nameless"]
     assert names(list_photos([folder / "b.jpg", f"{folder}/deeper"])) == ["b.jpg", "c.jpg"]
     assert names(list_photos([f"{folder}/*.jpg"])) == ["b.jpg"]
+    assert names(list_photos([folder / "b.jpg", folder, f"{folder}/./a.png"])) == ["b.jpg", "a.png", "nameless"]
     assert names(list_photos([f"{folder}/**/*.jpg"])) == ["b.jpg", "c.jpg"]
     for drawn in ("b_overlay.jpg", "b_heatmap.png"):  # by detect, whose map lies beside; else a photo of that name
         (folder / drawn).write_bytes((folder / "b.jpg").read_bytes())

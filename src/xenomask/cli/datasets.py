@@ -134,7 +134,7 @@ def synthetic(
     out: Annotated[Path, typer.Option(help="folder to write")],
     layout: Annotated[str, typer.Option(help="anomaly-track, obstacle-track, fishyscapes-static, folder, cityscapes "
                                         "or train-ids")] = "anomaly-track",
-    frames: Annotated[int, typer.Option(min=1)] = 10,
+    frames: Annotated[int, typer.Option(min=1, max=10_000)] = 10,
     size: Annotated[str | None, typer.Option(help="WxH; default: 1280x720, fishyscapes-static 2048x1024")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:  # fmt: skip

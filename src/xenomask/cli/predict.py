@@ -309,7 +309,7 @@ def heatmaps(
 def demo(
     out: Annotated[Path, typer.Option(help="folder to write")] = Path("demo_out"),
     detector: DetectorOption = DEFAULT_DETECTOR,
-    frames: Annotated[int, typer.Option(min=1)] = 6,
+    frames: Annotated[int, typer.Option(min=1, max=10_000)] = 6,
     seed: Annotated[int, typer.Option(min=0)] = 7,
     device: DeviceOption = None,
     runtime: RuntimeOption = None,

@@ -63,4 +63,4 @@ def check_member(name: str, member: str) -> None:
 def check_folder(folder: Path) -> None:
     """Raises XenomaskError for what is no detector folder."""
     if not (folder / FILE).is_file():
-        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
+        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble --member` makes one")

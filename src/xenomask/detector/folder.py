@@ -124,7 +124,7 @@ def read_refine(table: Mapping[str, Any]) -> tuple[Refinement, ...]:
 def read_table(folder: Path) -> dict[str, Any]:
     """The folder's detector.json, its members checked; XenomaskError for a missing or damaged one."""
     if not os.path.lexists(folder / FILE):
-        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble` makes one")
+        raise XenomaskError(f"{folder} is no detector folder: it has no {FILE}; `xenomask assemble --member` makes one")
     check_inside(folder / FILE, folder)
     table = read_object(folder / FILE)
     try:

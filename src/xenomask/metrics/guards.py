@@ -56,7 +56,10 @@ def warnings(
     used = np.flatnonzero(pooled.positive + pooled.negative)
     top = float(values(used[-1:].astype(np.uint16))[0])
     if len(used) == 1:
-        found.append(f"every map holds the single value {top:g}: nothing was detected, and nothing can be ranked")
+        found.append(
+            f"every map holds the single value {top:g} as float16, which is what is compared, so nothing is ranked: if "
+            "they hold several, scale them"
+        )
     elif official["best_f1_threshold"] >= top:
         found.append(
             f"the best-F1 threshold is the largest score ({top:g}): the official component mask, score > threshold, "

@@ -18,7 +18,7 @@ FIRST = 20  # photos whose headers are read before the networks: a mistake shows
 def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[Path]:
     """The photos that files, folders, patterns ("photos/*.jpg") and "-" (`lines`, a path each) name, in that order.
 
-    Of a folder it is its pictures, by name, but for those that `detect` drew; its folders are not looked into. Raises
+    Each is there once. Of a folder it is its pictures, by name, but for those that `detect` drew; its folders are not looked into. Raises
     XenomaskError for what is not there, and for a folder, a pattern or a list without a photo.
     """
     found: list[Path] = []
@@ -45,7 +45,7 @@ def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[
             found += own
         else:
             raise XenomaskError(f"no such photo: {path}")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def _drawn(path: Path) -> bool:
@@ -90,7 +90,8 @@ def check_photos(photos: Sequence[Path], out: Path) -> None:
     if bad and len(bad) == len(photos[:FIRST]):
         raise bad[0]
     if twice := sorted(s for s, n in Counter(p.stem for p in photos).items() if n > 1):
-        raise XenomaskError(f"two photos are named {twice[0]}: their maps would overwrite each other; run them apart")
+        one, other = [p for p in photos if p.stem == twice[0]][:2]
+        raise XenomaskError(f"{one} and {other} have one name: their maps would overwrite each other; run them apart")
     drawn = {f"{p.stem}{ending}" for p in photos for ending in (HEATMAP, OVERLAY)}
     if lost := [p for p in photos if p.name in drawn and p.parent.resolve() == out.resolve()]:
         raise XenomaskError(f"{lost[0]} is a photo that another one's picture would replace: choose another --out")
