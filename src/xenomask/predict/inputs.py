@@ -18,8 +18,8 @@ FIRST = 20  # photos whose headers are read before the networks: a mistake shows
 def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[Path]:
     """The photos that files, folders, patterns ("photos/*.jpg") and "-" (`lines`, a path each) name, in that order.
 
-    Each is there once. Of a folder it is its pictures, by name, but for those that `detect` drew; its folders are not looked into. Raises
-    XenomaskError for what is not there, and for a folder, a pattern or a list without a photo.
+    Each is there once. Of a folder it is its pictures, by name, but for those that `detect` drew; its folders are not
+    looked into. Raises XenomaskError for what is not there, and for a folder, a pattern or a list without a photo.
     """
     found: list[Path] = []
     for name in given:
