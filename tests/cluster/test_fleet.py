@@ -249,8 +249,10 @@ class Slow:
     detector: Detector
     seconds: float
 
-    def describe(self) -> dict:
-        return self.detector.describe()
+    def __getattr__(self, name: str):
+        if name.startswith("__") or name == "detector":  # of a copy that is being unpickled
+            raise AttributeError(name)
+        return getattr(self.detector, name)
 
     def detect(self, image) -> ScoreMap:
         time.sleep(self.seconds)
