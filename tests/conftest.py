@@ -9,10 +9,12 @@ import torch
 from helpers.places import SHARED, TESTS
 from xenomask.detector.folder import assemble
 from xenomask.models import build
+from xenomask.offline import keep_reports
 
 # the asserts in helpers tell what they compared, as those in tests do
 unread = {f"helpers.{p.stem}" for p in (TESTS / "helpers").glob("[a-z]*.py")} - sys.modules.keys()
 pytest.register_assert_rewrite(*sorted(unread))
+keep_reports()  # some tests import openvino themselves
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,10 +34,15 @@ def asking_hub() -> Iterator[None]:
 
 
 def imported(package: str) -> ModuleType:
-    """An optional package, imported without its reports; ImportError where it is not installed.
+    """An optional package, imported without its reports; ImportError where it is not installed."""
+    keep_reports()
+    return import_module(package)
+
+
+def keep_reports() -> None:
+    """What is imported from here on in this process reports nothing to its makers.
 
     NOTE: openvino (2026.4.1) tells Google Analytics of each import, from a process that it forks for that; nncf reports
     as well. Both are silent where their package for it is missing, so it is kept from them.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType] None: not to be imported
-    return import_module(package)

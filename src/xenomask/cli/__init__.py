@@ -134,7 +134,7 @@ def _misused(e: Any) -> None:
     """One line for a usage error; nothing more where typer has printed a group's help in its place."""
     if said := " ".join(e.format_message().replace("Value error, ", "").split()):  # pydantic's two words
         where = e.ctx.command_path if e.ctx else f"xenomask {sys.argv[1]}"
-        if (own := getattr(e, "option_name", None)) in OWN[1:3]:
+        if (own := getattr(e, "option_name", None)) in ("--quiet", "--verbose"):
             _explain(XenomaskError(f"{own} stands before the command: xenomask {own} {' '.join(sys.argv[1:2])} ..."))
         _explain(XenomaskError(f"{said[0].lower()}{said[1:].rstrip('.')} (help: {where} --help)"))
     sys.exit(2)

@@ -345,7 +345,7 @@ class Detector:
         was run, to save memory. Other sizes are run by `fallback` (torch, openvino); they, and what else asks for
         the networks, load torch then.
         """
-        return _read(find(folder), lambda c, sha: open_kept(c, sizes, batch, fallback=fallback, once=once, sha256=sha))
+        return _read(find(folder), lambda c, sha: open_kept(c, sizes, batch, fallback=fallback, once=once, digest=sha))
 
     @staticmethod
     def from_hub(name: str, device: str = "cpu", token: str | None = None) -> "Detector":

@@ -71,9 +71,13 @@ def output_photo(path: Path) -> str:
 def cache_outputs(detector: Detector, data: Dataset, folder: Path, *, tick: Tick = nothing) -> None:
     """Writes folder/<member>/<frame>.safetensors for every frame that has none yet; resumes where it stopped.
 
-    Raises XenomaskError where the folder holds the outputs of other networks, data sets, sizes or photos.
+    Raises XenomaskError where the folder holds the outputs of other networks, data sets, sizes or photos, and for a
+    network whose name leads out of it.
     """
     for member in detector.members:
+        # a file from elsewhere may call its network ../../x; one of the Hub is called org/name
+        if not (folder / member.name).resolve().is_relative_to(folder.resolve()):
+            raise XenomaskError(f"network {member.name!r} of {detector.name} has no name that a folder can have")
         own = make_dir(folder / member.name)
         n = member.network
         made_by = {"sha256": n.sha256, "settings": n.settings, "preprocess": asdict(n.preprocess), **made_of(data)}

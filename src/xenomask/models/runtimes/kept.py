@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from xenomask import files
 from xenomask.arrays import ImageLike
 from xenomask.datasets.photos import as_photo
 from xenomask.errors import XenomaskError
-from xenomask.files import read_object
+from xenomask.files import read_object, sha256
 from xenomask.masks import MaskOutput, in_torch
 from xenomask.models.config import CARD, CONFIG, WEIGHTS, outlier_last, read_card
 from xenomask.models.preprocess import Prepared, Preprocess, input_size, network_array, under
@@ -122,18 +121,13 @@ class Kept:
 
 
 def open_kept(
-    folder: Path,
-    sizes: Sequence[Size] | None = None,
-    batch: int = 1,
-    *,
-    fallback: str = "torch",
-    once: bool = False,
-    sha256: str | None = None,
-) -> Kept | None:
+    folder: Path, sizes: Sequence[Size] | None = None, batch: int = 1, *, fallback: str = "torch", once: bool = False,
+    digest: str | None = None,
+) -> Kept | None:  # fmt: skip
     """The network of a checkpoint folder by its kept graphs; None where a photo of one of the sizes has none.
 
-    Without sizes one graph of any size is enough; `sha256` is the weights', where it is known. Whatever is wrong with
-    the folder is None too: whoever loads it then says what.
+    Without sizes one graph of any size is enough; `digest` is the weights' SHA-256, where it is known. Whatever is
+    wrong with the folder is None too: whoever loads it then says what.
     """
     try:
         if not (folder / CARD).is_file():
@@ -141,7 +135,7 @@ def open_kept(
         p, facts = read_card(folder / CARD)
         if p.resample != "opencv":  # resized by torchvision
             return None
-        digest, config = sha256 or files.sha256(folder / WEIGHTS), read_object(folder / CONFIG)
+        digest, config = digest or sha256(folder / WEIGHTS), read_object(folder / CONFIG)
         if sizes is None:
             found = [noted(folder, digest)]
         else:
