@@ -59,7 +59,7 @@ def stored(frames: int, folder: Path) -> None:
     data = open_dataset("folder", folder)
     ids, read = reader(maps, data)
     evaluate_maps(maps, open_dataset("folder", folder), "obstacle", resamples=10)  # compile, warm the disk's cache
-    from xenomask.metrics.evaluate import each_frame
+    from xenomask.metrics.frames import each_frame
 
     began = time.perf_counter()
     for _ in range(2):  # as often as an evaluation reads them

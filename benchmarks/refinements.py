@@ -38,7 +38,7 @@ from xenomask.masks import MaskOutput
 from xenomask.metrics import components, resampling
 from xenomask.metrics.counters import FrameCounters, count, pool
 from xenomask.metrics.curves import curve
-from xenomask.metrics.evaluate import measure
+from xenomask.metrics.frames import measure
 from xenomask.metrics.instances import FrameInstances, average_precision, frame_instances
 from xenomask.metrics.table import numbers
 from xenomask.objects.objects import SMALLEST, find_objects, smallest_area

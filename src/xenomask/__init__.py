@@ -8,11 +8,11 @@ from xenomask.version import __version__ as __version__
 
 if TYPE_CHECKING:  # importing xenomask loads no torch
     from xenomask.detector import Detector
-    from xenomask.metrics.evaluate import evaluate_arrays as evaluate
+    from xenomask.metrics.frames import evaluate_arrays as evaluate
     from xenomask.models.network import Network
 
 __all__ = ["Detector", "__version__", "evaluate", "load_model"]
-_LATER = {"Detector": ("xenomask.detector", "Detector"), "evaluate": ("xenomask.metrics.evaluate", "evaluate_arrays")}
+_LATER = {"Detector": ("xenomask.detector", "Detector"), "evaluate": ("xenomask.metrics.frames", "evaluate_arrays")}
 
 
 def __getattr__(name: str) -> object:

@@ -31,7 +31,7 @@ from xenomask.evaluation.evaluate import evaluate_maps
 from xenomask.metrics import count, measure, summarise
 from xenomask.metrics.counters import empty
 from xenomask.metrics.curves import curve
-from xenomask.metrics.evaluate import Measured
+from xenomask.metrics.frames import Measured
 from xenomask.metrics.table import numbers
 from xenomask.predict.photos import open_maps, shard_of
 from xenomask.predict.photos import score_dataset as score_here

@@ -119,7 +119,7 @@ def test_compare__a_method_beats_its_noisier_copy_and_ties_with_itself(golden, t
 
 
 def test_compare__differences_are_those_of_paired_resamples(golden, tmp_path):
-    from xenomask.metrics.evaluate import resample
+    from xenomask.metrics.frames import resample
     from xenomask.metrics.resampling import draw, interval
 
     data = open_dataset("folder", tmp_path)

@@ -54,7 +54,7 @@ from xenomask.metrics import (
     temporal,
 )
 from xenomask.metrics.components import Sizes
-from xenomask.metrics.evaluate import resample
+from xenomask.metrics.frames import resample
 from xenomask.models import build, preprocess
 from xenomask.objects import ignore
 from xenomask.objects import objects as exports
@@ -204,19 +204,19 @@ entry(
     MAPS,
     lambda x: ensemble.ensemble([ScoreMap(x, "a"), ScoreMap(SCORES, "b")], [0.5, 0.5]),
 )
-entry("metrics.evaluate.evaluate", "value", MAPS, lambda x: evaluated(value=x))
-entry("metrics.evaluate.evaluate", "label", TRUTHS, lambda x: evaluated(label=x))
+entry("metrics.frames.evaluate", "value", MAPS, lambda x: evaluated(value=x))
+entry("metrics.frames.evaluate", "label", TRUTHS, lambda x: evaluated(label=x))
 for argument, rows, other in (("maps", MAPS, TRUTH), ("labels", TRUTHS, SCORES)):  # (1, H, W) is a stack of one
     entry(
-        "metrics.evaluate.evaluate_arrays",
+        "metrics.frames.evaluate_arrays",
         argument,
         [r for r in rows if r[0] != "three axes"],
         lambda x, argument=argument, other=other: (
             metrics.evaluate_arrays(**{"maps": other, "labels": other, argument: x}, resamples=0).numbers
         ),
     )
-entry("metrics.evaluate.measure", "value", MAPS, lambda x: metrics.measure(["a"], lambda i: (x, TRUTH), "obstacle"))
-entry("metrics.evaluate.measure", "label", TRUTHS, lambda x: metrics.measure(["a"], lambda i: (SCORES, x), "obstacle"))
+entry("metrics.frames.measure", "value", MAPS, lambda x: metrics.measure(["a"], lambda i: (x, TRUTH), "obstacle"))
+entry("metrics.frames.measure", "label", TRUTHS, lambda x: metrics.measure(["a"], lambda i: (SCORES, x), "obstacle"))
 entry("metrics.counters.count", "value", MAPS, lambda x: counters.count(x, TRUTH))
 entry("metrics.counters.count", "label", TRUTHS, lambda x: counters.count(SCORES, x))
 entry("metrics.counters.keys", "value", ANY, counters.keys)
@@ -398,7 +398,7 @@ WEIGHT_ROWS = [(t, WEIGHTS.astype(t), WEIGHTS) for t in ("f2", "f4", ">f8", "u1"
     ("None", None, None),
     ("masked", np.ma.masked_array(WEIGHTS, WEIGHTS > 1), None),
 ]
-entry("metrics.evaluate.resample", "weights", WEIGHT_ROWS, lambda x: resample(MEASURED, x))
+entry("metrics.frames.resample", "weights", WEIGHT_ROWS, lambda x: resample(MEASURED, x))
 entry("metrics.resampling.curve_numbers", "weights", WEIGHT_ROWS, lambda x: resampling.curve_numbers(*STEPS, x))
 entry("metrics.resampling.as_weights", "weights", WEIGHT_ROWS, lambda x: resampling.as_weights(x, 2))
 entry("metrics.curve_bands.bands", "weights", WEIGHT_ROWS, lambda x: curve_bands.bands([FRAME, FRAME], x, 5))
@@ -672,7 +672,7 @@ def unlisted() -> list[str]:
     """Functions that are neither called here nor exempt, and names here that are no function any more."""
     known, named = functions(), {name for name, _ in ENTRIES}
     found = [f"{n}: takes an array and is not in helpers/entries.py" for n in known if n not in named and not exempt(n)]
-    pipes = {"metrics.evaluate.evaluate", "metrics.evaluate.measure", "store.write_map", "detector.fuse.ensemble"}
+    pipes = {"metrics.frames.evaluate", "metrics.frames.measure", "store.write_map", "detector.fuse.ensemble"}
     return found + [f"{n}: is no function that takes an array" for n in sorted(named - set(known) - pipes)]
 
 

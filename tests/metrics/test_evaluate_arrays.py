@@ -13,7 +13,7 @@ from xenomask.datasets import open_dataset
 from xenomask.datasets.synthetic import write_scenes
 from xenomask.errors import XenomaskError
 from xenomask.files import finite
-from xenomask.metrics.evaluate import each_frame
+from xenomask.metrics.frames import each_frame
 from xenomask.store import write_map
 from xenomask.types import ScoreMap
 

@@ -11,7 +11,7 @@ from xenomask.errors import XenomaskError
 from xenomask.metrics import count
 from xenomask.metrics.components import TRACKS, binarise, compare, tallies
 from xenomask.metrics.components import numbers as component_numbers
-from xenomask.metrics.evaluate import evaluate
+from xenomask.metrics.frames import evaluate
 from xenomask.metrics.official import curve, frame_bins, order_range
 from xenomask.metrics.table import numbers
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xenomask.metrics import count, curve, measure, pool
-from xenomask.metrics.evaluate import resample, summarise
+from xenomask.metrics.frames import resample, summarise
 from xenomask.metrics.official import curve as official_curve
 from xenomask.metrics.official import frame_bins
 from xenomask.metrics.resampling import BLOCK, curve_numbers, draw, exact_steps, interval, official_steps

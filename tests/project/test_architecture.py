@@ -10,7 +10,7 @@ from helpers.places import ROOT, TESTS
 
 SOURCE = ROOT / "src" / "xenomask"
 LEVELS = [
-    {"errors", "later", "version", "offline", "shapes"},
+    {"errors", "later", "version", "offline", "shapes", "deflate"},
     {"arrays"},
     {"files", "jit", "types"},
     {"masks", "picture_files"},

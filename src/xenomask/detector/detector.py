@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,6 @@ from xenomask.detector.parts import check_files, tell_unnamed
 from xenomask.detector.prediction import predict
 from xenomask.errors import XenomaskError, unknown
 from xenomask.masks import MaskOutput, PixelOutput, class_count
-from xenomask.metrics.calibration import Calibration, read_calibration
 from xenomask.models.config import MAHALANOBIS
 from xenomask.models.preprocess import Prepared
 from xenomask.models.runtimes.kept import open_kept
@@ -44,6 +43,9 @@ from xenomask.scores import Score, add_score, check_classes, get_score
 from xenomask.scores.backend import choose
 from xenomask.shapes import Float32, UInt8
 from xenomask.types import QuerySet, ScoreMap, Size
+
+if TYPE_CHECKING:  # few detectors have one
+    from xenomask.metrics.calibration import Calibration
 
 log = logging.getLogger(__name__)
 # What a network of the Hub that brings no score is scored with: RbA needs no query sets (see known.py).
@@ -63,7 +65,7 @@ class Detector:
     # named thresholds on the fused map, each with where it comes from; none of them is needed to detect
     thresholds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # what makes probabilities of its fused maps; `probability` alone applies it
-    calibration: Calibration | None = None
+    calibration: "Calibration | None" = None
     # what computes the scores from the masks: see scores.backend
     kernel: str = "auto"
     # the part of every photo that belongs to no object, such as the own bonnet; maps are raw there, too
@@ -382,6 +384,14 @@ class Detector:
             return hub.upload(self.save(Path(scratch) / "detector", numbers), name, token, private)
 
 
+def _calibration(table: Mapping[str, Any] | None) -> "Calibration | None":
+    if table is None:
+        return None
+    from xenomask.metrics.calibration import read_calibration
+
+    return read_calibration(table)
+
+
 def _read(path: Path, network_of: Callable[[Path, str | None], Any]) -> Detector | None:
     """The detector in a folder, its networks opened by that function, which is given each checkpoint's folder and its
     weights' SHA-256, where that was just checked; None where it gives none.
@@ -389,7 +399,7 @@ def _read(path: Path, network_of: Callable[[Path, str | None], Any]) -> Detector
     try:
         table = read_table(path)
         thresholds = read_thresholds(table.get("thresholds", {}))
-        calibration = read_calibration(table.get("calibration"))
+        calibration = _calibration(table.get("calibration"))
         members = []
         for row in table["members"]:
             if (member := _member(path, row, network_of)) is None:

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xenomask.arrays import as_threshold
 from xenomask.detector.card import model_card
@@ -25,7 +25,6 @@ from xenomask.detector.parts import ANALYSIS, check_files, check_inside, member_
 from xenomask.errors import XenomaskError
 from xenomask.files import atomic, make_dir, read_object, remove_litter
 from xenomask.files import finite as listed
-from xenomask.metrics.calibration import Calibration
 from xenomask.models.config import is_per_pixel
 from xenomask.models.preprocess import Preprocess
 from xenomask.objects.ignore import IgnoreRegion
@@ -34,6 +33,9 @@ from xenomask.queries.analysis import FOLDER
 from xenomask.refine import Refinement, get_refinement
 from xenomask.scores import Score, get_score
 from xenomask.types import QuerySet
+
+if TYPE_CHECKING:  # few detectors have one
+    from xenomask.metrics.calibration import Calibration
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +196,7 @@ def store_threshold(folder: Path, name: str, value: float, origin: Mapping[str, 
     return old
 
 
-def store_calibration(folder: Path, calibration: Calibration) -> Mapping[str, Any] | None:
+def store_calibration(folder: Path, calibration: "Calibration") -> Mapping[str, Any] | None:
     """Writes a calibration into detector.json, from where only `Detector.probability` uses it; returns the old one.
 
     Raises XenomaskError for a missing, damaged or shipped detector.
@@ -224,7 +226,7 @@ def write_folder(
     members: Sequence[Member],
     *,
     thresholds: Mapping[str, Mapping[str, Any]] | None = None,
-    calibration: Calibration | None = None,
+    calibration: "Calibration | None" = None,
     ignore: IgnoreRegion | None = None,
     refine: Sequence[Refinement] = (),
     half: bool | None = None,

@@ -12,7 +12,7 @@ from xenomask.errors import XenomaskError, unknown
 from xenomask.metrics import EvalResult, evaluate
 from xenomask.metrics.components import TRACKS, binarise, numbered, recall_by_size
 from xenomask.metrics.conventions import CONVENTIONS, RESIZED, Convention, all_conventions, resized_counters
-from xenomask.metrics.evaluate import Read, ReadClasses, each_frame, resample
+from xenomask.metrics.frames import Read, ReadClasses, each_frame, resample
 from xenomask.metrics.guards import float16_loss
 from xenomask.metrics.resampling import draw, interval
 from xenomask.metrics.table import lower_is_better

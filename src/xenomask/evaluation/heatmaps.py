@@ -10,7 +10,7 @@ from xenomask.evaluation.evaluate import THREADS
 from xenomask.files import atomic, make_dir
 from xenomask.metrics import count, curve, numbers, pool
 from xenomask.metrics.conventions import with_anomaly
-from xenomask.metrics.evaluate import each_frame
+from xenomask.metrics.frames import each_frame
 from xenomask.metrics.table import best_f1_threshold
 from xenomask.pictures import save_picture
 from xenomask.plots import contact_sheet, figure, frame_title, overlay, save_figure, tile

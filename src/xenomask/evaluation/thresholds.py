@@ -14,7 +14,7 @@ from xenomask.metrics.calibration import Calibration, Fit, Reliability, get_fit
 from xenomask.metrics.components import TRACKS
 from xenomask.metrics.conformal import Control, Targets, component_targets, control, held_out_loss, pixel_targets
 from xenomask.metrics.counters import FrameCounters
-from xenomask.metrics.evaluate import each_frame
+from xenomask.metrics.frames import each_frame
 from xenomask.metrics.operating import (
     HeldOut,
     Point,

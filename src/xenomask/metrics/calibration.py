@@ -303,6 +303,6 @@ class Calibration:
         return {"fit": self.fit.table(), "origin": dict(self.origin)}
 
 
-def read_calibration(table: Mapping[str, Any] | None) -> Calibration | None:
+def read_calibration(table: Mapping[str, Any]) -> Calibration:
     """A calibration from its `table()`; errors as in `read_fit`."""
-    return None if table is None else Calibration(read_fit(table["fit"]), table["origin"])
+    return Calibration(read_fit(table["fit"]), table["origin"])

@@ -106,11 +106,25 @@ def _forward(
             layer, hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask,
             position_embeddings, reference_points, spatial_shapes_list, **rest,
         )  # fmt: skip
+    # filling copies all values; but on a GPU asking waits for it, and a CUDA graph may not ask
+    if attention_mask is not None and not (attention_mask.is_cuda or attention_mask.any()):
+        attention_mask = None
+    return forward_by(
+        kernel, layer, hidden_states, attention_mask, encoder_hidden_states,
+        position_embeddings=position_embeddings, reference_points=reference_points,
+        spatial_shapes_list=spatial_shapes_list,
+    )  # fmt: skip
+
+
+def forward_by(
+    kernel: Callable, layer: Any, hidden_states, attention_mask=None, encoder_hidden_states: Any = None,
+    encoder_attention_mask=None, position_embeddings=None, reference_points=None, spatial_shapes_list=None, **rest,
+):  # fmt: skip
+    """The layer's forward by a function with `attention`'s parameters."""
     queries = hidden_states if position_embeddings is None else hidden_states + position_embeddings
     B, Q, _ = queries.shape
     value = layer.value_proj(encoder_hidden_states)
-    # filling copies all values; but on a GPU asking waits for it, and a CUDA graph may not ask
-    if attention_mask is not None and (attention_mask.is_cuda or attention_mask.any()):
+    if attention_mask is not None:
         value = value.masked_fill(attention_mask[..., None], 0.0)
     grid = (B, Q, layer.n_heads, layer.n_levels, layer.n_points)
     offsets = layer.sampling_offsets(queries).view(*grid, 2)
@@ -145,7 +159,7 @@ def leave_kernel(module: nn.Module) -> list[Layer]:
 
 @contextmanager
 def plain(module: nn.Module) -> Iterator[nn.Module]:
-    """While it is open, the module runs transformers' code alone: for export and for comparison."""
+    """While it is open, the module runs transformers' code alone: for comparison."""
     fast = leave_kernel(module)
     try:
         yield module

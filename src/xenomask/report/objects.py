@@ -10,7 +10,7 @@ from xenomask.arrays import HALF_MAX, ImageLike, MapLike, as_map, as_threshold, 
 from xenomask.datasets import Dataset
 from xenomask.errors import XenomaskError
 from xenomask.evaluation.evaluate import THREADS, check_classes, reader
-from xenomask.metrics.evaluate import each_frame
+from xenomask.metrics.frames import each_frame
 from xenomask.objects import SMALLEST, AnomalyObject, IgnoreRegion, find_objects, ignored_in, smallest_area
 from xenomask.objects.objects import Nearest
 from xenomask.plots import coloured, draw_boxes, overlay

@@ -14,7 +14,7 @@ from xenomask.metrics.component_list import Judged, judge
 from xenomask.metrics.components import TRACKS, binarise
 from xenomask.metrics.counters import values
 from xenomask.metrics.curve_bands import bands, landmarks
-from xenomask.metrics.evaluate import each_frame
+from xenomask.metrics.frames import each_frame
 from xenomask.metrics.operating import Point, operating_point
 from xenomask.metrics.resampling import draw
 from xenomask.metrics.table import component_numbers, pixel_numbers

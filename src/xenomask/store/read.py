@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 
 from xenomask.arrays import is_finite
+from xenomask.deflate import DAMAGED, deflate
 from xenomask.errors import XenomaskError
-from xenomask.store.deflate import DAMAGED, deflate
 from xenomask.store.opened import VALUE, Opened, opened
 from xenomask.types import Size
 

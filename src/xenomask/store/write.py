@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 
 from xenomask.arrays import MapLike, as_half
+from xenomask.deflate import DEFLATE, deflate
 from xenomask.files import atomic
-from xenomask.store.deflate import DEFLATE, deflate
 from xenomask.store.provenance import DETECTOR, PHOTO
 from xenomask.types import ScoreMap
 

@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xenomask.deflate import deflate
 from xenomask.errors import XenomaskError, first_line
 from xenomask.files import atomic, make_dir, platform_cache, read_object, read_text, sha256
 from xenomask.jit import thread_count
@@ -40,6 +41,7 @@ LIMIT = 4 * 2**30  # bytes of all graphs; the one used longest ago goes first
 GRAPH, WEIGHTS, FACTS = "graph.xml", "graph.bin", "facts.json"
 # what may translate the same network to another graph
 MAKERS = ("openvino", "torch", "transformers", "timm")
+FORM = 2  # one more where the same network is translated to another graph
 
 
 def cache_folder() -> Path | None:
@@ -75,7 +77,7 @@ _version = cache(metadata.version)  # reading one takes 2 ms
 
 def _made(**what: Any) -> bytes:
     """What a graph is made of, and by which versions, as text."""
-    said = {"xenomask": __version__, **{p: _version(p) for p in MAKERS}, **what}
+    said = {"xenomask": __version__, "form": FORM, **{p: _version(p) for p in MAKERS}, **what}
     return json.dumps(said, sort_keys=True, default=str).encode()
 
 
@@ -164,15 +166,16 @@ def read_graph(key: str) -> Any:
 def open_graph(key: str) -> Session | None:
     """The kept graph of that name ready to run, or None; what OpenVINO compiles of it is kept for this processor.
 
-    Compiling is half of a first photo's CPU time. The file's name holds its SHA-256: OpenVINO runs damaged ones.
+    Compiling is half of a first photo's CPU time. The file's name holds its CRC-32: OpenVINO runs damaged ones. SHA-256
+    took .04 s at each start, and who could write another file there could name it, too.
     """
     if not is_kept(key):
         return None
     entry, own = (cache_folder() or Path()) / key, _processor()
     for path in entry.glob(f"{own}-*.compiled"):
         try:
-            tensor, digest = read_tensor(path)
-            if path.stem != f"{own}-{digest}":
+            tensor = read_tensor(path)
+            if path.stem != f"{own}-{_sum(tensor.data)}":
                 raise XenomaskError("it is not the file that was written")
             os.utime(entry)
             return compiled_session(import_openvino(tensor))
@@ -185,11 +188,15 @@ def open_graph(key: str) -> Session | None:
     compiled = compile_openvino(model)
     try:
         data = compiled.export_model().getvalue()
-        with atomic(entry / f"{own}-{hashlib.sha256(data).hexdigest()}.compiled") as part:
+        with atomic(entry / f"{own}-{_sum(data)}.compiled") as part:
             part.write_bytes(data)
     except (XenomaskError, OSError, RuntimeError) as e:
         log.warning("the compiled graph is not kept for the next start: %s", first_line(e))
     return compiled_session(compiled)
+
+
+def _sum(data: Any) -> str:
+    return f"{deflate.crc32(data):08x}"
 
 
 @cache

@@ -37,12 +37,13 @@ def read_openvino(path: Path, weights: Path) -> tuple[Any, bytes, str]:
     """
     openvino = need("openvino", "openvino")
     text = path.read_bytes()
-    tensor, digest = read_tensor(weights)
+    tensor = read_tensor(weights)
+    digest = hashlib.sha256(memoryview(tensor.data)).hexdigest()
     return openvino.Core().read_model(text.decode(), tensor), text, digest
 
 
-def read_tensor(path: Path) -> tuple[Any, str]:
-    """A file's bytes as an openvino.Tensor, and their SHA-256; OSError, and ValueError where it was cut short."""
+def read_tensor(path: Path) -> Any:
+    """A file's bytes as an openvino.Tensor; OSError, and ValueError where it was cut short."""
     openvino = need("openvino", "openvino")
     with path.open("rb") as f:
         size = os.fstat(f.fileno()).st_size
@@ -52,7 +53,7 @@ def read_tensor(path: Path) -> tuple[Any, str]:
             done += n
     if done < size:
         raise ValueError(f"{path} was cut short while it was read")
-    return tensor, hashlib.sha256(view).hexdigest()
+    return tensor
 
 
 def openvino_session(model: Any) -> Session:

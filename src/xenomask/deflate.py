@@ -1,4 +1,4 @@
-"""What deflates and inflates a map's chunks: ISA-L, or zlib where a platform has no wheels of it."""
+"""What deflates and inflates a map's chunks, and sums bytes up: ISA-L, or zlib where a platform has no wheels of it."""
 
 try:
     from isal import isal_zlib as deflate
