@@ -110,11 +110,13 @@ def find_objects(
     number, size = label_components(above)
     shown = size >= smallest
     shown[0] = False  # the background
-    ys, xs = np.nonzero(shown[number])
-    order = np.argsort(number[ys, xs], kind="stable")  # one component after the other, each row by row
+    places = np.flatnonzero(above)  # in one dimension, which NumPy finds five times as fast as in two
+    of = number.ravel()[places]
+    places, of = places[shown[of]], of[shown[of]]
+    places = places[np.argsort(of, kind="stable")]  # one component after the other, each row by row
     found = []
     for start, end in itertools.pairwise([0, *size[shown].cumsum()]):
-        y, x = (axis[order[start:end]] for axis in (ys, xs))
+        y, x = np.divmod(places[start:end], half.shape[1])
         left, top = int(x.min()), int(y[0])
         box = left, top, int(x.max()) + 1 - left, int(y[-1]) + 1 - top
         inside = half[y, x].astype(np.float64)
