@@ -1,10 +1,11 @@
 """One photo, one process: `xenomask detect` by torch, by kept graphs without torch, and the exported file alone.
 
 python benchmarks/lean.py --times 5          # builds the graphs and exports first, a minute or two each
-python benchmarks/lean.py --stages --size 2048x1024 # instead: the work around the networks
+OPENBLAS_NUM_THREADS=1 python benchmarks/lean.py --stages --size 2048x1024 # instead: the work around the networks
 
 CPU seconds are user + system of the whole process, MB its largest resident memory; medians of interleaved runs. Ratios
-are to examples/run_onnx.py on the same detector, exported. On a busy machine compare ratios, not seconds.
+are to examples/run_onnx.py on the same detector, exported. On a busy machine compare ratios, not seconds. `detect` sets
+OPENBLAS_NUM_THREADS itself; without it the idle threads that spin are counted as work around the networks.
 """
 
 import argparse
