@@ -77,3 +77,11 @@ class ScoreMap:
 
     def __post_init__(self):
         object.__setattr__(self, "value", arrays.as_single(self.value))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Its values, so that it is taken wherever a map is: `xenomask.evaluate([detector.detect(p) for p in photos])`.
+
+        >>> np.asarray(ScoreMap(np.ones((1, 2), np.float32), "rba")).tolist()
+        [[1.0, 1.0]]
+        """
+        return np.array(self.value, dtype, copy=copy)

@@ -110,8 +110,9 @@ def test_plan__impossible_wishes(recipes):
     for name in ("detector", "Maps", "a=b"):  # a member's work folder would be the run's own, or half a name
         with pytest.raises(XenomaskError, match=f"recipe {name}.toml: .* rename the recipe"):
             steps_of({name: recipes["a"]})
-    with pytest.raises(XenomaskError, match="0 shards: at least 1"):
-        steps_of(recipes, shards=0)
+    for shards in (0, 10**11):
+        with pytest.raises(XenomaskError, match=f"{shards} shards: 1 to 10,000"):
+            steps_of(recipes, shards=shards)
     with pytest.raises(XenomaskError, match="one recipe or more"):
         steps_of({})
 
@@ -121,6 +122,10 @@ def test_plan__is_read_as_it_was_written(recipes, tmp_path):
     assert from_json(json.loads(json.dumps(to_json(steps))), tmp_path) == steps
     with pytest.raises(XenomaskError, match="is damaged"):
         from_json({"format": 1, "steps": [{"name": "a"}]}, tmp_path)
+    many = to_json(steps)
+    many["steps"][0]["shards"] = 10**11
+    with pytest.raises(XenomaskError, match="is damaged.*in 100000000000 shards"):
+        from_json(many, tmp_path)
     with pytest.raises(XenomaskError, match="another version of xenomask"):
         from_json({"format": 7}, tmp_path)
 

@@ -543,7 +543,7 @@ entry("scores.plain.add_scores", "onto", onto_rows(1), lambda x: add(x, add_by_n
 # Functions of the package that take arrays and are not called here -> why not. A pattern must match the whole name.
 EXEMPT = {
     r"(train|app|cli|cluster)\..*": "its arrays come from the project's own batches and readers",
-    r"models\.(convert|weights|graph|hf|runtimes|deformable\w*|mahalanobis)\..*": "checkpoints and networks",
+    r"models\.(convert|weights|graph|hf|runtimes|deformable\w*|graph_form|mahalanobis)\..*": "checkpoints and networks",
     r"models\.network\.(load_weights|Network\.save|Prepared|Network)": "tensors of checkpoints and networks",
     r"models\.network\.Network\.class_maps": "the check of __call__; a per-pixel network is needed",
     r"export\.(free|fused|resize|write|quantize)\..*|refine\.traced\..*": "parts of a graph that is being traced",

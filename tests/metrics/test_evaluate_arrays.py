@@ -56,12 +56,14 @@ def test_evaluate__takes_lists_generators_dicts_and_any_real_dtype(frames):
     assert same(dict(enumerate(maps)), dict(enumerate(labels)))
     assert same([m.astype(">f8") for m in maps], [t.astype(np.int64) for t in labels])
     assert same([torch.from_numpy(m) for m in maps], labels)
+    assert same([ScoreMap(m.astype(np.float32), "noise") for m in maps], labels)  # what a detector gives
 
 
 def test_evaluate__takes_one_frame_and_stacks(frames):
     value, label = frames[0]
     one = xenomask.evaluate(value, label, resamples=0).numbers
     assert one == xenomask.evaluate([value], [label], resamples=0).numbers
+    assert one == xenomask.evaluate(ScoreMap(value.astype(np.float32), "noise"), label, resamples=0).numbers
     assert one == xenomask.evaluate(value[None], label[None], resamples=0).numbers
     assert one == xenomask.evaluate(value.tolist(), label.tolist(), resamples=0).numbers
     stack = np.stack([value, value[::-1]]), np.stack([label, label[::-1]])

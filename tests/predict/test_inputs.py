@@ -63,6 +63,13 @@ def test_list_photos__refuses_what_names_none(folder):
             list_photos(given)
     with pytest.raises(XenomaskError, match="standard input names no photo"):
         list_photos(["-"], ["-\n"])
+    picture = io.TextIOWrapper(io.BytesIO((folder / "a.png").read_bytes()), errors="surrogateescape")
+    with pytest.raises(XenomaskError, match="standard input is no list of paths but a file itself"):
+        list_photos(["-"], picture)
+    (folder / "outer/set/photos").mkdir(parents=True)
+    (folder / "outer/set/photos/x.png").write_bytes((folder / "a.png").read_bytes())
+    with pytest.raises(XenomaskError, match=r"name one, such as .*outer/set/photos$"):
+        list_photos([folder / "outer"])
 
 
 def test_check_photos__none_is_written_over_by_the_picture_of_another(tmp_path):

@@ -175,6 +175,7 @@ def main() -> None:
     except (XenomaskError, OSError) as e:  # OSError: a disk that filled up or went away between two checks
         _explain(e)
     except KeyboardInterrupt:
+        err_console.print("stopped")
         sys.exit(130)
     finally:
         gc.set_threshold(*often)

@@ -119,12 +119,14 @@ def detect(
     found = with_region(found, region)
     threshold, rate = choose_threshold(found, threshold, alarms)
     failed: list[XenomaskError] = []
+    ignores = found.ignore is not None
     files = FILES[:3] if only is None else [w.strip() for w in only.split(",")]
 
     def tell(r: "Detection") -> None:
         console = beside_progress()
         with suppress(SystemExit):  # rich's, where the reader (`| head -1`) has gone: the maps are still wanted
-            console.print(f"{printable(r.photo)}: {said(r, threshold)}", highlight=False, markup=False, soft_wrap=True)
+            line = f"{printable(r.photo)}: {said(r, threshold, ignores)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
             if r.objects and len(r.objects) > 1:
                 console.print(objects_table(r.objects))
 
@@ -173,13 +175,13 @@ def print_footer(found: "Predictor", rows: "Sequence[Detection]", threshold: flo
         )
 
 
-def said(found: "Detection", threshold: float | None) -> str:
+def said(found: "Detection", threshold: float | None, ignores: bool) -> str:
     """One photo's result, as a sentence."""
     from xenomask.objects import sentence
 
     if found.objects is None or threshold is None:
         return f"scores up to {found.max:.3g}"
-    return sentence(found.objects, threshold, found.max)
+    return sentence(found.objects, threshold, found.max, ignores=ignores)
 
 
 def objects_table(found: "Sequence[AnomalyObject]") -> Table:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a job of the pipeline reads plans and needs no torch itself
     from xenomask.train.config import TrainConfig
 
 FORMAT = 1
+MOST_SHARDS = 10_000  # far more than any queue takes; a damaged plan would be listed shard by shard
 OWN = ("configs", "logs", "steps", "detector", "maps", "heatmaps")  # folders of a run beside those of its members
 
 
@@ -62,8 +63,8 @@ def plan(recipes: Mapping[str, "TrainConfig"], options: Options, out: Path) -> t
     """
     if not recipes:
         raise XenomaskError("a pipeline needs one recipe or more")
-    if options.shards < 1:
-        raise XenomaskError(f"{options.shards} shards: at least 1")
+    if not 1 <= options.shards <= MOST_SHARDS:
+        raise XenomaskError(f"{options.shards} shards: 1 to {MOST_SHARDS:,}")
     from xenomask.detector.folder import check_names
     from xenomask.detector.fuse import check_weights
 
@@ -167,12 +168,15 @@ def from_json(table: Mapping[str, Any], where: Path) -> tuple[Step, ...]:
     try:
         if table["format"] != FORMAT:
             raise XenomaskError(f"{where} is of another version of xenomask (format {table['format']}, not {FORMAT})")
-        return tuple(
+        steps = tuple(
             Step(
                 str(s["name"]), tuple(map(str, s["command"])), tuple(map(str, s["after"])),
                 tuple(map(str, s["outputs"])), bool(s["gpu"]), int(s["shards"]),
             )
             for s in table["steps"]
         )  # fmt: skip
+        if odd := next((s for s in steps if not 1 <= s.shards <= MOST_SHARDS), None):
+            raise ValueError(f"{odd.name} in {odd.shards} shards")
+        return steps
     except (KeyError, TypeError, ValueError) as e:
         raise XenomaskError(f"{where} is damaged: {e!r}") from e

@@ -35,6 +35,7 @@ from xenomask.masks import MaskOutput, PixelOutput, class_count
 from xenomask.models.config import MAHALANOBIS
 from xenomask.models.preprocess import Prepared
 from xenomask.models.runtimes.kept import open_kept
+from xenomask.models.runtimes.sessions import RUNTIMES
 from xenomask.models.tta import tta_views
 from xenomask.objects.ignore import IgnoreRegion, read_region
 from xenomask.queries import read_queries, without_frame
@@ -314,6 +315,8 @@ class Detector:
         photos by graphs that `xenomask warmup` kept and imports torch where something asks for it; auto is torch for
         all others. Raises XenomaskError as `from_folder` and `from_hub` do.
         """
+        if runtime not in ("auto", *RUNTIMES):
+            raise unknown("runtime", runtime, ("auto", *RUNTIMES))
         other = "torch" if runtime == "auto" else runtime
         if hub.is_remote(str(name)):
             return Detector.from_hub(str(name), device).with_runtime(other, device)

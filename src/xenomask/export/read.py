@@ -281,6 +281,8 @@ def _preprocess(member: Mapping[str, Any]) -> Preprocess:
 
 def _metadata(path: Path, text: str | None, data: bytes, *others: str) -> dict[str, Any]:
     """A file's metadata, once its bytes (and the hashes of its other files) are those that were written."""
+    if not data:
+        raise XenomaskError(f"{path} is empty: export the detector again")
     if not text:
         raise XenomaskError(f"{path} was not written by `xenomask export`: it says nothing of its score and photos")
     try:

@@ -28,6 +28,8 @@ def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[
             raise XenomaskError("a photo's name is empty: is a variable of the shell not set?")
         if text == STDIN:
             listed = [line for raw in lines if (line := raw.rstrip("\r\n")) not in ("", STDIN)]
+            if any("\0" in line for line in listed):
+                raise XenomaskError("standard input is no list of paths but a file itself: name it in place of -")
             if not listed:
                 raise XenomaskError("standard input names no photo: - reads a list of paths from it, one a line")
             found += list_photos(listed)
@@ -56,7 +58,9 @@ def _drawn(path: Path) -> bool:
 
 def _below(folder: Path) -> str:
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
-    return f"; its folders are not looked into: name one, such as {inner[0]}" if inner else ""
+    deeper = [q for p in inner for q in sorted(p.iterdir()) if q.is_dir() and q.name[0] != "."]
+    held = next((p for p in (*inner, *deeper) if any(map(is_picture, p.iterdir()))), inner[0] if inner else None)
+    return f"; its folders are not looked into: name one, such as {held}" if held else ""
 
 
 def sizes_of(photos: Sequence[Path]) -> list[tuple[int, int]]:

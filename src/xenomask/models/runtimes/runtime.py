@@ -30,7 +30,7 @@ from xenomask.models.runtimes.graph_cache import (
     open_graph,
     read_graph,
 )
-from xenomask.models.runtimes.sessions import CPU_ONLY, Session, need, onnx_session, openvino_session
+from xenomask.models.runtimes.sessions import CPU_ONLY, RUNTIMES, Session, need, onnx_session, openvino_session
 from xenomask.models.tta import View, at_edge
 from xenomask.types import Size
 
@@ -38,7 +38,6 @@ from xenomask.types import Size
 # paid back within some tens of photos. nano-s' takes 26 s and saves about .1 s a photo
 # (provisional: one thread beside other jobs): some 250. But it is built once.
 WORTH_A_GRAPH = 100
-RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
 KEPT = 4  # input sizes whose graphs stay in memory
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 

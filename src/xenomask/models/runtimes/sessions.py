@@ -15,7 +15,8 @@ from xenomask.errors import XenomaskError
 from xenomask.jit import thread_count
 from xenomask.offline import imported
 
-CPU_ONLY = ("openvino", "onnxruntime")  # runtimes
+RUNTIMES = ("torch", "compiled", "openvino", "onnxruntime")
+CPU_ONLY = RUNTIMES[2:]
 KEY = "xenomask"  # under which files hold what they are, as JSON
 ONNX_LIMIT = 2**31  # bytes of one protobuf message
 Session = Callable[[np.ndarray], list[np.ndarray]]
