@@ -68,9 +68,10 @@ def evaluate_arrays(
     `maps` and `labels` are one array (H, W) each, or (B, H, W), a list, a generator, or a dict {name: array}; photos
     may have different sizes; a ScoreMap is an array, too. Maps hold any real numbers, higher = more anomalous, and are
     compared as float16; labels are 0 inlier, 1 anomaly, 255 void, or bool. `track` ("anomaly", "obstacle") adds the
-    numbers of components with the sizes of that SegmentMeIfYouCan track. `resamples` (0: none) and `seed` are those of the bootstrap over frames. What
-    a generator gives is kept, as float16 and uint8. Raises XenomaskError for arrays that are no map or no label, for
-    sizes and counts that differ, and without an anomalous or an inlier pixel in all of them.
+    numbers of components with the sizes of that SegmentMeIfYouCan track. `resamples` (0: none) and `seed` are those of
+    the bootstrap over frames. What a generator gives is kept, as float16 and uint8. Raises XenomaskError for arrays
+    that are no map or no label, for sizes and counts that differ, and without an anomalous or an inlier pixel in all
+    of them.
 
     >>> result = evaluate_arrays([[0.1, 0.9], [0.8, 0.2]], [[0, 1], [0, 0]])
     >>> result.numbers["exact"]["aupr_sum"], result.frames
