@@ -16,7 +16,7 @@ import torch
 
 from helpers.cli import fails, run
 from helpers.places import ROOT
-from xenomask.cluster.plan import Options, Step, from_json, plan, shard_names, to_json
+from xenomask.cluster.plan import Options, Step, from_json, plan, score_alone, shard_names, to_json
 from xenomask.cluster.records import finished, record_path, write_manifest
 from xenomask.cluster.slurm import Resources, prepare, status, submissions
 from xenomask.cluster.work import run_command, run_step
@@ -126,6 +126,11 @@ def test_plan__is_read_as_it_was_written(recipes, tmp_path):
     many["steps"][0]["shards"] = 10**11
     with pytest.raises(XenomaskError, match="is damaged.*in 100000000000 shards"):
         from_json(many, tmp_path)
+    many["steps"][0]["shards"] = float("inf")
+    with pytest.raises(XenomaskError, match="is damaged"):
+        from_json(many, tmp_path)
+    with pytest.raises(XenomaskError, match="20000 shards: 1 to 10,000"):
+        score_alone((), tmp_path, 20_000)
     with pytest.raises(XenomaskError, match="another version of xenomask"):
         from_json({"format": 7}, tmp_path)
 

@@ -62,3 +62,12 @@ def test_trace__holds_no_stack_of_samples_and_no_zeros_to_fill():
     with torch.no_grad():
         for a, b in zip(program.module()(x), Raw(network.module)(x), strict=True):
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_trace__keeps_zeros_that_a_smaller_mask_fills():
+    class Wide(torch.nn.Module):
+        def forward(self, x):
+            return torch.zeros_like(x).masked_fill_(x[:, :1] > 0, 1.0)
+
+    x = torch.randn(1, 4, 20)
+    assert torch.equal(trace(Wide(), x).module()(x), Wide()(x))

@@ -1,8 +1,12 @@
 """Files, folders, patterns and lists name photos; what names none is refused in one line, at once."""
 
 import io
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,7 +68,7 @@ def test_list_photos__refuses_what_names_none(folder):
     with pytest.raises(XenomaskError, match="standard input names no photo"):
         list_photos(["-"], ["-\n"])
     picture = io.TextIOWrapper(io.BytesIO((folder / "a.png").read_bytes()), errors="surrogateescape")
-    with pytest.raises(XenomaskError, match="standard input is no list of paths but a file itself"):
+    with pytest.raises(XenomaskError, match="standard input is a file itself"):
         list_photos(["-"], picture)
     (folder / "outer/set/photos").mkdir(parents=True)
     (folder / "outer/set/photos/x.png").write_bytes((folder / "a.png").read_bytes())
@@ -92,3 +96,36 @@ def test_cli__mistakes_are_said_before_anything_is_loaded(folder, capsys):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_cli__ctrl_c_says_so(tmp_path):
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # else ignored
+        f"sys.argv[1:] = ['detect', '-', '--out', {str(tmp_path / 'out')!r}]\n"
+        "from xenomask.cli import main; print('ready', flush=True); main()"
+    )
+    pipe = subprocess.PIPE
+    started = [sys.executable, "-c", code]
+    with subprocess.Popen(started, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        time.sleep(1)  # it waits for paths
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "stopped\n")
+
+
+def test_list_photos__names_a_folder_below_that_has_photos_though_another_may_not_be_read(folder, monkeypatch):
+    (folder / "outer/private").mkdir(parents=True)
+    (folder / "outer/set").mkdir()
+    (folder / "outer/set/x.png").write_bytes((folder / "a.png").read_bytes())
+    listed = Path.iterdir
+
+    def iterdir(path):
+        if path.name == "private":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(XenomaskError, match=r"name one, such as .*outer/set$"):
+        list_photos([folder / "outer"])

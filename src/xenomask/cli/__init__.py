@@ -153,6 +153,9 @@ def _misplaced(words: list[str]) -> None:
         raise XenomaskError(f"{first} stands before the command: xenomask {later[0]} ... {first} ...")
 
 
+STOPPED = 130  # as shells have it: 128 + SIGINT
+
+
 def main() -> None:
     """Runs the command line; what the user can mend becomes one line on stderr and exit code 2."""
     # the Hub is asked only on an explicit request, through hub.asking_hub, which says how
@@ -169,13 +172,16 @@ def main() -> None:
     try:
         if sys.argv[1:]:
             _misplaced(sys.argv[1:])
-        sys.exit(_built(sys.argv[1:])(prog_name="xenomask", standalone_mode=False))
+        code = _built(sys.argv[1:])(prog_name="xenomask", standalone_mode=False)
+        if code == STOPPED:  # typer's, of Ctrl-C inside a command
+            raise KeyboardInterrupt
+        sys.exit(code)
     except UsageError as e:
         _misused(e)
     except (XenomaskError, OSError) as e:  # OSError: a disk that filled up or went away between two checks
         _explain(e)
     except KeyboardInterrupt:
         err_console.print("stopped")
-        sys.exit(130)
+        sys.exit(STOPPED)
     finally:
         gc.set_threshold(*often)

@@ -63,8 +63,7 @@ def plan(recipes: Mapping[str, "TrainConfig"], options: Options, out: Path) -> t
     """
     if not recipes:
         raise XenomaskError("a pipeline needs one recipe or more")
-    if not 1 <= options.shards <= MOST_SHARDS:
-        raise XenomaskError(f"{options.shards} shards: 1 to {MOST_SHARDS:,}")
+    _check_shards(options.shards)
     from xenomask.detector.folder import check_names
     from xenomask.detector.fuse import check_weights
 
@@ -140,12 +139,18 @@ def plan(recipes: Mapping[str, "TrainConfig"], options: Options, out: Path) -> t
     return tuple(steps)
 
 
+def _check_shards(shards: int) -> None:
+    if not 1 <= shards <= MOST_SHARDS:
+        raise XenomaskError(f"{shards} shards: 1 to {MOST_SHARDS:,}")
+
+
 def score_alone(arguments: Sequence[str], maps: Path, shards: int) -> tuple[Step, ...]:
-    """The one step of scoring with a detector that exists; it waits for nothing.
+    """The one step of scoring with a detector that exists; it waits for nothing. Raises XenomaskError for the shards.
 
     >>> score_alone(("--out", "/maps"), Path("/maps"), 2)[0].outputs
     ('/maps/manifest.json',)
     """
+    _check_shards(shards)
     # an absolute path joined to the run's folder is itself
     return (Step("score", ("score", *arguments), (), (str(maps / MANIFEST),), shards=shards),)
 
@@ -178,5 +183,5 @@ def from_json(table: Mapping[str, Any], where: Path) -> tuple[Step, ...]:
         if odd := next((s for s in steps if not 1 <= s.shards <= MOST_SHARDS), None):
             raise ValueError(f"{odd.name} in {odd.shards} shards")
         return steps
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise XenomaskError(f"{where} is damaged: {e!r}") from e

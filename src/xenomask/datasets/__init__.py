@@ -14,4 +14,4 @@ if TYPE_CHECKING:  # a photo is read without the list of all data sets
     from xenomask.datasets.catalogue import DATASETS as DATASETS
     from xenomask.datasets.catalogue import open_dataset as open_dataset
 
-__getattr__ = later(__name__, {"DATASETS": "catalogue", "open_dataset": "catalogue"})
+__getattr__, __dir__ = later(__name__, {"DATASETS": "catalogue", "open_dataset": "catalogue"})

@@ -13,6 +13,6 @@ if TYPE_CHECKING:  # an exported file is read without torch
     from xenomask.export.write import export_detector as export_detector
     from xenomask.export.write import not_in_file as not_in_file
 
-__getattr__ = later(__name__, {
+__getattr__, __dir__ = later(__name__, {
     "quantize_detector": "quantize", "export_detector": "write", "not_in_file": "write", "write_serving": "serving",
 })  # fmt: skip

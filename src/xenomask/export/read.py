@@ -184,6 +184,8 @@ def open_exported(path: str | Path) -> Predictor:
         return _open_folder(path)
     if not path.is_file():
         raise XenomaskError(f"no such file: {path}")
+    if not path.stat().st_size:
+        raise XenomaskError(f"{path} is empty: export the detector again")
     metadata, ports, start, digest = (_open_onnx if path.suffix == ".onnx" else _open_openvino)(path)
     try:
         _check_ports(path, metadata, ports)
@@ -281,8 +283,6 @@ def _preprocess(member: Mapping[str, Any]) -> Preprocess:
 
 def _metadata(path: Path, text: str | None, data: bytes, *others: str) -> dict[str, Any]:
     """A file's metadata, once its bytes (and the hashes of its other files) are those that were written."""
-    if not data:
-        raise XenomaskError(f"{path} is empty: export the detector again")
     if not text:
         raise XenomaskError(f"{path} was not written by `xenomask export`: it says nothing of its score and photos")
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # `detect` needs none of them
     from xenomask.metrics.result import EvalResult as EvalResult
     from xenomask.metrics.table import numbers as numbers
 
-__getattr__ = later(__name__, {
+__getattr__, __dir__ = later(__name__, {
     "Counters": "counters", "count": "counters", "pool": "counters", "curve": "curves", "evaluate": "frames",
     "evaluate_arrays": "frames", "measure": "frames", "summarise": "frames", "EvalResult": "result", "numbers": "table",
 })  # fmt: skip

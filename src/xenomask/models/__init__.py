@@ -11,6 +11,6 @@ if TYPE_CHECKING:  # a network whose graph is kept (kept.py) runs without torch 
     from xenomask.models.preprocess import Preprocess as Preprocess
     from xenomask.models.presets import PRESETS as PRESETS
 
-__getattr__ = later(__name__, {
+__getattr__, __dir__ = later(__name__, {
     "load": "loading", "Network": "network", "build": "network", "Preprocess": "preprocess", "PRESETS": "presets",
 })  # fmt: skip

@@ -23,13 +23,16 @@ def graph_form(module: nn.Module) -> Iterator[nn.Module]:
     forms = {Layer: partial(forward_by, attention), Mask2FormerMaskPredictor: _predict}
     with plain(module):
         changed = [(m, form) for m in module.modules() for kind, form in forms.items() if isinstance(m, kind)]
+        before = [vars(m).get("forward") for m, _ in changed]
         try:
             for m, form in changed:
                 m.forward = partial(form, m)  # pyright: ignore
             yield module
         finally:
-            for m, _ in changed:
-                vars(m).pop("forward", None)
+            for (m, _), own in zip(changed, before, strict=True):
+                del m.forward
+                if own is not None:
+                    m.forward = own
 
 
 def attention(

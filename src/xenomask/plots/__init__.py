@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # these load matplotlib
     from xenomask.plots.distribution import reliability_diagram as reliability_diagram
     from xenomask.plots.vector import svg as svg
 
-__getattr__ = later(__name__, {
+__getattr__, __dir__ = later(__name__, {
     "precision_recall": "curves", "roc": "curves", "histogram": "distribution", "reliability_diagram": "distribution",
     "svg": "vector",
 })  # fmt: skip

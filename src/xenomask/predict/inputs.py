@@ -1,6 +1,7 @@
 """What a user names -> photos. Nothing heavy is imported here: a mistyped path is refused at once."""
 
 import glob
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -29,7 +30,9 @@ def list_photos(given: Sequence[str | Path], lines: Iterable[str] = ()) -> list[
         if text == STDIN:
             listed = [line for raw in lines if (line := raw.rstrip("\r\n")) not in ("", STDIN)]
             if any("\0" in line for line in listed):
-                raise XenomaskError("standard input is no list of paths but a file itself: name it in place of -")
+                raise XenomaskError(
+                    "standard input is a file itself, or a list in UTF-16, not a list of paths: name it in place of -"
+                )
             if not listed:
                 raise XenomaskError("standard input names no photo: - reads a list of paths from it, one a line")
             found += list_photos(listed)
@@ -57,10 +60,22 @@ def _drawn(path: Path) -> bool:
 
 
 def _below(folder: Path) -> str:
-    inner = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
-    deeper = [q for p in inner for q in sorted(p.iterdir()) if q.is_dir() and q.name[0] != "."]
-    held = next((p for p in (*inner, *deeper) if any(map(is_picture, p.iterdir()))), inner[0] if inner else None)
-    return f"; its folders are not looked into: name one, such as {held}" if held else ""
+    inner = _folders(folder)
+    deeper = (q for p in inner for q in _folders(p))
+    held = next((p for p in itertools.chain(inner, deeper) if any(map(is_picture, _inside(p)))), None)
+    return f"; its folders are not looked into: name one, such as {held or inner[0]}" if inner else ""
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in _inside(folder) if p.is_dir() and p.name[0] != ".")
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What a folder holds; nothing of one that may not be read."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def sizes_of(photos: Sequence[Path]) -> list[tuple[int, int]]:

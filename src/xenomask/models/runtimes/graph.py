@@ -87,6 +87,8 @@ def _without_zeros(program: torch.export.ExportedProgram) -> torch.export.Export
         zeros, mask, _ = node.args
         if zeros.target is not aten.zeros_like.default or len(zeros.users) > 1:
             continue
+        if mask.meta["val"].shape != node.meta["val"].shape:
+            continue
         kind, found = node.meta["val"].dtype, []
         with graph.inserting_before(node):
             for number in (node.args[2], 0.0):
