@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,13 +59,7 @@ def _without_einsum(program: torch.export.ExportedProgram) -> torch.export.Expor
         if node.target is not aten.einsum.default or (equation := node.args[0].replace(" ", "")) not in PRODUCTS:
             continue
         a, b = node.args[1]
-
-        def add(target: Any, *args: Any, at: Any = node) -> Any:
-            with graph.inserting_before(at):
-                new = graph.call_function(target, args)
-            new.meta["val"] = target(*(_values(x) for x in args))
-            return new
-
+        add = partial(_before, node)
         left = add(aten.transpose.int, a, 0, 1) if PRODUCTS[equation] else a
         product = add(aten.matmul.default, left, add(aten.flatten.using_ints, b, -2))
         shape = b.meta["val"].shape
@@ -89,18 +84,23 @@ def _without_zeros(program: torch.export.ExportedProgram) -> torch.export.Export
             continue
         if mask.meta["val"].shape != node.meta["val"].shape:
             continue
-        kind, found = node.meta["val"].dtype, []
-        with graph.inserting_before(node):
-            for number in (node.args[2], 0.0):
-                found.append(graph.call_function(aten.scalar_tensor.default, (number,), {"dtype": kind}))
-                found[-1].meta["val"] = torch.tensor(number, dtype=kind)
-            chosen = graph.call_function(aten.where.self, (mask, *found))
-        chosen.meta["val"] = node.meta["val"]
+        kind = node.meta["val"].dtype
+        numbers = [_before(node, aten.scalar_tensor.default, x, dtype=kind) for x in (node.args[2], 0.0)]
+        chosen = _before(node, aten.where.self, mask, *numbers)
         node.replace_all_uses_with(chosen)
         graph.erase_node(node)
         graph.erase_node(zeros)
     program.graph_module.recompile()
     return program
+
+
+def _before(node: torch.fx.Node, target: Any, *args: Any, **kwargs: Any) -> torch.fx.Node:
+    """A new node in front of one, with the value that it stands for."""
+    with node.graph.inserting_before(node):
+        new = node.graph.call_function(target, args, kwargs)
+    with node.meta["val"].fake_mode:
+        new.meta["val"] = target(*(_values(x) for x in args), **kwargs)
+    return new
 
 
 def _values(x: Any) -> Any:
